@@ -1,0 +1,59 @@
+# make demo       install, run the whole workflow on the demo cohort, say where the report is
+# make test       install, run the tests that take minutes; make test-all: those that take longer too
+# make lint       the checks that every commit passes
+# make bench      measure speed
+PYTHON ?= python3
+CORES ?= all
+BIN := .venv/bin
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+
+.PHONY: demo test test-all lint format bench lock docs clean
+.DEFAULT_GOAL := demo
+
+.venv/installed: envs/requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("mriflow needs Python 3.11 or newer, $(PYTHON) is %s.%s; run make PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement envs/requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: .venv/installed
+	$(SNAKEMAKE) --quiet rules
+	@echo
+	@echo "report:  $(CURDIR)/results/report.html  (open it in a browser)"
+	@echo "figures: $(CURDIR)/results/*/figures/"
+	@echo "models:  $(CURDIR)/results/*/fold-*/model.pt"
+
+test: .venv/installed
+	$(BIN)/pytest -m "not long"
+
+test-all: .venv/installed
+	$(BIN)/pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+	$(BIN)/python -m mriflow.config --check
+
+format: .venv/installed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/snakefmt Snakefile workflow/rules
+	$(BIN)/python -m mriflow.config --write-docs
+
+bench: .venv/installed
+	$(BIN)/python tests/benchmarks/bench.py
+
+# Resolves requirements.txt anew. A local version tag (+cpu) is dropped: each machine gets its own build.
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet --requirement envs/requirements.txt
+	(head -1 envs/requirements.lock; .venv-lock/bin/pip freeze | sed -E 's/^(torch==[0-9.]+)\+.*/\1/') > envs/requirements.new
+	mv envs/requirements.new envs/requirements.lock
+	rm -r .venv-lock
+
+clean:
+	rm -rf data preprocessed results logs benchmarks .snakemake

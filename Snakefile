@@ -1,0 +1,39 @@
+"""mriflow: deep learning on brain MRI, from download to report, as one workflow.
+
+  snakemake --cores 2                                                        the demo cohort
+  snakemake --cores 2 --configfile config/experiments/ixi-age.yaml           real scans
+  snakemake --profile profiles/sge --configfile config/experiments/...       on a Sun Grid Engine cluster
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.25")
+
+
+configfile: "config/config.yaml"
+
+
+pathvars:
+    data="data",
+    preprocessed="preprocessed",
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/download.smk"
+include: "workflow/rules/simulate.smk"
+include: "workflow/rules/organize.smk"
+include: "workflow/rules/preprocess.smk"
+include: "workflow/rules/split.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/plot.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "<results>/report.html",

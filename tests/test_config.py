@@ -1,0 +1,497 @@
+"""A config is checked and made whole; every mistake is told with its file, key, what was found and what is allowed."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mriflow.config import PATTERNS, main, merge, resolve, settings
+from mriflow.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+BASE = ROOT / "config" / "config.yaml"
+OVERLAYS = sorted((ROOT / "config" / "experiments").glob("*.yaml"))
+SCHEMAS = {p.stem.split(".")[0]: yaml.safe_load(p.read_text()) for p in (ROOT / "workflow" / "schemas").glob("*.yaml")}
+DEMO_AGE = {
+    "dataset": "demo",
+    "target": "age",
+    "preprocess": "affine-4mm",
+    "split": "three-fold",
+    "network": "sfcn-small",
+    "training": "short",
+}
+OWN = {
+    "title": "Mine",
+    "table": "mine.csv",
+    "columns": {"subject": {"from": "id"}, "path": {"from": "file"}, "age": {"from": "age"}, "sex": {"from": "sex"}},
+}
+
+
+def load(file: Path) -> dict:
+    return yaml.safe_load(file.read_text())
+
+
+def resolved(*overlays: Path, command_line: dict | None = None, folder: Path = ROOT) -> dict:
+    """Resolve the shipped config with overlays, merged as Snakemake does."""
+    config = load(BASE)
+    for overlay in overlays:
+        config = merge(config, load(overlay) or {})
+    return resolve(merge(config, command_line or {}), [BASE, *overlays], folder)
+
+
+def written(folder: Path, text: str | dict, name: str = "mine.yaml") -> Path:
+    file = folder / name
+    file.write_text(text if isinstance(text, str) else yaml.safe_dump(text, sort_keys=False))
+    return file
+
+
+def message(*overlays: Path, **more) -> str:
+    with pytest.raises(UserError) as error:
+        resolved(*overlays, **more)
+    return str(error.value)
+
+
+# What the user wrote in an overlay, and what the message about it must say.
+MISTAKES = {
+    "unknown key": (
+        "training: {short: {epoch: 3}}",
+        ["mine.yaml: training.short.epoch: unknown key; did you mean 'epochs'? Allowed: allow_cpu, augmentation, bat"],
+    ),
+    "unknown key at the top": (
+        "trainings: {}",
+        ["mine.yaml: trainings: unknown key; did you mean 'training'? Allowed: d"],
+    ),
+    "unknown key that resembles none": ("zzz: 1", ["mine.yaml: zzz: unknown key. Allowed: datasets, experiments, n"]),
+    "unknown key deep inside": (
+        "training: {short: {augmentation: {rotate: 3}}}",
+        ["mine.yaml: training.short.augmentation.rotate: unknown key; did you mean 'rotate_degrees'? Allowed: intens"],
+    ),
+    "a number as a key": (
+        "training: {short: {1: 3}}",
+        ["mine.yaml: training.short.1: unknown key. Allowed: allow_cpu"],
+    ),
+    "text for a whole number": (
+        "training: {short: {epochs: ten}}",
+        ["mine.yaml: training.short.epochs: found 'ten' (text), expected a whole number of at least 1"],
+    ),
+    "number in quotes": (
+        "training: {short: {epochs: '10'}}",
+        ["mine.yaml: training.short.epochs: found '10' (text), expected a whole number", "write 10 without quotes"],
+    ),
+    "YAML's reading of 4e-3": (
+        "training: {short: {learning_rate: 4e-3}}",
+        ["training.short.learning_rate: found '4e-3' (text), expected a number above 0; write 0.004 without quotes"],
+    ),
+    "not a number": ("training: {short: {learning_rate: .nan}}", ["found nan (a number), expected a number above 0"]),
+    "below the range": (
+        "training: {short: {epochs: 0}}",
+        ["mine.yaml: training.short.epochs: found 0, expected a whole number of at least 1"],
+    ),
+    "beyond the range": (
+        "preprocess: {affine-4mm: {voxel_mm: 40}}",
+        ["mine.yaml: preprocess.affine-4mm.voxel_mm: found 40, expected a number from 0.5 to 16"],
+    ),
+    "beyond a half-open range": (
+        "splits: {three-fold: {validation: 0.9}}",
+        ["mine.yaml: splits.three-fold.validation: found 0.9, expected a number above 0 and of at most 0.5"],
+    ),
+    "a choice that there is not": (
+        "training: {short: {optimizer: adam}}",
+        ["training.short.optimizer: found 'adam', expected one of adamw, sgd; did you mean 'adamw'?"],
+    ),
+    "YAML's reading of off": (
+        "training: {short: {mixed_precision: off}}",
+        ["training.short.mixed_precision: found false, expected one of auto, off; put it in quotes, for YAML takes"],
+    ),
+    "a text for a list": (
+        "run: demo-age",
+        ["mine.yaml: run: found 'demo-age' (text), expected a list of texts (at least 1); write [demo-age]"],
+    ),
+    "an empty list": ("run: []", ["mine.yaml: run: found [], expected a list of texts (at least 1)"]),
+    "a name twice": (
+        "run: [demo-age, demo-age]",
+        ["mine.yaml: run: found 'demo-age' more than once, expected each once"],
+    ),
+    "a list that is too short": (
+        "preprocess: {affine-4mm: {shape: [40, 48]}}",
+        ["mine.yaml: preprocess.affine-4mm.shape: found [40, 48], expected a list of 3 whole numbers from 8 to 512"],
+    ),
+    "a wrong item of a list": (
+        "preprocess: {affine-4mm: {shape: [40, 48, 4]}}",
+        ["mine.yaml: preprocess.affine-4mm.shape[2]: found 4, expected a whole number from 8 to 512"],
+    ),
+    "an empty block": ("training: {mine: }", ["mine.yaml: training.mine: found nothing, expected a block of keys"]),
+    "an empty section": ("training: ", ["mine.yaml: training: found nothing, expected a block of keys"]),
+    "missing keys": (
+        "training: {mine: {epochs: 3, batch_size: 8}}",
+        ["mine.yaml: training.mine.learning_rate: missing, expected a number above 0, for example 0.003"],
+    ),
+    "a name with a blank": (
+        "training: {my way: {epochs: 3, batch_size: 8, learning_rate: 0.1}}",
+        ["mine.yaml: training.my way: found the name 'my way', expected text of letters, digits, _ and -, beginning"],
+    ),
+    "run of an unknown experiment": (
+        "run: [demo-aeg]",
+        ["mine.yaml: run: found 'demo-aeg', which is no experiment; did you mean 'demo-age'? Allowed: demo-age, demo"],
+    ),
+    **{
+        f"an unknown block of {section}": (
+            {"experiments": {"demo-age": {kind: wrong}}},
+            [f"experiments.demo-age.{kind}: found {wrong!r}, which is not in `{section}`; did you mean {near!r}"],
+        )
+        for kind, section, wrong, near in [
+            ("dataset", "datasets", "dem0", "demo"),
+            ("target", "targets", "agee", "age"),
+            ("preprocess", "preprocess", "afine-4mm", "affine-4mm"),
+            ("split", "splits", "thre-fold", "three-fold"),
+            ("network", "networks", "SFCN", "sfcn"),
+            ("training", "training", "shrt", "short"),
+        ]
+    },
+    "a classification without classes": (
+        "targets: {dementia: {column: sex, type: classification}}",
+        ["mine.yaml: targets.dementia.classes: missing, expected the classes of a classification, for example {F: Fe"],
+    ),
+    "a regression with classes": (
+        "targets: {sex: {type: regression}}",
+        ["targets.sex.classes: found the classes of a regression, expected none (or `type: classification`)"],
+    ),
+    "one class": (
+        "targets: {one: {column: sex, type: classification, classes: {F: Females}}}",
+        ["mine.yaml: targets.one.classes: found the block {'F': 'Females'}, expected a block of at least 2 keys"],
+    ),
+    "classes that YAML reads as truth values": (
+        "targets: {ill: {column: sex, type: classification, classes: {no: Healthy, yes: Ill}}}",
+        ["mine.yaml: targets.ill.classes: found the class false; put it in quotes, for YAML takes yes, no"],
+    ),
+    "classes in one folder": (
+        "targets: {sex: {classes: {F: People, M: people}}}",
+        ["mine.yaml: targets.sex.classes: found the folders People, people, expected a folder of its own for each cl"],
+    ),
+    "a class that no code stands for": (
+        "targets: {sex: {classes: {Female: Women}}}",
+        ["mine.yaml: targets.sex.classes: found the class 'Female', which no code of the column 'sex' in dataset 'de"],
+    ),
+    "a regression of texts": (
+        "targets: {age: {column: sex}}",
+        ["config/config.yaml: targets.age.type: found 'regression', but the codes of the column 'sex' in data"],
+    ),
+    "a section that is none": (
+        "experiments: 3",
+        ["mine.yaml: experiments: found 3 (a number), expected a block of keys"],
+    ),
+    "a block for a name": (
+        "experiments: {demo-age: {dataset: {a: 1}}}",
+        ["mine.yaml: experiments.demo-age.dataset: found the block {'a': 1}, expected text"],
+    ),
+    "a pattern that is none and not needed": (
+        {"datasets": {"own": {**OWN, "pattern": "("}}},
+        ["mine.yaml: datasets.own.pattern: found '(', expected a regular expression"],
+    ),
+    "a regression's loss for classes": (
+        "training: {short: {loss: l1}}",
+        ["mine.yaml: training.short.loss: found 'l1', expected one of auto, cross-entropy, for 'sex', the target of"],
+    ),
+    "a classification's loss for a number": (
+        "training: {short: {loss: cross-entropy}}",
+        ["found 'cross-entropy', expected one of auto, l1, l2, soft-label, for 'age', the target of experiment 'demo"],
+    ),
+    "percentiles the wrong way round": (
+        "preprocess: {affine-4mm: {percentiles: [99, 1]}}",
+        ["mine.yaml: preprocess.affine-4mm.percentiles: found [99, 1], expected the smaller number first"],
+    ),
+    "bins the wrong way round": (
+        "training: {short: {bins: [95, 10]}}",
+        ["mine.yaml: training.short.bins: found [95, 10], expected the smaller number first"],
+    ),
+    "a bin wider than all": (
+        "training: {short: {bins: [10, 20], bin_width: 15}}",
+        ["mine.yaml: training.short.bin_width: found 15, expected at most 10, for the bins go from 10 to 20"],
+    ),
+    "a range the wrong way round": (
+        "datasets: {demo: {columns: {age: {range: [90, 5]}}}}",
+        ["mine.yaml: datasets.demo.columns.age.range: found [90, 5], expected the smaller number first"],
+    ),
+    "a target that the dataset lacks": (
+        "targets: {age: {column: agee}}",
+        ["targets.age.column: found 'agee', which dataset 'demo' of experiment 'demo-age' does not have; did you mea"],
+    ),
+    "a column to spread that the dataset lacks": (
+        "splits: {three-fold: {stratify: [gender]}}",
+        ["mine.yaml: splits.three-fold.stratify: found 'gender', which dataset 'demo' of experiment 'demo-age' does"],
+    ),
+    "leave-site-out without sites": (
+        {"experiments": {"demo-age": {"split": "leave-site-out"}}, "datasets": {"demo": {"sites": ["North"]}}},
+        ["mine.yaml: datasets.demo.sites: found ['North'], expected at least 2 sites, for 'leave-site-out', the spli"],
+    ),
+    "sites that YAML reads as truth values": (
+        "datasets: {demo: {sites: [SE, NO]}}",
+        ["mine.yaml: datasets.demo.sites[1]: found false (a truth value), expected text; put it in quotes"],
+    ),
+    "unknown key of a dataset": (
+        "datasets: {demo: {shard: 2}}",
+        ["mine.yaml: datasets.demo.shard: unknown key; did you mean 'shards'? Allowed: citation, columns"],
+    ),
+    "change to an unknown dataset": (
+        "datasets: {dmeo: {shards: 2}}",
+        ["mine.yaml: datasets.dmeo: there is no config/datasets/dmeo.yaml to change; did you mean 'demo'? Allowed: d"],
+    ),
+    "column name with capitals": (
+        "datasets: {demo: {columns: {Age: {from: AGE}}}}",
+        ["datasets.demo.columns.Age: found the name 'Age', expected text of small letters, digits and _, beginning w"],
+    ),
+    "column name that is ours": (
+        "datasets: {demo: {columns: {problem: {from: QC}}}}",
+        ["mine.yaml: datasets.demo.columns.problem: 'problem' is a column that the workflow itself writes to labels."],
+    ),
+    "dataset without subject": (
+        {"datasets": {"own": {**OWN, "columns": {"path": {"from": "file"}}}}},
+        ["mine.yaml: datasets.own.columns.subject: missing, expected a block of keys"],
+    ),
+    "dataset without images": (
+        {"datasets": {"own": {**OWN, "columns": {"subject": {"from": "id"}}}}},
+        ["mine.yaml: datasets.own.images: missing, expected the archive or folder of the images, or a column `path`"],
+    ),
+    "dataset with images twice": (
+        {"datasets": {"own": {**OWN, "images": "scans", "pattern": "(?P<subject>.*)"}}},
+        ["mine.yaml: datasets.own.images: found beside the column `path`, expected one of the two"],
+    ),
+    "images without pattern": (
+        {"datasets": {"own": {**OWN, "columns": {"subject": {"from": "id"}}, "images": "scans"}}},
+        ["mine.yaml: datasets.own.pattern: missing, expected a regular expression with the named group (?P<subject>."],
+    ),
+    "pattern that is none": (
+        r"datasets: {demo: {pattern: '(?P<subject>SIM\d+'}}",
+        ["mine.yaml: datasets.demo.pattern: found '(?P<subject>SIM", "missing ), unterminated subpattern"],
+    ),
+    "pattern without subject": (
+        r"datasets: {demo: {pattern: '(?P<person>\d+)'}}",
+        [
+            "datasets.demo.pattern: found '(?P<person>",
+            "expected a regular expression with the named group (?P<subject>...)",
+        ],
+    ),
+    "simulated and downloaded": (
+        "datasets: {demo: {downloads: [{file: a.tar, urls: ['https://x.org/a.tar']}]}}",
+        ["config/datasets/demo.yaml: simulate: found beside `downloads`, expected one of the two"],
+    ),
+    "a URL that is none": (
+        "datasets: {ixi: {downloads: [{file: a.tar, urls: [ftp.x.org/a.tar]}]}}",
+        ["datasets.ixi.downloads[0].urls[0]: found 'ftp.x.org/a.tar', expected text beginning with http:// or https:"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("overlay", "phrases"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_told_in_the_users_words(overlay, phrases, tmp_path):
+    text = message(written(tmp_path, overlay))
+    for phrase in phrases:
+        assert phrase in text
+    for jargon in ("is not of type", "does not match", "additionalProperties", "Failed validating", "None of"):
+        assert jargon not in text
+
+
+def test_all_mistakes_are_told_at_once_but_not_more_than_ten(tmp_path):
+    few = message(written(tmp_path, "{run: [nobody], training: {short: {epochs: 0}}, targets: {sex: {column: sexx}}}"))
+    assert len(few.splitlines()) == 3
+    many = message(written(tmp_path, {"training": {f"t{n}": {"epochs": n} for n in range(10)}}))
+    assert len(many.splitlines()) == 11
+    assert many.endswith("... and 11 more")
+
+
+def test_the_file_named_is_the_last_that_sets_the_key(tmp_path):
+    first = written(tmp_path, "training: {short: {epochs: 0}}", "first.yaml")
+    second = written(tmp_path, "training: {short: {batch_size: 0}}", "second.yaml")
+    text = message(first, second)
+    assert f"{first}: training.short.epochs: found 0" in text
+    assert f"{second}: training.short.batch_size: found 0" in text
+    third = written(tmp_path, "training: {short: {epochs: -1}}", "third.yaml")
+    assert f"{third}: training.short.epochs: found -1" in message(first, third)
+    right = written(tmp_path, "training: {short: {epochs: 2, batch_size: 4}}", "right.yaml")
+    assert resolved(first, second, right)["training"]["short"]["epochs"] == 2
+
+
+def test_the_command_line_is_named_if_no_file_set_the_value():
+    text = message(command_line={"run": ["demo-aeg"], "training": {"short": {"epochs": "3"}, "full": {"bins": [3, 2]}}})
+    assert "--config on the command line: run: found 'demo-aeg'" in text
+    assert "--config on the command line: training.short.epochs: found '3' (text)" in text
+    assert "--config on the command line: training.full.bins: found [3, 2]" in text
+
+
+def test_a_mistake_in_the_shipped_config_is_told_with_its_path_in_the_repository():
+    config = load(BASE)
+    del config["targets"]
+    with pytest.raises(UserError, match=r"^config/config\.yaml: targets: missing, expected a block of keys"):
+        resolve(config, [BASE], ROOT)
+
+
+def test_a_mistake_in_a_dataset_file_is_told_with_the_keys_as_they_stand_in_it(tmp_path):
+    datasets = tmp_path / "config" / "datasets"
+    datasets.mkdir(parents=True)
+    (tmp_path / "workflow").symlink_to(ROOT / "workflow")
+    demo = load(ROOT / "config" / "datasets" / "demo.yaml")
+    written(datasets, {**demo, "sharrds": 3, "simulate": {"subjects": 3}}, "demo.yaml")
+    text = message(folder=tmp_path)
+    assert "config/datasets/demo.yaml: sharrds: unknown key; did you mean 'shards'?" in text
+    assert "config/datasets/demo.yaml: simulate.subjects: found 3, expected a whole number of at least 20" in text
+    overlay = written(tmp_path, "datasets: {demo: {simulate: {subjects: 4}}}")
+    assert "\nmine.yaml: datasets.demo.simulate.subjects: found 4" in message(overlay, folder=tmp_path)
+    written(datasets, "title: [", "demo.yaml")
+    assert "demo.yaml: not valid YAML" in message(folder=tmp_path)
+
+
+def test_defaults_are_filled_in_at_every_depth(tmp_path):
+    config = resolved(written(tmp_path, "training: {short: {augmentation: {noise: 0}}}"))
+    assert config["training"]["short"]["loss"] == "auto"
+    assert config["training"]["short"]["augmentation"]["noise"] == 0
+    assert config["training"]["full"]["augmentation"] == {
+        "shift_voxels": 2,
+        "mirror": 0.5,
+        "rotate_degrees": 5,
+        "scale": 0.05,
+        "intensity": 0.1,
+        "noise": 0.03,
+    }
+    assert config["preprocess"]["affine-2mm"]["percentiles"] == [0.5, 99.5]
+    assert config["networks"]["densenet121"]["arguments"] == {}
+    assert config["pathvars"]["results"] == "results"
+    assert config["datasets"]["demo"]["columns"]["age"]["missing"] == []
+    assert config["datasets"]["demo"]["downloads"] == []
+    assert "simulate" not in resolved(ROOT / "config/experiments/ixi-age.yaml")["datasets"]["ixi"]
+
+
+def test_writing_out_a_default_or_another_order_changes_nothing(tmp_path):
+    short = load(BASE)["training"]["short"]
+    spelt = {"training": {"short": {"loss": "auto", **dict(reversed(short.items())), "augmentation": {"mirror": 0.5}}}}
+    assert repr(resolved(written(tmp_path, spelt))) == repr(resolved())
+
+
+def test_whole_numbers_written_with_a_point_become_whole(tmp_path):
+    epochs = resolved(written(tmp_path, "training: {short: {epochs: 40.0}}"))["training"]["short"]["epochs"]
+    assert repr(epochs) == "40"
+
+
+def test_a_dataset_is_its_file_with_the_configs_changes_key_by_key(tmp_path):
+    overlay = written(
+        tmp_path, "datasets: {demo: {simulate: {subjects: 30}, sites: [A, B], columns: {iq: {from: IQ}}}}"
+    )
+    demo = resolved(overlay)["datasets"]["demo"]
+    assert demo["simulate"] == {"subjects": 30, "seed": 0, "voxel_mm": 2}
+    assert demo["sites"] == ["A", "B"]
+    assert list(demo["columns"]) == ["subject", "age", "sex", "height", "weight", "iq"]
+    assert demo["columns"]["sex"]["codes"] == {1: "M", 2: "F"}
+
+
+def test_only_the_datasets_of_the_experiments_that_run_are_returned():
+    assert list(resolved()["datasets"]) == ["demo"]
+    assert list(resolved(ROOT / "config/experiments/ixi-age.yaml")["datasets"]) == ["ixi"]
+
+
+def test_a_dataset_without_sites_can_be_split_with_the_default_stratification(tmp_path):
+    own = {
+        "run": ["own"],
+        "experiments": {"own": {**DEMO_AGE, "dataset": "own", "split": "plain"}},
+        "splits": {"plain": {"method": "k-fold"}},
+        "datasets": {"own": OWN},
+    }
+    assert resolved(written(tmp_path, own))["splits"]["plain"]["stratify"] == ["sex", "site"]
+    own["experiments"]["own"]["split"] = "leave-site-out"
+    assert "datasets.own.columns.site: missing, expected the site in a column" in message(written(tmp_path, own))
+
+
+def test_a_column_that_the_names_of_the_images_tell_can_be_a_target(tmp_path):
+    overlay = {
+        "targets": {"site": {"column": "site", "type": "classification", "classes": {"North": "N", "South": "S"}}},
+        "experiments": {"demo-site": {**DEMO_AGE, "target": "site"}},
+        "run": ["demo-site"],
+    }
+    assert resolved(written(tmp_path, overlay))["run"] == ["demo-site"]
+
+
+def test_classes_may_be_numbers(tmp_path):
+    overlay = {
+        "targets": {"ill": {"column": "ill", "type": "classification", "classes": {0: "Healthy", 1: "Ill"}}},
+        "experiments": {"demo-ill": {**DEMO_AGE, "target": "ill"}},
+        "datasets": {"demo": {"columns": {"ill": {"from": "CDR", "codes": {0: 0, 0.5: 1, 1: 1}}}}},
+    }
+    assert resolved(written(tmp_path, overlay))["targets"]["ill"]["classes"] == {0: "Healthy", 1: "Ill"}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda file: file.stem)
+def test_every_shipped_overlay_resolves(overlay):
+    config = resolved(overlay)
+    assert config["run"] == load(overlay)["run"]
+    for experiment in config["run"]:
+        assert settings(config, experiment)["dataset"]["title"]
+
+
+def test_the_config_that_is_given_is_not_changed(tmp_path):
+    config = merge(load(BASE), {"datasets": {"demo": {"shards": 2}}})
+    before = copy.deepcopy(config)
+    whole = resolve(config, [BASE], ROOT)
+    whole["training"]["short"]["seeds"].append(1)
+    whole["training"]["full"]["bins"].append(1)
+    assert config == before
+    assert resolve(config, [BASE], ROOT)["training"]["full"]["bins"] == [10, 95]
+
+
+def test_settings_are_all_that_one_experiment_uses():
+    used = settings(resolved(), "demo-sex")
+    assert list(used) == ["experiment", "names", *DEMO_AGE]
+    assert used["names"] == {**DEMO_AGE, "target": "sex"}
+    assert used["target"]["classes"] == {"F": "Females", "M": "Males"}
+    assert used["training"]["epochs"] == 40
+    with pytest.raises(UserError, match="run: has no experiment 'demo-sx'; did you mean 'demo-sex'"):
+        settings(resolved(), "demo-sx")
+
+
+def schemas_below(schema: dict, at: str = ""):
+    """Yield every key of a schema with its own schema, and every schema of an object as '<key>.'."""
+    yield f"{at}.", schema
+    for key, sub in schema.get("properties", {}).items():
+        yield f"{at}.{key}", sub
+        yield from schemas_below(sub, f"{at}.{key}")
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from schemas_below(schema[key], f"{at}.<{key}>")
+
+
+@pytest.mark.parametrize("name", ["config", "dataset"])
+def test_the_schemas_are_strict_and_tell_meaning_example_and_unit(name):
+    for key, schema in schemas_below(SCHEMAS[name]):
+        if not key.endswith("."):
+            assert schema.get("description"), f"{key} has no description"
+            assert schema.get("examples"), f"{key} has no examples"
+            items = schema.get("items", {}).get("type")
+            assert "unit" in schema or not {schema.get("type"), items} & {"number", "integer"}, f"{key} has no unit"
+        if "properties" in schema:
+            assert schema["additionalProperties"] is False, f"{key} takes unknown keys"
+        elif schema.get("type") == "object" and "additionalProperties" not in schema:
+            assert key.split(".")[-2] in {"arguments", "codes", "<additionalProperties>"}, f"{key} takes anything"
+        assert schema.get("pattern", next(iter(PATTERNS))) in PATTERNS, f"the pattern of {key} has no words"
+
+
+def test_the_examples_and_defaults_of_the_schemas_are_valid():
+    from mriflow.config import Validator
+
+    for name in SCHEMAS:
+        for key, schema in schemas_below(SCHEMAS[name]):
+            for value in [*schema.get("examples", []), *([schema["default"]] if "default" in schema else [])]:
+                own = {**schema, "$defs": SCHEMAS["config"]["$defs"]}
+                assert not list(Validator(own).iter_errors(value)), f"{key}: {value}"
+
+
+def test_the_manual_is_in_step_with_the_schemas():
+    main(["--check", "--folder", str(ROOT)])
+
+
+def test_a_manual_out_of_date_is_told_and_can_be_written_anew(tmp_path):
+    (tmp_path / "workflow").symlink_to(ROOT / "workflow")
+    (tmp_path / "config").mkdir()
+    text = (ROOT / "config" / "README.md").read_text()
+    manual = written(tmp_path / "config", text.replace("| `training.<name>.epochs` |", "| `epoch` |"), "README.md")
+    with pytest.raises(UserError, match="out of date; run python -m"):
+        main(["--check", "--folder", str(tmp_path)])
+    main(["--write-docs", "--folder", str(tmp_path)])
+    assert manual.read_text() == text

@@ -1,0 +1,189 @@
+"""Predict the test part of every fold with the network trained on the rest, beside two baselines, and say how good it is.
+
+No scan is predicted by a model that was fitted to it or chosen by it. The baselines see the same folds: the trivial one
+(median, or share of the classes) and the classical one (principal components, ridge or logistic regression).
+"""
+
+import json
+import logging
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import confusion_matrix
+from tqdm import tqdm
+
+from mriflow.baselines import classical, small_images, trivial
+from mriflow.cli import run_stage, stage_parser
+from mriflow.device import choose_device
+from mriflow.errors import UserError
+from mriflow.files import write_csv, write_json
+from mriflow.labels import read_labels
+from mriflow.metrics import classification_figures, regression_figures, with_intervals
+from mriflow.networks import build_network
+from mriflow.objectives import load_objective
+from mriflow.split import check_leaks
+from mriflow.train import run_network
+from mriflow.volumes import Volumes, open_shards
+
+log = logging.getLogger(__name__)
+
+METHODS = ("network", "trivial", "classical")
+PACKAGES = ("mriflow", "torch", "monai", "scikit-learn", "numpy", "antspyx", "deepbet", "snakemake")
+
+
+def evaluate(
+    predictions: Path,
+    metrics: Path,
+    *,
+    models: Sequence[Path],
+    arrays: Sequence[Path],
+    indices: Sequence[Path],
+    labels: Path,
+    splits: Path,
+    settings: Path,
+) -> dict[str, Any]:
+    """Write `predictions` (one row per test scan) and `metrics` (see the return value).
+
+    Parameters
+    ----------
+    models
+        The models of all folds and seeds, made by `train`; the predictions of several seeds are averaged.
+    arrays, indices
+        The dataset's shards.
+    labels, splits
+        The dataset's labels.csv and the experiment's splits.csv.
+    settings
+        JSON file with the experiment's part of the config (`mriflow.config.settings`).
+
+    Returns
+    -------
+    experiment, dataset, target, type, unit, n (test scans), n_excluded (of the split, but failed preprocessing), folds,
+    seeds; for each of network, trivial and classical every figure as value, low and high (95 % interval over subjects);
+    the confusion matrix of a classification (rows are the truth); and the provenance.
+
+    Raises
+    ------
+    UserError
+        If a model is missing for a fold, or the splits leak.
+    """
+    experiment = json.loads(settings.read_text())
+    target = experiment["target"]
+    classes = list(target["classes"]) if target["type"] == "classification" else None
+    parts = pd.read_csv(splits, dtype={"id": str, "subject": str, "fingerprint": str})
+    check_leaks(parts, str(splits))
+    volumes = open_shards(arrays, indices)
+    table = read_labels(labels).set_index("id")
+    label_of = table[target["column"]]
+    there = parts["id"].isin(volumes)
+    excluded = parts.loc[~there & (parts["part"] == "test"), "id"].nunique()
+    parts = parts[there]
+    features = dict(zip(volumes, small_images(list(volumes.values())), strict=True))
+    device = choose_device()
+
+    rows = []
+    for fold, fold_parts in tqdm(parts.groupby("fold"), desc="evaluate", unit="fold"):
+        test = fold_parts.loc[fold_parts["part"] == "test", "id"].tolist()
+        known = fold_parts.loc[fold_parts["part"] != "test", "id"].tolist()
+        if not test:
+            continue
+        learned = label_of.loc[known].to_numpy()
+        found = {
+            "network": predict(models, int(fold), [volumes[scan] for scan in test], device),
+            "trivial": trivial(learned, classes, len(test)),
+            "classical": classical(
+                np.stack([features[s] for s in known]), learned, np.stack([features[s] for s in test]), classes
+            ),
+        }
+        fold_rows = table.loc[test, ["subject", "session", "site"]].reset_index().assign(fold=fold)
+        rows.append(fold_rows.assign(truth=label_of.loc[test].to_numpy(), **as_columns(found, classes)))
+    predicted = pd.concat(rows, ignore_index=True).sort_values(["fold", "id"], ignore_index=True)
+
+    result: dict[str, Any] = {
+        "experiment": experiment["experiment"],
+        "dataset": experiment["dataset"]["title"],
+        "target": experiment["names"]["target"],
+        "type": target["type"],
+        "unit": target["unit"],
+        "n": len(predicted),
+        "n_excluded": int(excluded),
+        "folds": int(parts["fold"].nunique()),
+        "seeds": experiment["training"]["seeds"],
+    }
+    for method in METHODS:
+        result[method] = figures_of(predicted, method, classes)
+    if classes is not None:
+        result["classes"] = classes
+        result["confusion"] = confusion_matrix(predicted["truth"].astype(str), predicted["network"], labels=classes).tolist()
+    result["provenance"] = provenance(experiment)
+    write_csv(predicted, predictions)
+    write_json(result, metrics)
+    return result
+
+
+def predict(models: Sequence[Path], fold: int, scans: list[np.ndarray], device: torch.device) -> np.ndarray:
+    """Return the mean prediction of all models of a fold: shape (scans,) or (scans, classes)."""
+    found = []
+    for path in models:
+        model = torch.load(path, map_location="cpu", weights_only=True)
+        if model["fold"] != fold:
+            continue
+        objective = load_objective(model["objective"])
+        net = build_network(model["network"]["name"], model["network"]["arguments"], objective.outputs, model["shape"])
+        net.load_state_dict(model["weights"])
+        found.append(objective.predict(run_network(net.to(device), Volumes(scans, device), batch=8)))
+    if not found:
+        raise UserError(f"none of the {len(models)} models is of fold {fold}; train it first.")
+    return np.mean(found, axis=0)
+
+
+def as_columns(found: dict[str, np.ndarray], classes: list[str] | None) -> dict[str, np.ndarray]:
+    """Return predictions as columns of a table: the number, or the likeliest class and the probability of each."""
+    if classes is None:
+        return found
+    columns = {method: np.array(classes)[p.argmax(1)] for method, p in found.items()}
+    return columns | {f"{method}_{name}": p[:, i] for method, p in found.items() for i, name in enumerate(classes)}
+
+
+def figures_of(predicted: pd.DataFrame, method: str, classes: list[str] | None) -> dict[str, Any]:
+    """Return the figures of one method with their intervals."""
+    subjects = predicted["subject"].tolist()
+    if classes is None:
+        truth, values = predicted["truth"].to_numpy(float), predicted[method].to_numpy(float)
+        return with_intervals(regression_figures, truth, values, subjects)
+    truth = predicted["truth"].astype(str).map(classes.index).to_numpy()
+    return with_intervals(
+        classification_figures, truth, predicted[[f"{method}_{c}" for c in classes]].to_numpy(), subjects
+    )
+
+
+def provenance(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what is needed to make the result again: settings, versions and the commit of the code."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    versions = {name: version(name) for name in PACKAGES}
+    return {"git_commit": commit or None, "python": platform.python_version(), "versions": versions, "settings": settings}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the command line and evaluate."""
+    parser = stage_parser(__doc__ or "")
+    parser.add_argument("--predictions", type=Path, required=True, help="table to write, one row per test scan, .csv")
+    parser.add_argument("--metrics", type=Path, required=True, help="figures to write, .json")
+    parser.add_argument("--models", type=Path, nargs="+", required=True, help="the models of all folds and seeds")
+    parser.add_argument("--arrays", type=Path, nargs="+", required=True, help="shards of the dataset, .npy")
+    parser.add_argument("--indices", type=Path, nargs="+", required=True, help="their indices, .csv, in the same order")
+    parser.add_argument("--labels", type=Path, required=True, help="the dataset's labels.csv")
+    parser.add_argument("--splits", type=Path, required=True, help="the experiment's splits.csv")
+    parser.add_argument("--settings", type=Path, required=True, help="the experiment's part of the config, .json")
+    evaluate(**vars(parser.parse_args(argv)))
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,48 @@
+"""Files that are either whole or not there: everything is written under a temporary name and renamed."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to; rename it to `path` if all went well, else delete it.
+
+    The folder of `path` is made if needed. The suffix is kept, for libraries that go by it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(text: str, path: str | Path) -> None:
+    """Write `text` to `path`, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(table: pd.DataFrame, path: str | Path) -> None:
+    """Write `table` without its index to `path`, whole or not at all."""
+    with whole_file(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def write_json(value: Any, path: str | Path) -> None:
+    """Write `value` as indented JSON to `path`, whole or not at all; NaN is refused, for JSON has none."""
+    write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", path)

@@ -1,0 +1,52 @@
+"""The table ``labels.csv``: one row per scan, made by `organize`, read by every later stage.
+
+Columns: ``id`` of the scan, ``subject``, ``session``, ``site``, the dataset's labels (age, sex, …), ``path`` of the image
+from the table's own folder, ``fingerprint`` of its content, ``problem`` (why the scan cannot be used) and ``notes`` (what was left out of a row that can).
+
+A problem reads ``<column>: <what is wrong>``; several are joined by ``; ``. One that begins with ``scan`` rules the scan
+out for everything, one that begins with a column only for a target in that column.
+"""
+
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+
+from mriflow.errors import UserError
+
+TEXT_COLUMNS = ["id", "subject", "session", "site", "path", "fingerprint", "problem", "notes"]
+
+
+def read_labels(path: str | Path) -> pd.DataFrame:
+    """Read a ``labels.csv``; identifiers and texts stay text (subject 002 is not 2) and empty ones are ''."""
+    labels = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_values=[""])
+    labels[TEXT_COLUMNS] = labels[TEXT_COLUMNS].fillna("")
+    return labels
+
+
+def usable(labels: pd.DataFrame, target: str | None = None) -> pd.Series:
+    """Tell which scans can be used, for anything (``target`` None) or to learn and predict the column `target`.
+
+    Returns
+    -------
+    pandas.Series of bool, on the index of `labels`.
+
+    Raises
+    ------
+    UserError
+        If `labels` has no column `target`.
+    """
+    unusable_scan = labels["problem"].str.contains(r"(?:^|; )scan: ", regex=True)
+    if target is None:
+        return ~unusable_scan
+    if target not in labels:
+        raise UserError(
+            f"labels.csv has no column {target!r}; it has {', '.join(labels.columns)}. "
+            "Name one of them as the target's `column`, or add it to the dataset's `columns`."
+        )
+    return ~unusable_scan & labels[target].notna()
+
+
+def shard_of(scan_id: str, shards: int) -> int:
+    """Return the shard of a scan: it depends on nothing but its id, so a new scan changes one shard alone."""
+    return int.from_bytes(hashlib.sha256(scan_id.encode()).digest()[:8], "big") % shards

@@ -1,0 +1,77 @@
+"""Lay the scans of a dataset out in folders, as many tools and tutorials expect them: by links, without a copy.
+
+For a number (regression) a folder per subject, ``Sub_101/T1.nii.gz``; for a category (classification) a folder per class,
+``Females/Sub_101_T1.nii.gz``. Beside them a ``labels.csv`` of ID, label and path. Only scans with the label are in it.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from mriflow.cli import run_stage, stage_parser
+from mriflow.errors import UserError
+from mriflow.files import write_csv
+from mriflow.labels import read_labels, usable
+
+
+def layout(labels: Path, table: Path, *, column: str, classes: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Make the folders beside `table`, and `table` itself last: ID, label, path (from the table's folder).
+
+    Parameters
+    ----------
+    labels
+        The dataset's labels.csv.
+    column
+        The label, a column of `labels`.
+    classes
+        For a category, its values and their folders' names; scans of other values are not laid out.
+
+    Raises
+    ------
+    UserError
+        If no scan has the label.
+    """
+    scans = read_labels(labels)
+    scans = scans[usable(scans, column)]
+    if classes is not None:
+        scans = scans[scans[column].astype(str).isin(classes)]
+    if scans.empty:
+        raise UserError(f"{labels}: no scan has a usable {column!r}.")
+
+    folder = table.parent
+    table.unlink(missing_ok=True)
+    for old in folder.glob("*/*"):
+        if old.is_symlink():
+            old.unlink()
+    rows = []
+    several = scans["subject"].duplicated(keep=False)
+    for (_, scan), one_of_several in zip(scans.iterrows(), several, strict=True):
+        subject = f"Sub_{scan['subject']}"
+        image = (labels.parent / scan["path"]).resolve()
+        name = (f"{scan['id']}_" if one_of_several else "") + "T1" + (".nii.gz" if image.name.endswith(".nii.gz") else ".nii")
+        link = folder / (
+            Path(subject) / name if classes is None else Path(classes[str(scan[column])]) / f"{subject}_{name}"
+        )
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(image, link.parent.resolve()))
+        rows.append({"ID": subject, "label": scan[column], "path": link.relative_to(folder)})
+    laid_out = pd.DataFrame(rows)
+    write_csv(laid_out, table)
+    return laid_out
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the command line and lay the scans out."""
+    parser = stage_parser(__doc__ or "")
+    parser.add_argument("--labels", type=Path, required=True, help="the dataset's labels.csv")
+    parser.add_argument("--table", type=Path, required=True, help="the labels.csv to write; the folders are made beside it")
+    parser.add_argument("--column", required=True, help="the label, a column of labels.csv")
+    parser.add_argument("--classes", type=json.loads, help="of a category, as JSON: value and name of its folder")
+    layout(**vars(parser.parse_args(argv)))
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,103 @@
+"""Figures of how good predictions are, each with its 95 % confidence interval."""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.stats import bootstrap
+from sklearn.metrics import confusion_matrix, r2_score, roc_auc_score
+
+RESAMPLES = 1000
+
+Figures = dict[str, float]
+FiguresWithIntervals = dict[str, dict[str, float | None]]
+
+
+def regression_figures(truth: np.ndarray, predicted: np.ndarray) -> Figures:
+    """Return mae, rmse, r2, r (Pearson) and slope of the gap (predicted - true) against the truth.
+
+    Parameters
+    ----------
+    truth, predicted
+        Shape (scans,), in the target's unit. A slope of -1 is that of a constant guess, 0 that of no age bias.
+    """
+    gap = predicted - truth
+    constant = np.ptp(predicted) < 1e-9 * max(1.0, np.abs(predicted).max())
+    return {
+        "mae": float(np.abs(gap).mean()),
+        "rmse": float(np.sqrt(np.square(gap).mean())),
+        "r2": float(r2_score(truth, predicted)),
+        "r": float("nan") if constant or np.ptp(truth) == 0 else float(np.corrcoef(truth, predicted)[0, 1]),
+        "slope": float("nan") if np.ptp(truth) == 0 else float(np.polyfit(truth, gap, 1)[0]),
+    }
+
+
+def classification_figures(truth: np.ndarray, probabilities: np.ndarray) -> Figures:
+    """Return accuracy, balanced_accuracy, auc (one against the rest), and of two classes sensitivity and specificity.
+
+    Parameters
+    ----------
+    truth
+        Number of the class, shape (scans,). The last class is the positive one.
+    probabilities
+        Shape (scans, classes).
+    """
+    classes = probabilities.shape[1]
+    matrix = confusion_matrix(truth, probabilities.argmax(1), labels=range(classes))
+    with np.errstate(invalid="ignore"):
+        recalls = matrix.diagonal() / matrix.sum(1)
+    auc = float("nan")
+    if np.isin(range(classes), truth).all():
+        auc = float(roc_auc_score(truth, probabilities[:, 1] if classes == 2 else probabilities, multi_class="ovr"))
+    figures = {
+        "accuracy": float(matrix.trace() / matrix.sum()),
+        "balanced_accuracy": float(recalls.mean()),
+        "auc": auc,
+    }
+    if classes == 2:
+        figures |= {"sensitivity": float(recalls[1]), "specificity": float(recalls[0])}
+    return figures
+
+
+def with_intervals(
+    figures: Callable[[np.ndarray, np.ndarray], Figures],
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    subjects: Sequence[str],
+    seed: int = 0,
+) -> FiguresWithIntervals:
+    """Return every figure as value, low and high: the percentile bootstrap over subjects (Efron & Tibshirani 1993).
+
+    Subjects, not scans, are drawn, for two scans of one person are no two observations. A figure that is not defined
+    (a correlation with a constant, an AUC of one class) is None.
+    """
+    values = figures(truth, predicted)
+    _, number_of = np.unique(subjects, return_inverse=True)
+    order = np.argsort(number_of, kind="stable")
+    scans_of = np.split(order, np.cumsum(np.bincount(number_of))[:-1])
+
+    def statistic(drawn: np.ndarray) -> np.ndarray:
+        scans = np.concatenate([scans_of[subject] for subject in drawn])
+        return np.array(list(figures(truth[scans], predicted[scans]).values()))
+
+    with warnings.catch_warnings():
+        # Draws in which a figure is not defined make its interval undefined; we say None rather than warn.
+        warnings.simplefilter("ignore")
+        draws = bootstrap(
+            (np.arange(len(scans_of)),),
+            statistic,
+            n_resamples=RESAMPLES,
+            vectorized=False,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution
+    low, high = np.nanpercentile(draws, [2.5, 97.5], axis=-1) if draws.size else (np.nan, np.nan)
+    return {
+        name: {"value": number(value), "low": number(below), "high": number(above)}
+        for (name, value), below, above in zip(values.items(), low, high, strict=True)
+    }
+
+
+def number(value: float) -> float | None:
+    """Return a number for JSON, which has no NaN."""
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,322 @@
+"""Join the images of a dataset with its table and write labels.csv, one row per scan.
+
+Nothing is dropped: a scan that cannot be used keeps its row and says why in the column `problem`. The images of an archive
+are unpacked beside labels.csv; a folder of images, or paths in the table, are used where they are.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from mriflow.cli import run_stage, stage_parser
+from mriflow.errors import UserError
+from mriflow.files import write_csv
+from mriflow.labels import TEXT_COLUMNS, usable
+from mriflow.tables import as_text, pick_column, read_table, read_value
+
+log = logging.getLogger(__name__)
+
+Columns = Mapping[str, Mapping[str, Any]]
+IMAGE_SUFFIXES = (".nii", ".nii.gz")
+
+
+def organize(
+    labels: Path,
+    scans: Path,
+    *,
+    table: Path,
+    columns: Columns,
+    images: Path | None = None,
+    pattern: str | None = None,
+    sheet: str | None = None,
+    exclude: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Write `labels` (see `mriflow.labels`) and `scans`, the list of the images that can be preprocessed.
+
+    `scans` stands apart so that a corrected label does not preprocess anything again.
+
+    Parameters
+    ----------
+    table, sheet
+        The table of subjects or scans, and the sheet if it is an Excel file with several.
+    columns
+        For every column of `labels` where it comes from; see the dataset's schema.
+    images, pattern
+        Archive or folder of images, and the regular expression that reads subject, session and site from their names. Without
+        them the table has one row per scan, with a column `path`.
+    exclude
+        Scans to leave out by hand: id and reason.
+
+    Returns
+    -------
+    The table written to `labels`.
+
+    Raises
+    ------
+    UserError
+        For a table, archive or image folder that is missing, unreadable or not as described.
+    """
+    raw = read_table(table, sheet)
+    if images is not None:
+        if pattern is None:
+            raise UserError("images need a `pattern` that reads the subject from their names.")
+        found = find_images(images, pattern, unpacked=labels.parent / "images")
+        rows = join_images(found, people_of(raw, columns, table), columns)
+    else:
+        rows = rows_of_scans(raw, columns, table)
+    rows = flag_scans(rows, exclude or {})
+    rows["path"] = [os.path.relpath(path, labels.parent) if path else "" for path in rows["path"]]
+
+    write_csv(rows, labels)
+    write_csv(rows.loc[usable(rows), ["id", "path", "fingerprint"]], scans)
+    tell(rows)
+    return rows
+
+
+def find_images(images: Path, pattern: str, unpacked: Path) -> pd.DataFrame:
+    """Return one row per image (`id`, `path`, and the groups of `pattern`), unpacking an archive to `unpacked`."""
+    if images.is_dir():
+        paths = [path for path in sorted(images.rglob("*")) if path.name.endswith(IMAGE_SUFFIXES)]
+    elif images.is_file():
+        paths = unpack(images, unpacked)
+    else:
+        raise UserError(f"{images}: no such archive or folder of images. Check the `images` of the dataset.")
+
+    rows, others = [], []
+    for path in paths:
+        match = re.fullmatch(pattern, path.name)
+        if match:
+            rows.append({"id": scan_id(path), "path": str(path), **match.groupdict()})
+        else:
+            others.append(path.name)
+    if others:
+        log.warning("%d images whose names do not fit the pattern are not used, such as %s", len(others), others[0])
+    if not rows:
+        raise UserError(
+            f"{images}: none of its {len(paths)} images has a name that fits the `pattern` {pattern!r} of the dataset"
+            + (f"; the first is {others[0]!r}." if others else ".")
+        )
+    return pd.DataFrame(rows)
+
+
+def unpack(archive: Path, folder: Path) -> list[Path]:
+    """Unpack the images of a tar archive flat into `folder`; those already there in full size are kept.
+
+    Raises
+    ------
+    UserError
+        If the archive is broken, or holds a name that leaves the folder (absolute, or with ``..``), a link or a device.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    try:
+        with tarfile.open(archive) as tar:
+            members = tar.getmembers()
+            for member in members:
+                tarfile.data_filter(member, str(folder))
+            for member in tqdm(members, desc=f"unpack {archive.name}", unit="file"):
+                if not member.isfile() or not member.name.endswith(IMAGE_SUFFIXES):
+                    continue
+                path = folder / Path(member.name).name
+                paths.append(path)
+                if path.is_file() and path.stat().st_size == member.size:
+                    continue
+                source = tar.extractfile(member)
+                temporary = path.with_name(path.name + ".part")
+                with open(temporary, "wb") as target:
+                    shutil.copyfileobj(source, target)  # type: ignore[arg-type]
+                os.replace(temporary, path)
+    except tarfile.FilterError as error:
+        raise UserError(f"{archive}: refused, it holds an unsafe entry ({error}). Get it from its publisher.") from error
+    except (tarfile.TarError, EOFError) as error:
+        raise UserError(f"{archive}: broken or no tar archive ({error}). Delete it and download it again.") from error
+    if len(set(paths)) < len(paths):
+        raise UserError(f"{archive}: holds two images of the same name in different folders; unpack it by hand.")
+    return sorted(paths)
+
+
+def scan_id(path: Path) -> str:
+    """Return the id of a scan, its file's name without the suffix."""
+    return re.sub(r"\.nii(\.gz)?$", "", path.name)
+
+
+def people_of(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFrame:
+    """Return one row per subject (and session, if the table tells it): twin rows are merged, contradictions told.
+
+    A value that only one of the twins has is taken; two different values leave the cell empty, with a problem.
+    """
+    keys = [key for key in ("subject", "session") if key in columns]
+    values, problems = read_columns(raw, columns, file)
+    known = values["subject"].notna()
+    if not known.all():
+        log.warning("%s: %d rows without a subject are not used", file, (~known).sum())
+    rows = []
+    for key, twins in values[known].groupby(keys, sort=True, dropna=False):
+        row = dict(zip(keys, key, strict=True))
+        wrong: dict[str, str] = {}
+        for name in values.columns.difference(keys, sort=False):
+            distinct = twins[name].dropna().unique()
+            told = problems.loc[twins.index, name]
+            row[name] = distinct[0] if len(distinct) == 1 else None
+            if len(distinct) > 1:
+                wrong[name] = f"contradictory ({', '.join(map(as_text, distinct))})"
+            elif len(distinct) == 0 and (told != "").any():
+                wrong[name] = told[told != ""].iloc[0]
+        rows.append(row | explain(row, wrong, columns))
+    return pd.DataFrame(rows)
+
+
+def rows_of_scans(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFrame:
+    """Return one row per row of a table of scans that has a column with their paths, from the table's own folder."""
+    values, problems = read_columns(raw, columns, file)
+    rows = []
+    for index, row in values.iterrows():
+        wrong = {name: text for name, text in problems.loc[index].items() if text}
+        row = row.to_dict() | explain(row.to_dict(), wrong, columns)
+        path = file.parent / row["path"] if row["path"] else None
+        row |= {"path": str(path or ""), "id": scan_id(path) if path else f"row-{index + 2}"}
+        if not row["subject"]:
+            row["problem"] = add(row["problem"], f"scan: no subject in row {index + 2} of the table")
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    # Files of one name in folders of their own (sub-01/T1.nii.gz) are told apart by their subject and session.
+    twins = table["id"].duplicated(keep=False)
+    names = [c for c in ("subject", "session", "id") if c in table]
+    table.loc[twins, "id"] = table.loc[twins, names].fillna("").agg(lambda parts: "_".join(filter(None, parts)), axis=1)
+    repeated = table["id"].duplicated(keep=False)
+    table.loc[repeated, "id"] += "_row-" + (table.index[repeated] + 2).astype(str)
+    return table
+
+
+def read_columns(raw: pd.DataFrame, columns: Columns, file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the values of all `columns` and, in a table of the same shape, what is wrong with them."""
+    values, problems = {}, {}
+    for name, column in columns.items():
+        read = [read_value(cell, column) for cell in pick_column(raw, column["from"], file)]
+        values[name] = pd.Series([value for value, _ in read], index=raw.index, dtype=object)
+        problems[name] = pd.Series([problem for _, problem in read], index=raw.index, dtype=object)
+    return pd.DataFrame(values), pd.DataFrame(problems)
+
+
+def explain(row: Mapping[str, Any], wrong: Mapping[str, str], columns: Columns) -> dict[str, str]:
+    """Return the `problem` (required columns) and `notes` (the others) of a row, given what is wrong by column."""
+    told = {"problem": "", "notes": ""}
+    for name, column in columns.items():
+        if name in wrong:
+            field = "problem" if column.get("required") else "notes"
+            told[field] = add(told[field], f"{name}: {wrong[name]}")
+        elif column.get("required") and row.get(name) is None:
+            told["problem"] = add(told["problem"], f"{name}: missing")
+    return told
+
+
+def add(text: str, problem: str) -> str:
+    """Append a problem to those already told."""
+    return f"{text}; {problem}" if text else problem
+
+
+def join_images(found: pd.DataFrame, people: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """Join the images with the rows of their subjects; images without a row and rows without an image are kept."""
+    keys = ["subject", "session"] if "session" in found and "session" in people else ["subject"]
+    overlap = found.columns.intersection(people.columns).difference(keys)
+    rows = found.merge(people.drop(columns=overlap), on=keys, how="outer", indicator=True)
+    for column in ("id", "path", "problem", "notes"):
+        rows[column] = rows[column].fillna("")
+    no_row, no_image = rows["_merge"] == "left_only", rows["_merge"] == "right_only"
+    rows.loc[no_row, "problem"] = "scan: no row in the table"
+    rows.loc[no_image, "problem"] = [add("scan: no image", text) for text in rows.loc[no_image, "problem"]]
+    rows.loc[no_image, "id"] = rows.loc[no_image, keys].fillna("").agg("_".join, axis=1).str.strip("_")
+    return rows.drop(columns="_merge")
+
+
+def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
+    """Add the `fingerprint` of every image and the problems of whole scans: no file, an image twice, left out by hand.
+
+    Raises
+    ------
+    UserError
+        If `exclude` names a scan that is not there.
+    """
+    rows = rows.sort_values("id", ignore_index=True)
+    unknown = sorted(set(exclude) - set(rows["id"]))
+    if unknown:
+        raise UserError(f"`exclude` of the dataset names no scan of it: {', '.join(unknown)}. Its first is {rows['id'][0]!r}.")
+    for index, row in rows.iterrows():
+        path = Path(row["path"])
+        if row["id"] in exclude:
+            problem = f"scan: left out by hand ({exclude[row['id']]})"
+        elif row["path"] and not path.is_file():
+            problem = f"scan: no file ({path})"
+        elif row["path"] and not path.name.endswith(IMAGE_SUFFIXES):
+            problem = f"scan: not a NIfTI file ({path.name})"
+        elif not row["path"] and "scan: no image" not in row["problem"]:
+            problem = "scan: no path in the table"
+        else:
+            continue
+        rows.loc[index, "problem"] = add(row["problem"], problem)
+
+    rows["fingerprint"] = [fingerprint(Path(path)) if path and Path(path).is_file() else "" for path in rows["path"]]
+    candidates = rows[usable(rows)]
+    for _, twins in candidates[candidates["fingerprint"].duplicated(keep=False)].groupby("fingerprint"):
+        one_subject = twins["subject"].nunique() == 1
+        for index in twins.index[1:] if one_subject else twins.index:
+            other = twins["id"].drop(index).iloc[0]
+            problem = f"scan: same image as another{'' if one_subject else ' subject'} ({other})"
+            rows.loc[index, "problem"] = add(rows.loc[index, "problem"], problem)
+
+    first = ["id", "subject", "session", "site"]
+    last = ["path", "fingerprint", "problem", "notes"]
+    for column in TEXT_COLUMNS:
+        rows[column] = rows[column].fillna("") if column in rows else ""
+    return rows[first + [c for c in rows if c not in first + last] + last]
+
+
+def fingerprint(image: Path) -> str:
+    """Return a short text that two files share only if they hold the same image.
+
+    A gzip file ends with the CRC-32 and the length of what it holds (RFC 1952), so its size and end are enough, however
+    large it is; any other file is read whole.
+    """
+    with open(image, "rb") as stream:
+        if image.suffix == ".gz":
+            size = image.stat().st_size
+            stream.seek(max(size - 8, 0))
+            return f"{size:x}-{stream.read().hex()}"
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
+
+
+def tell(rows: pd.DataFrame) -> None:
+    """Log how many scans there are and how many are left out, for which reason."""
+    kinds = rows["problem"].str.replace(r" \([^)]*\)", "", regex=True)
+    images = (rows["path"] != "").sum()
+    log.info("%d rows, %d scans with an image, %d without any problem", len(rows), images, (kinds == "").sum())
+    for problem, count in kinds[kinds != ""].value_counts().items():
+        log.info("%5d  %s", count, problem)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the command line and organize."""
+    parser = stage_parser(__doc__ or "")
+    parser.add_argument("--labels", type=Path, required=True, help="the table to write, one row per scan")
+    parser.add_argument("--scans", type=Path, required=True, help="the list of images to preprocess to write")
+    parser.add_argument("--table", type=Path, required=True, help="table of the subjects or scans: .csv, .tsv, .xls, .xlsx")
+    parser.add_argument("--sheet", help="sheet of an Excel file (default: the first)")
+    parser.add_argument("--columns", type=json.loads, required=True, help="the dataset's `columns`, as JSON")
+    parser.add_argument("--images", type=Path, help="archive or folder of images, unless the table has their paths")
+    parser.add_argument("--pattern", help="regular expression of an image's name, with the group `subject`")
+    parser.add_argument("--exclude", type=json.loads, default={}, help="scans to leave out, as JSON: id and reason")
+    organize(**vars(parser.parse_args(argv)))
+
+
+if __name__ == "__main__":
+    run_stage(main)

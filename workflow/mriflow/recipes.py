@@ -1,0 +1,12 @@
+"""One number per stage. Snakemake does not watch this package, so that a `git pull` never retrains by accident.
+
+Raise a stage's number when its results should change: then it, and what follows from it, is made again everywhere.
+"""
+
+SIMULATE = 1
+ORGANIZE = 1
+PREPROCESS = 1
+SPLIT = 1
+TRAIN = 1
+EVALUATE = 1
+PLOT = 1

@@ -1,0 +1,38 @@
+"""
+Get the files of a dataset, exactly as published. Moves bytes and computes nothing: it runs where Snakemake runs.
+
+OUTPUT: resources/<dataset>/<file>
+"""
+
+DOWNLOADS = {(name, one["file"]): one for name, described in DATASETS.items() for one in described["downloads"]}
+
+
+def download(wildcards):
+    """The description of one file to download."""
+    return DOWNLOADS[wildcards.dataset, wildcards.file]
+
+
+rule download:
+    output:
+        "<resources>/{dataset}/{file}",
+    log:
+        "<logs>/download/{dataset}_{file}.log",
+    wildcard_constraints:
+        dataset="|".join({name for name, _ in DOWNLOADS}) or "none",
+        file="|".join({re.escape(file) for _, file in DOWNLOADS}) or "none",
+    localrule: True
+    conda:
+        "../../envs/conda.yaml"
+    params:
+        urls=lambda wildcards: [f"--url={url}" for url in download(wildcards)["urls"]],
+        md5=lambda wildcards: [f"--md5={md5}" for md5 in download(wildcards)["md5"]],
+        size=lambda wildcards: [f"--size={download(wildcards)['size']}"] if "size" in download(wildcards) else [],
+    message:
+        "Downloading {wildcards.file}; its progress is in {log}"
+    shell:
+        "python -m mriflow.download"
+        " --file {output:q}"
+        " {params.urls:q}"
+        " {params.md5:q}"
+        " {params.size:q}"
+        " > {log:q} 2>&1"

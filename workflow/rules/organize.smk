@@ -1,0 +1,79 @@
+"""
+Join the images of a dataset with its table; lay them out in folders for each target.
+
+INPUT:  resources/<dataset>/<archive of images> and <table>, or the user's own
+OUTPUT: data/<dataset>/labels.csv            one row per scan, with what is wrong with it
+        data/<dataset>/scans.csv             the images to preprocess
+        data/<dataset>/<target>/labels.csv   ID, label and path of the folders beside it
+"""
+
+
+rule organize:
+    input:
+        table=source("table"),
+        images=source("images"),
+    output:
+        labels="<data>/{dataset}/labels.csv",
+        scans="<data>/{dataset}/scans.csv",
+    log:
+        "<logs>/organize/{dataset}.log",
+    benchmark:
+        "<benchmarks>/organize/{dataset}.tsv"
+    conda:
+        "../../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    params:
+        columns=lambda wildcards: json.dumps(dataset(wildcards)["columns"]),
+        exclude=lambda wildcards: json.dumps(dataset(wildcards)["exclude"]),
+        images=lambda wildcards, input: [f"--images={input.images}"] if input.images else [],
+        pattern=lambda wildcards: [f"--pattern={dataset(wildcards)['pattern']}"] if "pattern" in dataset(wildcards) else [],
+        sheet=lambda wildcards: [f"--sheet={dataset(wildcards)['sheet']}"] if "sheet" in dataset(wildcards) else [],
+        recipe=recipes.ORGANIZE,
+    message:
+        "Organizing {wildcards.dataset}"
+    shell:
+        "python -m mriflow.organize"
+        " --labels {output.labels:q}"
+        " --scans {output.scans:q}"
+        " --table {input.table:q}"
+        " {params.sheet:q}"
+        " {params.images:q}"
+        " {params.pattern:q}"
+        " --columns {params.columns:q}"
+        " --exclude {params.exclude:q}"
+        " > {log:q} 2>&1"
+
+
+rule layout:
+    input:
+        "<data>/{dataset}/labels.csv",
+    output:
+        "<data>/{dataset}/{target}/labels.csv",
+    log:
+        "<logs>/layout/{dataset}_{target}.log",
+    conda:
+        "../../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        column=lambda wildcards: CONFIG["targets"][wildcards.target]["column"],
+        classes=lambda wildcards: (
+            [f"--classes={json.dumps(CONFIG['targets'][wildcards.target]['classes'])}"]
+            if CONFIG["targets"][wildcards.target]["type"] == "classification"
+            else []
+        ),
+        recipe=recipes.ORGANIZE,
+    message:
+        "Laying {wildcards.dataset} out by {wildcards.target}"
+    shell:
+        "python -m mriflow.layout"
+        " --labels {input:q}"
+        " --table {output:q}"
+        " --column {params.column:q}"
+        " {params.classes:q}"
+        " > {log:q} 2>&1"

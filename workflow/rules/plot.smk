@@ -1,0 +1,320 @@
+"""
+Draw the figures, each as PDF (for a paper) and PNG (for the report), and write the report's tables.
+
+INPUT:  results/<experiment>/*, data/<dataset>/labels.csv, preprocessed/<dataset>/<block>/*
+OUTPUT: results/<experiment>/figures/<figure>.pdf and .png
+        results/cohorts/<dataset>/...    the scans, and which were left out and why
+        results/comparison.*, results/results.*    all experiments side by side
+"""
+
+FIGURES = {
+    "regression": ["learning-curves", "predicted-vs-true", "residual-vs-age"],
+    "classification": ["learning-curves", "roc", "confusion-matrix"],
+}
+
+
+def simulated(described):
+    """The flag that makes a figure say that its scans are simulated."""
+    return ["--simulated"] if "simulate" in described else []
+
+
+def cohort_indices(wildcards):
+    """The indices of a dataset's shards, of every preprocess block that an experiment uses."""
+    used = [settings(CONFIG, name)["names"] for name in EXPERIMENTS]
+    blocks = {names["preprocess"] for names in used if names["dataset"] == wildcards.dataset}
+    return [file for block in sorted(blocks) for file in shards(wildcards.dataset, block, "csv")]
+
+
+rule plot_learning_curves:
+    input:
+        histories=trained("history.csv"),
+        metrics="<results>/{experiment}/metrics.json",
+    output:
+        pdf="<results>/{experiment}/figures/learning-curves.pdf",
+        png=report(
+            "<results>/{experiment}/figures/learning-curves.png",
+            caption="../report/learning-curves.rst",
+            category="{experiment}",
+            labels={"figure": "learning curves"},
+        ),
+    log:
+        "<logs>/plot/{experiment}_learning-curves.log",
+    conda:
+        "../../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        unit=lambda wildcards: experiment(wildcards)["target"]["unit"],
+        simulated=lambda wildcards: simulated(experiment(wildcards)["dataset"]),
+        recipe=recipes.PLOT,
+    message:
+        "Plotting the learning curves of {wildcards.experiment}"
+    shell:
+        "python -m mriflow.plot learning-curves"
+        " --pdf {output.pdf:q}"
+        " --png {output.png:q}"
+        " --histories {input.histories:q}"
+        " --metrics {input.metrics:q}"
+        " --unit {params.unit:q}"
+        " {params.simulated}"
+        " > {log:q} 2>&1"
+
+
+rule plot_regression:
+    input:
+        predictions="<results>/{experiment}/predictions.csv",
+        metrics="<results>/{experiment}/metrics.json",
+    output:
+        pdf="<results>/{experiment}/figures/{figure}.pdf",
+        png=report(
+            "<results>/{experiment}/figures/{figure}.png",
+            caption="../report/{figure}.rst",
+            category="{experiment}",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        "<logs>/plot/{experiment}_{figure}.log",
+    wildcard_constraints:
+        figure="predicted-vs-true|residual-vs-age",
+    conda:
+        "../../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        target=lambda wildcards: experiment(wildcards)["names"]["target"],
+        unit=lambda wildcards: experiment(wildcards)["target"]["unit"],
+        simulated=lambda wildcards: simulated(experiment(wildcards)["dataset"]),
+        recipe=recipes.PLOT,
+    message:
+        "Plotting {wildcards.figure} of {wildcards.experiment}"
+    shell:
+        "python -m mriflow.plot {wildcards.figure}"
+        " --pdf {output.pdf:q}"
+        " --png {output.png:q}"
+        " --predictions {input.predictions:q}"
+        " --metrics {input.metrics:q}"
+        " --target {params.target:q}"
+        " --unit {params.unit:q}"
+        " {params.simulated}"
+        " > {log:q} 2>&1"
+
+
+rule plot_classification:
+    input:
+        predictions="<results>/{experiment}/predictions.csv",
+        metrics="<results>/{experiment}/metrics.json",
+    output:
+        pdf="<results>/{experiment}/figures/{figure}.pdf",
+        png=report(
+            "<results>/{experiment}/figures/{figure}.png",
+            caption="../report/{figure}.rst",
+            category="{experiment}",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        "<logs>/plot/{experiment}_{figure}.log",
+    wildcard_constraints:
+        figure="roc|confusion-matrix",
+    conda:
+        "../../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        classes=lambda wildcards: list(experiment(wildcards)["target"]["classes"]),
+        simulated=lambda wildcards: simulated(experiment(wildcards)["dataset"]),
+        recipe=recipes.PLOT,
+    message:
+        "Plotting {wildcards.figure} of {wildcards.experiment}"
+    shell:
+        "python -m mriflow.plot {wildcards.figure}"
+        " --pdf {output.pdf:q}"
+        " --png {output.png:q}"
+        " --predictions {input.predictions:q}"
+        " --metrics {input.metrics:q}"
+        " --classes {params.classes:q}"
+        " {params.simulated}"
+        " > {log:q} 2>&1"
+
+
+rule plot_scans:
+    input:
+        arrays=lambda wildcards: shards(wildcards.dataset, wildcards.block, "npy"),
+        indices=lambda wildcards: shards(wildcards.dataset, wildcards.block, "csv"),
+    output:
+        pdf="<results>/cohorts/{dataset}/scans_{block}.pdf",
+        png=report(
+            "<results>/cohorts/{dataset}/scans_{block}.png",
+            caption="../report/scans.rst",
+            category="cohorts",
+            subcategory="{dataset}",
+            labels={"figure": "scans ({block})"},
+        ),
+    log:
+        "<logs>/plot/{dataset}_scans_{block}.log",
+    conda:
+        "../../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        simulated=lambda wildcards: simulated(dataset(wildcards)),
+        recipe=recipes.PLOT,
+    message:
+        "Plotting scans of {wildcards.dataset} ({wildcards.block})"
+    shell:
+        "python -m mriflow.plot scans"
+        " --pdf {output.pdf:q}"
+        " --png {output.png:q}"
+        " --arrays {input.arrays:q}"
+        " --indices {input.indices:q}"
+        " {params.simulated}"
+        " > {log:q} 2>&1"
+
+
+rule plot_cohort:
+    input:
+        labels="<data>/{dataset}/labels.csv",
+        indices=cohort_indices,
+    output:
+        pdf="<results>/cohorts/{dataset}/cohort.pdf",
+        png=report(
+            "<results>/cohorts/{dataset}/cohort.png",
+            caption="../report/cohort.rst",
+            category="cohorts",
+            subcategory="{dataset}",
+            labels={"figure": "age, sex and site"},
+        ),
+    log:
+        "<logs>/plot/{dataset}_cohort.log",
+    conda:
+        "../../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        simulated=lambda wildcards: simulated(dataset(wildcards)),
+        recipe=recipes.PLOT,
+    message:
+        "Plotting the cohort {wildcards.dataset}"
+    shell:
+        "python -m mriflow.plot cohort"
+        " --pdf {output.pdf:q}"
+        " --png {output.png:q}"
+        " --labels {input.labels:q}"
+        " --indices {input.indices:q}"
+        " {params.simulated}"
+        " > {log:q} 2>&1"
+
+
+rule plot_comparison:
+    input:
+        expand("<results>/{experiment}/metrics.json", experiment=EXPERIMENTS),
+    output:
+        pdf="<results>/comparison.pdf",
+        png=report(
+            "<results>/comparison.png",
+            caption="../report/comparison.rst",
+            category="results",
+            labels={"figure": "comparison"},
+        ),
+    log:
+        "<logs>/plot/comparison.log",
+    conda:
+        "../../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        simulated=simulated({key for described in DATASETS.values() for key in described}),
+        recipe=recipes.PLOT,
+    message:
+        "Plotting the comparison of the experiments"
+    shell:
+        "python -m mriflow.plot comparison"
+        " --pdf {output.pdf:q}"
+        " --png {output.png:q}"
+        " --metrics {input:q}"
+        " {params.simulated}"
+        " > {log:q} 2>&1"
+
+
+rule tell_cohort:
+    input:
+        labels="<data>/{dataset}/labels.csv",
+        indices=cohort_indices,
+    output:
+        page=report(
+            "<results>/cohorts/{dataset}/cohort.html",
+            caption="../report/cohort-table.rst",
+            category="cohorts",
+            subcategory="{dataset}",
+            labels={"figure": "who is in, who is left out and why"},
+        ),
+        csv="<results>/cohorts/{dataset}/exclusions.csv",
+    log:
+        "<logs>/tell/{dataset}.log",
+    conda:
+        "../../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        described=dataset,
+        targets=sorted({target["column"] for target in CONFIG["targets"].values()}),
+        simulated=lambda wildcards: simulated(dataset(wildcards)),
+        recipe=recipes.PLOT,
+    message:
+        "Writing up the cohort {wildcards.dataset}"
+    shell:
+        "python -m mriflow.tell cohort"
+        " --page {output.page:q}"
+        " --csv {output.csv:q}"
+        " --labels {input.labels:q}"
+        " --indices {input.indices:q}"
+        " --targets {params.targets:q}"
+        " --title {params.described[title]:q}"
+        " --licence {params.described[licence]:q}"
+        " --citation {params.described[citation]:q}"
+        " {params.simulated}"
+        " > {log:q} 2>&1"
+
+
+rule tell_results:
+    input:
+        expand("<results>/{experiment}/metrics.json", experiment=EXPERIMENTS),
+    output:
+        page=report(
+            "<results>/results.html",
+            caption="../report/results.rst",
+            category="results",
+            labels={"figure": "all figures with their intervals"},
+        ),
+        csv="<results>/results.csv",
+    log:
+        "<logs>/tell/results.log",
+    conda:
+        "../../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        recipe=recipes.PLOT,
+    message:
+        "Writing up the results"
+    shell:
+        "python -m mriflow.tell results"
+        " --page {output.page:q}"
+        " --csv {output.csv:q}"
+        " --metrics {input:q}"
+        " > {log:q} 2>&1"

@@ -1,0 +1,67 @@
+"""
+Put all figures and tables into one self-contained page, to copy home from a cluster that shows no pictures.
+
+OUTPUT: results/report.html
+        results/config.yaml   the merged config with all defaults
+"""
+
+
+def report_inputs(wildcards):
+    """Everything that the report shows, and what else a run makes."""
+    wanted = ["<results>/comparison.png", "<results>/results.html"]
+    for name in EXPERIMENTS:
+        used = settings(CONFIG, name)
+        names = used["names"]
+        wanted += [f"<results>/{name}/figures/{figure}.png" for figure in FIGURES[used["target"]["type"]]]
+        wanted += [
+            f"<results>/cohorts/{names['dataset']}/scans_{names['preprocess']}.png",
+            f"<results>/cohorts/{names['dataset']}/cohort.png",
+            f"<results>/cohorts/{names['dataset']}/cohort.html",
+            f"<data>/{names['dataset']}/{names['target']}/labels.csv",
+        ]
+    return list(dict.fromkeys(wanted))
+
+
+rule config:
+    output:
+        "<results>/config.yaml",
+    log:
+        "<logs>/config.log",
+    localrule: True
+    conda:
+        "../../envs/conda.yaml"
+    params:
+        config=yaml.safe_dump(CONFIG, sort_keys=False, allow_unicode=True),
+    message:
+        "Noting the config"
+    shell:
+        "printf '%s' {params.config:q} > {output:q} 2> {log:q}"
+
+
+rule report:
+    input:
+        wanted=report_inputs,
+        config="<results>/config.yaml",
+    output:
+        "<results>/report.html",
+    log:
+        "<logs>/report.log",
+    conda:
+        "../../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        snakefile=workflow.main_snakefile,
+    message:
+        "Writing the report"
+    shell:
+        # The outer Snakemake holds the lock; this one only reads.
+        "snakemake {input.wanted:q}"
+        " --snakefile {params.snakefile:q}"
+        " --configfile {input.config:q}"
+        " --report {output:q}"
+        " --nolock"
+        " --quiet"
+        " > {log:q} 2>&1"

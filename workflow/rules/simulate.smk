@@ -1,0 +1,35 @@
+"""
+Make the demo cohort (SIMULATED brains) in the form in which a dataset is published.
+
+OUTPUT: resources/demo/DEMO-T1.tar
+        resources/demo/DEMO.csv
+"""
+
+
+rule simulate:
+    output:
+        archive="<resources>/demo/DEMO-T1.tar",
+        table="<resources>/demo/DEMO.csv",
+    log:
+        "<logs>/simulate/demo.log",
+    benchmark:
+        "<benchmarks>/simulate/demo.tsv"
+    conda:
+        "../../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        cohort=lookup("demo/simulate", within=DATASETS, default={}),
+        recipe=recipes.SIMULATE,
+    message:
+        "Simulating the demo cohort"
+    shell:
+        "python -m mriflow.simulate"
+        " --archive {output.archive:q}"
+        " --table {output.table:q}"
+        " --subjects {params.cohort[subjects]}"
+        " --seed {params.cohort[seed]}"
+        " --voxel-mm {params.cohort[voxel_mm]}"
+        " > {log:q} 2>&1"

@@ -1,0 +1,55 @@
+"""
+Train one network per fold and seed of an experiment.
+
+The checkpoint stands in the undeclared folder `work/`, where Snakemake does not delete it: a failed or killed job goes on
+from its last epoch when it is run again.
+
+INPUT:  preprocessed/<dataset>/<block>/*, data/<dataset>/labels.csv, results/<experiment>/splits.csv
+OUTPUT: results/<experiment>/fold-<fold>_seed-<seed>/model.pt
+        results/<experiment>/fold-<fold>_seed-<seed>/history.csv   losses and metrics after every epoch
+"""
+
+
+rule train:
+    input:
+        arrays=experiment_shards("npy"),
+        indices=experiment_shards("csv"),
+        labels=experiment_labels,
+        splits="<results>/{experiment}/splits.csv",
+    output:
+        model="<results>/{experiment}/fold-{fold}_seed-{seed}/model.pt",
+        history="<results>/{experiment}/fold-{fold}_seed-{seed}/history.csv",
+    log:
+        "<logs>/train/{experiment}_fold-{fold}_seed-{seed}.log",
+    benchmark:
+        "<benchmarks>/train/{experiment}_fold-{fold}_seed-{seed}.tsv"
+    conda:
+        "../../envs/conda.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=1440,
+        gpu=lambda wildcards: experiment(wildcards)["training"]["gpu"],
+    params:
+        folder=subpath(output.model, parent=True),
+        target=as_json("target"),
+        network=as_json("network"),
+        training=as_json("training"),
+        recipe=recipes.TRAIN,
+    message:
+        "Training {wildcards.experiment}, fold {wildcards.fold}, seed {wildcards.seed}; its progress is in {log}"
+    shell:
+        "python -m mriflow.train"
+        " --model {output.model:q}"
+        " --history {output.history:q}"
+        " --work {params.folder:q}/work"
+        " --arrays {input.arrays:q}"
+        " --indices {input.indices:q}"
+        " --labels {input.labels:q}"
+        " --splits {input.splits:q}"
+        " --fold {wildcards.fold}"
+        " --seed {wildcards.seed}"
+        " --target {params.target:q}"
+        " --network {params.network:q}"
+        " --training {params.training:q}"
+        " > {log:q} 2>&1"
