@@ -36,13 +36,13 @@ lint: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
-	$(BIN)/python -m mriflow.config --check
+	$(BIN)/python -m mriflow.config_docs --check
 
 format: .venv/installed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/snakefmt Snakefile workflow/rules
-	$(BIN)/python -m mriflow.config --write-docs
+	$(BIN)/python -m mriflow.config_docs
 
 bench: .venv/installed
 	$(BIN)/python tests/benchmarks/bench.py

@@ -1,8 +1,8 @@
 """mriflow: deep learning on brain MRI, from download to report, as one workflow.
 
-  snakemake --cores 2                                                        the demo cohort
-  snakemake --cores 2 --configfile config/experiments/ixi-age.yaml           real scans
-  snakemake --profile profiles/sge --configfile config/experiments/...       on a Sun Grid Engine cluster
+snakemake --cores 2                                                        the demo cohort
+snakemake --cores 2 --configfile config/experiments/ixi-age.yaml           real scans
+snakemake --profile profiles/sge --configfile config/experiments/...       on a Sun Grid Engine cluster
 """
 
 from snakemake.utils import min_version
@@ -36,4 +36,5 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
+        results,
         "<results>/report.html",

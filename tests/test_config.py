@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mriflow.config import PATTERNS, main, merge, resolve, settings
+from mriflow.config import merge, resolve, settings
+from mriflow.config_docs import main
+from mriflow.config_errors import PATTERNS, Validator
 from mriflow.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -373,9 +375,7 @@ def test_whole_numbers_written_with_a_point_become_whole(tmp_path):
 
 
 def test_a_dataset_is_its_file_with_the_configs_changes_key_by_key(tmp_path):
-    overlay = written(
-        tmp_path, "datasets: {demo: {simulate: {subjects: 30}, sites: [A, B], columns: {iq: {from: IQ}}}}"
-    )
+    overlay = written(tmp_path, "datasets: {demo: {simulate: {subjects: 30}, sites: [A, B], columns: {iq: {from: IQ}}}}")
     demo = resolved(overlay)["datasets"]["demo"]
     assert demo["simulate"] == {"subjects": 30, "seed": 0, "voxel_mm": 2}
     assert demo["sites"] == ["A", "B"]
@@ -436,12 +436,30 @@ def test_the_config_that_is_given_is_not_changed(tmp_path):
     assert resolve(config, [BASE], ROOT)["training"]["full"]["bins"] == [10, 95]
 
 
+def test_a_resolved_config_stays_as_it_is_when_it_is_resolved_again(tmp_path):
+    # The workflow notes it in results/config.yaml, which may be given back as --configfile. Its datasets are cut to
+    # those that run; an experiment on another dataset of one's own must not be left behind without it.
+    unused = {
+        "targets": {"iq": {"column": "iq", "type": "regression"}},
+        "experiments": {
+            "own": {**DEMO_AGE, "dataset": "own"},
+            "ixi-iq": {**DEMO_AGE, "dataset": "ixi", "target": "iq"},
+        },
+        "datasets": {"own": OWN, "ixi": {"columns": {"iq": {"from": "IQ"}}}, "demo": {"shards": 2}},
+    }
+    for overlay in (written(tmp_path, unused), *OVERLAYS):
+        once = resolved(overlay)
+        noted = written(tmp_path, once, "config.yaml")
+        assert repr(resolve(once, [noted], ROOT)) == repr(once)
+        assert repr(resolved(noted)) == repr(once)  # laid over config/config.yaml, as Snakemake does
+
+
 def test_settings_are_all_that_one_experiment_uses():
     used = settings(resolved(), "demo-sex")
     assert list(used) == ["experiment", "names", *DEMO_AGE]
     assert used["names"] == {**DEMO_AGE, "target": "sex"}
     assert used["target"]["classes"] == {"F": "Females", "M": "Males"}
-    assert used["training"]["epochs"] == 40
+    assert used["training"]["epochs"] == load(BASE)["training"]["short"]["epochs"]
     with pytest.raises(UserError, match="run: has no experiment 'demo-sx'; did you mean 'demo-sex'"):
         settings(resolved(), "demo-sx")
 
@@ -473,8 +491,6 @@ def test_the_schemas_are_strict_and_tell_meaning_example_and_unit(name):
 
 
 def test_the_examples_and_defaults_of_the_schemas_are_valid():
-    from mriflow.config import Validator
-
     for name in SCHEMAS:
         for key, schema in schemas_below(SCHEMAS[name]):
             for value in [*schema.get("examples", []), *([schema["default"]] if "default" in schema else [])]:
@@ -493,5 +509,5 @@ def test_a_manual_out_of_date_is_told_and_can_be_written_anew(tmp_path):
     manual = written(tmp_path / "config", text.replace("| `training.<name>.epochs` |", "| `epoch` |"), "README.md")
     with pytest.raises(UserError, match="out of date; run python -m"):
         main(["--check", "--folder", str(tmp_path)])
-    main(["--write-docs", "--folder", str(tmp_path)])
+    main(["--folder", str(tmp_path)])
     assert manual.read_text() == text

@@ -12,8 +12,9 @@ import time
 from functools import partial
 from pathlib import Path
 
-import mriflow.download as stage
 import pytest
+
+import mriflow.download as stage
 from http_server import FileServer
 from mriflow.download import download
 from mriflow.errors import UserError

@@ -10,11 +10,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mriflow import plot, tell
+from mriflow import plot, plot_cohort, tell
+from mriflow.cohort import NOT_PREPROCESSED
 from mriflow.errors import UserError
+from mriflow.labels import TEXT_COLUMNS
 
 N = 24
 SITES = ["North", "South"]
+ABOUT = {"title": "Demo", "licence": "free", "citation": "nobody"}
+WIDTHS = {
+    "learning-curves": 7,
+    "predicted-vs-true": 3.5,
+    "residual-vs-age": 3.5,
+    "roc": 3.5,
+    "confusion-matrix": 3.5,
+    "comparison": 7,
+    "scans": 7,
+    "cohort": 7,
+}
 
 
 def figures(names, value=4.6):
@@ -29,11 +42,9 @@ def made(tmp_path_factory):
     about = {"id": [f"S{i:02d}" for i in range(N)], "subject": [f"S{i:02d}" for i in range(N)]}
     about |= {"session": "", "site": np.resize(SITES, N), "fold": np.arange(N) % 3}
     age = rng.uniform(20, 80, N)
-    numbers = {
-        name: age + rng.normal(0, spread, N) for name, spread in (("network", 4), ("trivial", 20), ("classical", 9))
-    }
+    numbers = {name: age + rng.normal(0, spread, N) for name, spread in (("network", 4), ("trivial", 20), ("classical", 9))}
     pd.DataFrame({**about, "truth": age, **numbers}).to_csv(folder / "age.csv", index=False)
-    common = {"dataset": "Demo cohort (simulated)", "n": N, "n_excluded": 2, "folds": 3, "seeds": [0], "provenance": {}}
+    common = {"dataset": "Demo cohort", "simulated": True, "n": N, "n_excluded": 2, "folds": 3, "seeds": [0]}
     regression = {"experiment": "demo-age", "target": "age", "type": "regression", "unit": "years", **common}
     names = list(tell.METRICS["regression"])
     regression |= {"network": figures(names), "classical": figures(names, 7.0), "trivial": figures(names, 15.0)}
@@ -49,7 +60,8 @@ def made(tmp_path_factory):
             table[[f"{method}_{name}" for name in classes]] = chances
         table.to_csv(folder / f"{target}.csv", index=False)
         result = {"experiment": f"ixi-{target}", "target": target, "type": "classification", "unit": "", **common}
-        result |= {"dataset": "IXI", "classes": classes}
+        counts = pd.crosstab(table["truth"], table["network"]).reindex(index=classes, columns=classes, fill_value=0)
+        result |= {"dataset": "IXI", "simulated": False, "classes": classes, "confusion": counts.to_numpy().tolist()}
         result |= {method: figures(["auc", "accuracy"], 0.7) for method in tell.METHODS}
         (folder / f"{target}.json").write_text(json.dumps(result))
 
@@ -78,9 +90,7 @@ def made(tmp_path_factory):
 
     for shard in range(2):
         rows = labels.loc[(labels.index % 2 == shard) & (labels["path"] != "") & (labels.index != 2), ["id"]]
-        rows = rows.assign(
-            index=range(len(rows)), problem=None, brain_ml=1400, correlation=np.linspace(0.7, 0.9, len(rows))
-        )
+        rows = rows.assign(index=range(len(rows)), problem=None, brain_ml=1400, correlation=np.linspace(0.7, 0.9, len(rows)))
         rows = rows.assign(scale=1, fingerprint="f", key="k").astype({"index": "Int64", "problem": object})
         if shard:
             rows.iloc[-1, 1:3] = [None, "scan: registration failed (correlation 0.1)"]
@@ -90,7 +100,7 @@ def made(tmp_path_factory):
 
 
 def command(folder, name):
-    """Return a figure's command and its width in inches."""
+    """Return a figure's command."""
     histories = [str(path) for path in sorted(folder.glob("fold-*/history.csv"))]
     shards = {kind: [str(folder / f"shard-{i}.{kind}") for i in range(2)] for kind in ("npy", "csv")}
 
@@ -101,40 +111,45 @@ def command(folder, name):
         return ["--metrics", *(f"{folder}/{target}.json" for target in targets)]
 
     return {
-        "learning-curves": ([*metrics("age"), "--unit=years", "--histories", *histories], 7),
-        "predicted-vs-true": ([*predicted("age"), *metrics("age"), "--target=age", "--unit=years"], 3.5),
-        "residual-vs-age": ([*predicted("age"), *metrics("age"), "--target=age", "--by=fold"], 3.5),
-        "roc": ([*predicted("sex"), *metrics("sex"), "--classes", "F", "M"], 3.5),
-        "confusion-matrix": ([*predicted("stage"), "--classes", "0", "1", "2"], 3.5),
-        "scans": (["--arrays", *shards["npy"], "--indices", *shards["csv"]], 7),
-        "comparison": (metrics("age", "sex", "stage"), 7),
-        "cohort": ([f"--labels={folder}/labels.csv", "--indices", *shards["csv"]], 7),
+        "learning-curves": [*metrics("age"), "--histories", *histories],
+        "predicted-vs-true": [*predicted("age"), *metrics("age")],
+        "residual-vs-age": [*predicted("age"), *metrics("age")],
+        "roc": [*predicted("sex"), *metrics("sex")],
+        "confusion-matrix": [*predicted("stage"), *metrics("stage")],
+        "comparison": metrics("age", "sex", "stage"),
+        "scans": ["--arrays", *shards["npy"], "--indices", *shards["csv"], "--simulated"],
+        "cohort": [f"--labels={folder}/labels.csv", "--indices", *shards["csv"], "--simulated"],
     }[name]
 
 
 def draw(arguments, folder):
-    plot.main([*arguments, f"--pdf={folder}/a.pdf", f"--png={folder}/a.png"])
+    main = plot_cohort.main if arguments[0] in ("scans", "cohort") else plot.main
+    main([*arguments, f"--pdf={folder}/a.pdf", f"--png={folder}/a.png"])
     return (folder / "a.pdf").read_bytes(), (folder / "a.png").read_bytes()
 
 
-@pytest.mark.parametrize("name", list(plot.FIGURES))
-def test_figure_is_a_pdf_and_a_png_of_its_width_and_the_same_bytes_again(made, tmp_path, name):
-    arguments, width = command(made, name)
-    pdf, png = draw([name, *arguments, "--simulated"], tmp_path)
+@pytest.mark.parametrize(("name", "width"), WIDTHS.items())
+def test_figure_is_a_pdf_and_a_png_of_its_width_and_the_same_bytes_again(made, tmp_path, name, width):
+    arguments = [name, *command(made, name)]
+    pdf, png = draw(arguments, tmp_path)
     assert pdf.startswith(b"%PDF") and b"CreationDate" not in pdf
     assert png.startswith(b"\x89PNG") and struct.unpack(">I", png[16:20])[0] == width * plot.DPI
-    assert (pdf, png) == draw([name, *arguments, "--simulated"], tmp_path)
+    assert (pdf, png) == draw(arguments, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pdf", "a.png"]
 
 
 def test_simulated_data_are_noted(made, tmp_path):
-    arguments, _ = command(made, "scans")
-    assert draw(["scans", *arguments], tmp_path)[1] != draw(["scans", *arguments, "--simulated"], tmp_path)[1]
+    *arguments, flag = ["scans", *command(made, "scans")]
+    assert draw(arguments, tmp_path) != draw([*arguments, flag], tmp_path)
+    result = json.loads((made / "age.json").read_text()) | {"simulated": False}
+    (tmp_path / "age.json").write_text(json.dumps(result))
+    arguments = ["predicted-vs-true", f"--predictions={made}/age.csv"]
+    real = draw([*arguments, f"--metrics={tmp_path}/age.json"], tmp_path)
+    assert real != draw([*arguments, f"--metrics={made}/age.json"], tmp_path)
 
 
 def test_roc_of_three_classes_and_a_cohort_without_demographics(made, tmp_path):
-    arguments = [f"--predictions={made}/stage.csv", f"--metrics={made}/stage.json", "--classes", "0", "1", "2"]
-    draw(["roc", *arguments], tmp_path)
+    draw(["roc", f"--predictions={made}/stage.csv", f"--metrics={made}/stage.json"], tmp_path)
     labels = pd.read_csv(made / "labels.csv").drop(columns=["age", "sex"])
     labels.to_csv(tmp_path / "labels.csv", index=False)
     draw(["cohort", f"--labels={tmp_path}/labels.csv"], tmp_path)
@@ -152,7 +167,7 @@ def test_montage_is_radiological():
     volume[-1] = 10  # right
     volume[:, -1] += 1  # anterior
     volume[:, :, -1] += 2  # superior
-    image, middles = plot.montage(volume)
+    image, middles = plot_cohort.montage(volume)
     assert image.shape == (8 + 4 + 4, 8) and middles == [4, 10, 14]
     axial, coronal, sagittal = image[:8, 1:-1], image[8:12, 1:-1], image[12:]
     assert (axial[1:, 0] == 10).all() and (axial[:, -1] < 10).all() and (axial[0, 1:] == 1).all()
@@ -167,24 +182,12 @@ def spoil(tmp_path, source, change):
     return path
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (lambda t: t.drop(columns="network"), "no column network"),
-        (lambda t: t[:0], "no prediction"),
-        (lambda t: t.assign(truth="F"), "truth of S00 is 'F', expected a number"),
-    ],
-)
-def test_wrong_predictions_are_told(made, tmp_path, change, told):
-    path = spoil(tmp_path, made / "age.csv", change)
-    with pytest.raises(UserError, match=re.escape(told)) as error:
+def test_wrong_predictions_are_told(made, tmp_path):
+    path = spoil(tmp_path, made / "age.csv", lambda table: table.drop(columns="network"))
+    with pytest.raises(UserError, match=r"age\.csv: has no column network.*mriflow\.evaluate"):
         draw(["predicted-vs-true", f"--predictions={path}", f"--metrics={made}/age.json"], tmp_path)
-    assert str(path) in str(error.value) and "mriflow.evaluate" in str(error.value)
-
-
-def test_class_that_is_none_of_the_classes_is_told(made, tmp_path):
-    with pytest.raises(UserError, match="expected X or F"):
-        draw(["confusion-matrix", f"--predictions={made}/sex.csv", "--classes", "X", "F"], tmp_path)
+    with pytest.raises(UserError, match="ixi-sex is a classification; this figure shows a regression"):
+        draw(["residual-vs-age", f"--predictions={made}/sex.csv", f"--metrics={made}/sex.json"], tmp_path)
 
 
 @pytest.mark.parametrize("broken", ["absent", "{", "{}"])
@@ -202,18 +205,9 @@ def test_no_scan_is_told_with_the_commonest_problem(made, tmp_path):
     with pytest.raises(UserError, match="'scan: no brain found in the image'") as error:
         draw(["scans", "--arrays", f"{made}/shard-0.npy", "--indices", str(path)], tmp_path)
     assert str(path) in str(error.value) and "mriflow.preprocess" in str(error.value)
-    with pytest.raises(UserError, match="each shard's array and index"):
-        draw(["scans", "--arrays", f"{made}/shard-0.npy", "--indices", str(path), str(path)], tmp_path)
-    index = made / "shard-1.csv"
-    np.save(tmp_path / "short.npy", np.zeros((1, 4, 4, 4), np.uint8))
-    with pytest.raises(UserError, match=r"short\.npy: has shape"):
-        draw(["scans", "--arrays", f"{tmp_path}/short.npy", "--indices", str(index)], tmp_path)
-
-
-def test_history_without_an_epoch_is_told(made, tmp_path):
-    path = spoil(tmp_path, made / "fold-0_seed-0" / "history.csv", lambda t: t[:0])
-    with pytest.raises(UserError, match=r"history\.csv: has no epoch.*mriflow\.train"):
-        draw(["learning-curves", "--histories", str(path)], tmp_path)
+    labels = spoil(tmp_path, made / "labels.csv", lambda t: t.assign(problem="scan: no image"))
+    with pytest.raises(UserError, match="no scan is usable"):
+        draw(["cohort", f"--labels={labels}"], tmp_path)
 
 
 class Tables(HTMLParser):
@@ -244,12 +238,13 @@ class Tables(HTMLParser):
 
 def tell_cohort(made, folder, labels=None, **options):
     shards = [made / f"shard-{i}.csv" for i in range(2)]
+    options = {"targets": ["age"], **ABOUT, **options}
     tell.tell_cohort(labels or made / "labels.csv", folder / "c.html", folder / "c.csv", indices=shards, **options)
     return (folder / "c.html").read_text(), pd.read_csv(folder / "c.csv", keep_default_na=False)
 
 
 def test_cohort_counts_are_true(made, tmp_path):
-    page, excluded = tell_cohort(made, tmp_path, targets=["age"], title="Demo", simulated=True)
+    page, excluded = tell_cohort(made, tmp_path, simulated=True)
     steps, sites, reasons, listed, notes = Tables(page).tables
     assert "Simulated data" in page
     assert dict(row[:2] for row in steps[1:]) == {
@@ -279,7 +274,7 @@ def test_scan_in_no_shard_is_not_lost_in_silence(made, tmp_path):
     labels.loc[len(labels)] = {**labels.loc[5], "id": "new", "subject": "new"}
     labels.to_csv(tmp_path / "labels.csv", index=False)
     _, excluded = tell_cohort(made, tmp_path, tmp_path / "labels.csv")
-    assert excluded.set_index("id").loc["new", "problem"] == tell.NOT_PREPROCESSED
+    assert excluded.set_index("id").loc["new", "problem"] == NOT_PREPROCESSED
 
 
 def test_pages_escape_what_they_are_given(made, tmp_path):
@@ -288,7 +283,7 @@ def test_pages_escape_what_they_are_given(made, tmp_path):
     labels.loc[0, ["id", "subject", "site", "problem", "notes"]] = [evil, evil, evil, f"scan: {evil}", evil]
     labels.loc[5, "site"] = labels.loc[5, "sex"] = evil
     labels.to_csv(tmp_path / "labels.csv", index=False)
-    page, _ = tell_cohort(made, tmp_path, tmp_path / "labels.csv", title=evil, licence=evil, citation=evil)
+    page, _ = tell_cohort(made, tmp_path, tmp_path / "labels.csv", **dict.fromkeys(ABOUT, evil))
     result = json.loads((made / "age.json").read_text()) | {"experiment": evil, "unit": evil, "dataset": evil}
     (tmp_path / "m.json").write_text(json.dumps(result))
     tell.tell_results([tmp_path / "m.json"], tmp_path / "r.html", tmp_path / "r.csv")
@@ -298,9 +293,9 @@ def test_pages_escape_what_they_are_given(made, tmp_path):
 
 def test_long_list_of_exclusions_is_cut_and_says_so(made, tmp_path):
     labels = pd.DataFrame({"id": [f"S{i}" for i in range(tell.LISTED + 37)]})
-    labels = labels.reindex(columns=tell.TEXT_COLUMNS, fill_value="").assign(problem="scan: no image")
+    labels = labels.reindex(columns=TEXT_COLUMNS, fill_value="").assign(problem="scan: no image")
     labels.to_csv(tmp_path / "labels.csv", index=False)
-    page, excluded = tell_cohort(made, tmp_path, tmp_path / "labels.csv")
+    page, excluded = tell_cohort(made, tmp_path, tmp_path / "labels.csv", targets=[])
     assert len(Tables(page).tables[-1]) == 1 + tell.LISTED
     assert "37 more" in page and "c.csv" in page and len(excluded) == tell.LISTED + 37
 
@@ -311,7 +306,7 @@ def test_results_page_has_every_figure_with_interval_and_n(made, tmp_path):
     page = (tmp_path / "r.html").read_text()
     (rows,) = Tables(page).tables
     assert len(rows) == 1 + 5 + 2 + 2
-    assert rows[1][:5] == ["demo-age", "Demo cohort (simulated)", "age", "24 (2)", "MAE (years)"]
+    assert rows[1][:5] == ["demo-age", "Demo cohort", "age", "24 (2)", "MAE (years)"]
     assert rows[1][5:] == ["4.60 [4.00, 5.20]", "7.00 [6.40, 7.60]", "15.00 [14.40, 15.60]"]
     for row in rows[1:]:
         assert all(re.fullmatch(r"\S+ \[\S+, \S+\]|–", cell) for cell in row[5:])
@@ -324,12 +319,13 @@ def test_results_page_has_every_figure_with_interval_and_n(made, tmp_path):
 
 def test_best_is_told_only_of_intervals_apart():
     def cell(low, high):
-        return {"value": (low + high) / 2, "low": low, "high": high}
+        return {"value": low, "low": low, "high": high}
 
     assert tell.best_method("mae", {"network": cell(1, 2), "classical": cell(3, 4)}) == "network"
     assert tell.best_method("mae", {"network": cell(1, 3), "classical": cell(3, 4)}) is None
     assert (
-        tell.best_method("auc", {"network": cell(0.1, 0.2), "classical": cell(0.3, 0.4), "trivial": {}}) == "classical"
+        tell.best_method("auc", {"network": cell(0.1, 0.2), "classical": cell(0.3, 0.4), "trivial": cell(None, None)})
+        == "classical"
     )
     assert tell.best_method("specificity", {"network": cell(0.1, 0.2), "trivial": cell(1, 1)}) is None
 
@@ -355,9 +351,11 @@ def test_captions_render(made):
     report = Path(plot.__file__).parent.parent / "report"
     wildcards = {"experiment": "demo-age", "dataset": "demo"}
     experiments = {"demo-age": {"dataset": "demo", "target": "age"}}
-    for config in ({}, {"run": ["demo-age", "absent_"], "experiments": experiments}):
+    datasets = {"demo": {"simulate": {"subjects": 8}}}
+    for config in ({}, {"run": ["demo-age", "absent_"], "experiments": experiments, "datasets": datasets}):
         for path in sorted(report.glob("*.rst")):
             template = jinja2.Template(path.read_text(), trim_blocks=True, lstrip_blocks=True)  # as Snakemake does
             text = template.render(snakemake={"config": config, "wildcards": wildcards})
             page = docutils.publish_parts(text, writer="html", settings_overrides={"halt_level": 2})["html_body"]
             assert "demo" in page or not config or "wildcards" not in path.read_text()
+            assert ("simulated</strong>" in page) == (path.stem == "workflow" and bool(config))

@@ -162,9 +162,7 @@ def test_dark_csf_takes_a_growing_share_of_the_brain_with_age(images, table):
     assert both["AGE"].corr(both["share"]) > 0.7
 
 
-@pytest.mark.parametrize(
-    ("setting", "value"), [("subjects", 19), ("voxel_mm", 0.5), ("voxel_mm", float("nan")), ("seed", -1)]
-)
+@pytest.mark.parametrize(("setting", "value"), [("subjects", 19), ("voxel_mm", 0.5), ("voxel_mm", float("nan")), ("seed", -1)])
 def test_an_impossible_setting_is_the_users_error_and_leaves_no_file(setting, value, tmp_path):
     with pytest.raises(UserError, match=rf"{setting}.*{value}"):
         simulate(tmp_path / "images.tar", tmp_path / "table.csv", **{setting: value})

@@ -38,7 +38,7 @@ def augment(scans: torch.Tensor, settings: Mapping[str, float], generator: torch
     def per_scan(values: torch.Tensor) -> torch.Tensor:
         return values.to(scans.device).view(-1, 1, 1, 1, 1)
 
-    inside = scans > 0
+    inside = scans > 1 / 512  # less is the rounding of the resampling
     scans = scans.clamp(min=0) ** per_scan(1 + uniform(settings["intensity"]))
     scans = scans * per_scan(1 + uniform(settings["intensity"]))
     noise = torch.randn(count, 1, *shape, generator=generator).to(scans.device)

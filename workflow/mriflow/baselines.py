@@ -72,7 +72,9 @@ def classical(features: np.ndarray, labels: np.ndarray, ahead: np.ndarray, class
     if classes is None:
         model = make_pipeline(components, RidgeCV(np.logspace(-2, 5, 15)))
         return model.fit(features, labels.astype(float)).predict(ahead)
-    logistic: Any = LogisticRegressionCV(Cs=np.logspace(-6, 1, 8), cv=3, class_weight="balanced", scoring="neg_log_loss", max_iter=2000)
+    logistic: Any = LogisticRegressionCV(
+        Cs=np.logspace(-6, 1, 8), cv=3, class_weight="balanced", scoring="neg_log_loss", max_iter=2000
+    )
     model = make_pipeline(components, logistic)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

@@ -24,8 +24,16 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     random_states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         random_states["cuda"] = torch.cuda.get_rng_state()
-    with whole_file(path) as temporary:
-        torch.save({**state, "random_states": random_states}, temporary)
+    save_bytes({**state, "random_states": random_states}, path)
+
+
+def save_bytes(value: dict[str, Any], path: Path) -> None:
+    """Write tensors, numbers and texts to `path`, whole or not at all; equal values give equal bytes.
+
+    Given a file's name instead of the open file, `torch.save` would write that name, which is a temporary one, into it.
+    """
+    with whole_file(path) as temporary, open(temporary, "wb") as stream:
+        torch.save(value, stream)
 
 
 def load_checkpoint(path: Path, wanted: str) -> dict[str, Any] | None:

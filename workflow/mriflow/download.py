@@ -13,7 +13,6 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,50 +36,38 @@ class _Refused(Exception):
     """A mirror will not give the file, however often it is asked."""
 
 
-class _Broken(Exception):
-    """One attempt failed; the next may not."""
-
-
 class _StartOver(Exception):
     """What lies in the .part cannot be continued from this mirror."""
 
 
-@dataclass(frozen=True)
 class _Wanted:
-    """The file to get, what is known of it, and the .part in which its bytes gather."""
+    """The file to get, what is known of it, the .part in which its bytes gather, and a note on whose bytes they are."""
 
-    file: Path
-    md5: list[str]
-    size: int | None
-
-    @property
-    def part(self) -> Path:
-        return self.file.with_name(f"{self.file.name}.part")
-
-    @property
-    def notes(self) -> Path:
-        return self.file.with_name(f"{self.file.name}.part.json")
+    def __init__(self, file: Path, md5: list[str], size: int | None):
+        self.file, self.md5, self.size = file, md5, size
+        self.part = file.with_name(f"{file.name}.part")
+        self.noted = file.with_name(f"{file.name}.part.json")
 
     def received(self) -> int:
         """Return how many bytes lie in the .part."""
         return self.part.stat().st_size if self.part.exists() else 0
 
-    def kept(self) -> dict[str, Any]:
-        """Return the notes on the .part, nothing if there is no .part or no readable note on it."""
+    def note(self) -> dict[str, Any]:
+        """Return the note on the .part, an empty one if there is no .part or no readable note."""
         try:
-            return json.loads(self.notes.read_text(encoding="utf-8")) if self.received() else {}
+            return json.loads(self.noted.read_text(encoding="utf-8")) if self.received() else {}
         except (FileNotFoundError, ValueError):
             return {}
 
-    def begin(self, url: str, validator: str | None, total: int | None) -> None:
+    def begin(self, url: str, version: str | None, total: int | None) -> None:
         """Throw the old .part away and note what the new one is of."""
         self.part.unlink(missing_ok=True)  # first: a crash here must not leave old bytes under a new note
-        begun = {"url": url, "validator": validator, "total": total, "md5": self.md5, "begun": time.time()}
-        write_json(begun, self.notes)
+        write_json({"url": url, "version": version, "total": total, "md5": self.md5, "begun": time.time()}, self.noted)
 
     def discard(self) -> None:
+        """Throw the .part and its note away."""
         self.part.unlink(missing_ok=True)
-        self.notes.unlink(missing_ok=True)
+        self.noted.unlink(missing_ok=True)
 
     def problem(self, path: Path) -> str:
         """Return what is wrong with the file at `path`, "" if nothing is."""
@@ -95,9 +82,7 @@ class _Wanted:
         return "" if found in self.md5 else f"has md5 {found}, expected {' or '.join(self.md5)}"
 
 
-def download(
-    file: Path, *, urls: list[str], md5: list[str] | None = None, size: int | None = None, attempts: int = 3
-) -> Path:
+def download(file: Path, *, urls: list[str], md5: list[str] | None = None, size: int | None = None, attempts: int = 3) -> Path:
     """Get `file` from the first of `urls` that gives it right.
 
     A file that is there already is left alone if size and md5 agree; if not, it stays until the right one is complete.
@@ -127,29 +112,29 @@ def download(
     for value in sums:
         if not re.fullmatch("[0-9a-f]{32}", value):
             raise UserError(f"the md5 given for {file} is {value!r}; expected 32 hexadecimal digits")
-    wanted = _Wanted(Path(file), sums, size)
-    if wanted.file.exists():
-        if not (problem := wanted.problem(wanted.file)):
-            log.info("%s is already there%s", file, "" if sums or size is not None else " (no md5 or size to check)")
-            return wanted.file
+    wanted = _Wanted(file, sums, size)
+    if file.exists():
+        if not (problem := wanted.problem(file)):
+            log.info("%s is already there", file)
+            return file
         log.warning("%s is there but %s; it stays until the right one is complete", file, problem)
-    wanted.file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     failures = []
     for url in urls:
         try:
             _get(wanted, url, attempts)
         except _Refused as error:
             log.warning("%s: %s", url, error)
-            failures.append(f"\n  {url}: {error}")
+            failures.append(f"  {url}: {error}\n")
             continue
         with wanted.part.open("rb") as stream:
             os.fsync(stream.fileno())
-        wanted.part.replace(wanted.file)
-        wanted.notes.unlink(missing_ok=True)
+        wanted.part.replace(file)
+        wanted.discard()
         log.info("%s is complete", file)
-        return wanted.file
+        return file
     raise UserError(
-        f"could not download {file}:{''.join(failures) or ' no address given'}\n"
+        f"could not download {file}:\n{''.join(failures)}"
         "Check the network (compute nodes of a cluster often have none) and the addresses, and run the same command "
         f"again: it goes on from what has come. Or download it by hand and put it at {file}."
     )
@@ -157,101 +142,91 @@ def download(
 
 def _get(wanted: _Wanted, url: str, attempts: int) -> None:
     """Fill the .part from `url` until it is complete and right; raise _Refused if that cannot be."""
-    inherited, most = wanted.kept(), wanted.received()
-    failed, resume = 0, True
+    inherited, most = wanted.note(), wanted.received()
+    failed = 0
     while True:
         try:
-            _receive(wanted, url, resume)
+            _receive(wanted, url)
             if not (problem := wanted.problem(wanted.part)):
                 return
             # If it went on from the bytes of an earlier run or another mirror, those may be the wrong ones.
-            continued = bool(inherited) and wanted.kept() == inherited
-            wanted.discard()
-            if continued:
+            if inherited and wanted.note() == inherited:
                 raise _StartOver(f"the file completed from an earlier part {problem}")
+            wanted.discard()
             raise _Refused(
                 f"what it sent for {wanted.file} {problem}. It was deleted. If the publisher replaced the file and "
                 "you trust the new one, give its own md5 and size"
             )
         except _StartOver as reason:
             log.warning("%s: %s; starting again from zero", url, reason)
-            resume = False
-        except (_Broken, requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            wanted.discard()
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             received = wanted.received()
             failed = 0 if received > most else failed + 1
-            most, resume = max(most, received), True
+            most = max(most, received)
             if failed >= attempts:
                 raise _Refused(f"{_told(error)} (attempts in a row without progress: {failed})") from error
             log.info("%s: %s; trying again", url, _told(error))
             time.sleep(PAUSE * 2 ** max(failed - 1, 0))
 
 
-def _receive(wanted: _Wanted, url: str, resume: bool) -> None:
+def _receive(wanted: _Wanted, url: str) -> None:
     """Make one request and append what it brings to the .part; return once that is as long as it should be."""
-    kept = wanted.kept() if resume else {}
-    # A part may be continued where the server can say that it is still the same file (If-Range), or where
-    # an md5 will judge the whole: else the halves of two files could be glued together.
-    same_url = kept.get("url") == url
-    judged = wanted.md5 and kept.get("md5") == wanted.md5 and kept.get("total")
-    have = wanted.received() if judged or (same_url and kept["validator"]) else 0
-    if have and have == kept["total"]:
+    # The .part may be continued where the server can say that it is still the same version of the file (If-Range), or
+    # where an md5 will judge the whole: else the halves of two files could be glued together.
+    note = wanted.note()
+    version = note.get("version") if note.get("url") == url else None
+    judged = wanted.md5 and note.get("md5") == wanted.md5 and note.get("total")
+    have = wanted.received() if version or judged else 0
+    if have and have == note["total"]:
         return  # the earlier run ended between the last byte and the check
     headers = {"Accept-Encoding": "identity"}  # the bytes as published: size and md5 are theirs
-    if have:
-        headers["Range"] = f"bytes={have}-"
-        if same_url and kept["validator"]:
-            headers["If-Range"] = kept["validator"]
+    headers |= {"Range": f"bytes={have}-"} if have else {}
+    headers |= {"If-Range": version} if version else {}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         status = answer.status_code
         if status == 429 or status >= 500:
-            raise _Broken(f"the server answered {status} {answer.reason}")
+            raise requests.HTTPError(f"the server answered {status} {answer.reason}")
         if status not in ((200, 206, 416) if have else (200,)):
             raise _Refused(f"the server answered {status} {answer.reason}")
         first, total = _range(answer)
-        if status == 416:
-            if total == have:
-                return
-            raise _StartOver(f"{have} bytes had come, the file there has {total}")
+        if status == 416 and total == have:
+            return
         head = answer.raw.read(512, decode_content=False) if status == 200 else b""
         _refuse_web_page(wanted.file, answer, head)
         if wanted.size is not None and total not in (None, wanted.size):
             raise _Refused(f"the file there is {total} bytes long, expected {wanted.size}")
-        validator = _validator(answer)
-        if status == 206:
-            if first != have or kept["total"] not in (None, total):
-                asked = f"bytes from {have} of {kept['total']}"
-                raise _StartOver(f"asked for {asked}, got {answer.headers.get('Content-Range')!r}")
-            if same_url and kept["validator"] and validator not in (None, kept["validator"]):
-                raise _StartOver("the file has changed on the server")
-        else:
+        if status == 200:
             if wanted.received():
                 log.warning("%s: the part kept is of another file or the server cannot resume: from zero", url)
-            wanted.begin(url, validator, total)
             have = 0
-        try:
-            _write(wanted.part, answer, head, have, total or wanted.size)
-        except OSError as error:  # a full disk does not say for which file
-            error.filename = error.filename or str(wanted.part)
-            raise
+            wanted.begin(url, _version(answer), total)
+        elif first != have or note["total"] not in (None, total):
+            got = answer.headers.get("Content-Range")
+            raise _StartOver(f"asked for bytes from {have} of {note['total']}, got {got!r}")
+        elif version and _version(answer) not in (None, version):
+            raise _StartOver("the file has changed on the server")
+        _write(wanted.part, answer, head, have, total or wanted.size)
     received, expected = wanted.received(), wanted.size if total is None else total
+    if expected is not None and received < expected:
+        raise requests.ConnectionError(f"the connection ended after {received} of {expected} bytes")
     if expected is None and not wanted.md5:
         log.warning("%s: no length and no md5 known, so nothing can tell whether this is all of it", url)
-    if expected is not None and received < expected:
-        raise _Broken(f"the connection ended after {received} of {expected} bytes")
 
 
-def _write(part: Path, answer: requests.Response, block: bytes, have: int, total: int | None) -> None:
-    """Append `block` and the rest of the answer's body to `part`, with a progress bar."""
-    seconds = 0.2 if sys.stderr.isatty() else 30  # a log file wants few lines
-    every = {"mininterval": seconds, "maxinterval": seconds}
-    bar = tqdm(desc=part.stem, initial=have, total=total, unit="B", unit_scale=True, **every)
-    with bar, part.open("ab") as stream:
-        stream.write(block)
-        bar.update(len(block))
-        # read1 gives what is there: read would lose up to a block when the connection drops.
-        while block := answer.raw.read1(BLOCK, decode_content=False):
-            stream.write(block)
-            bar.update(len(block))
+def _write(part: Path, answer: requests.Response, head: bytes, have: int, total: int | None) -> None:
+    """Append `head` and the rest of the answer's body to `part`, with a progress bar."""
+    pause = 0.2 if sys.stderr.isatty() else 30  # seconds; a log file wants few lines
+    shown = {"desc": part.stem, "unit": "B", "unit_scale": True, "mininterval": pause, "maxinterval": pause}
+    try:
+        with tqdm(initial=have, total=total, **shown) as bar, part.open("ab") as stream:
+            bar.update(stream.write(head))
+            # read1 gives what is there: read would lose up to a block when the connection drops.
+            while block := answer.raw.read1(BLOCK, decode_content=False):
+                bar.update(stream.write(block))
+    except OSError as error:  # a full disk does not say for which file
+        error.filename = error.filename or str(part)
+        raise
 
 
 def _range(answer: requests.Response) -> tuple[int | None, int | None]:
@@ -263,7 +238,7 @@ def _range(answer: requests.Response) -> tuple[int | None, int | None]:
     return (int(told[1]) if told[1] else None, int(told[2])) if told else (None, None)
 
 
-def _validator(answer: requests.Response) -> str | None:
+def _version(answer: requests.Response) -> str | None:
     """Return what names this version of the file to If-Range (RFC 9110, 13.1.5): a strong ETag or the date."""
     etag = answer.headers.get("ETag", "")
     return etag if etag.startswith('"') else answer.headers.get("Last-Modified")
@@ -286,31 +261,18 @@ def _told(error: Exception) -> str:
         return f"no answer within {TIMEOUT[0]:g} s, or nothing more for {TIMEOUT[1]:g} s"
     if isinstance(error, urllib3.exceptions.ProtocolError):
         return f"the connection broke off ({error.args[-1]})"
-    cause = error.args[0] if isinstance(error, requests.ConnectionError) and error.args else error
-    return re.sub(r"^HTTPS?Connection\(.*?\): ", "", str(getattr(cause, "reason", cause)))
+    return str(getattr(error.args[0], "reason", error)) if error.args else str(error)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Download one file as told on the command line."""
     parser = stage_parser(__doc__)
-    parser.add_argument("--file", type=Path, required=True, help="where the file goes")
-    parser.add_argument(
-        "--url",
-        dest="urls",
-        metavar="URL",
-        action="append",
-        required=True,
-        help="http(s) address; repeat for mirrors, the best first",
-    )
-    parser.add_argument(
-        "--md5",
-        action="append",
-        help="md5 of the file; repeat if mirrors hold copies that differ",
-    )
-    parser.add_argument("--size", type=int, help="length of the file in bytes")
-    parser.add_argument(
-        "--attempts", type=int, default=3, help="failures in a row, without a new byte, before the next mirror (3)"
-    )
+    add = parser.add_argument
+    add("--file", type=Path, required=True, help="where the file goes")
+    add("--url", dest="urls", metavar="URL", action="append", required=True, help="address; repeat for mirrors")
+    add("--md5", action="append", help="md5 of the file; repeat if mirrors hold copies that differ")
+    add("--size", type=int, help="length of the file in bytes")
+    add("--attempts", type=int, default=3, help="failures in a row, without a new byte, before the next mirror (3)")
     download(**vars(parser.parse_args(argv)))
 
 

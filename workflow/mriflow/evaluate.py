@@ -64,9 +64,10 @@ def evaluate(
 
     Returns
     -------
-    experiment, dataset, target, type, unit, n (test scans), n_excluded (of the split, but failed preprocessing), folds,
-    seeds; for each of network, trivial and classical every figure as value, low and high (95 % interval over subjects);
-    the confusion matrix of a classification (rows are the truth); and the provenance.
+    experiment, dataset, simulated (whether its scans are), target, type, unit, n (test scans), n_excluded (of the
+    split, but failed preprocessing), folds, seeds; for each of network, trivial and classical every figure as
+    value, low and high (95 % interval over subjects); classes and confusion matrix of a classification (rows are
+    the truth); and the provenance.
 
     Raises
     ------
@@ -108,6 +109,7 @@ def evaluate(
     result: dict[str, Any] = {
         "experiment": experiment["experiment"],
         "dataset": experiment["dataset"]["title"],
+        "simulated": "simulate" in experiment["dataset"],
         "target": experiment["names"]["target"],
         "type": target["type"],
         "unit": target["unit"],
@@ -158,9 +160,7 @@ def figures_of(predicted: pd.DataFrame, method: str, classes: list[str] | None) 
         truth, values = predicted["truth"].to_numpy(float), predicted[method].to_numpy(float)
         return with_intervals(regression_figures, truth, values, subjects)
     truth = predicted["truth"].astype(str).map(classes.index).to_numpy()
-    return with_intervals(
-        classification_figures, truth, predicted[[f"{method}_{c}" for c in classes]].to_numpy(), subjects
-    )
+    return with_intervals(classification_figures, truth, predicted[[f"{method}_{c}" for c in classes]].to_numpy(), subjects)
 
 
 def provenance(settings: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +168,12 @@ def provenance(settings: dict[str, Any]) -> dict[str, Any]:
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     versions = {name: version(name) for name in PACKAGES}
-    return {"git_commit": commit or None, "python": platform.python_version(), "versions": versions, "settings": settings}
+    return {
+        "git_commit": commit or None,
+        "python": platform.python_version(),
+        "versions": versions,
+        "settings": settings,
+    }
 
 
 def main(argv: list[str] | None = None) -> None:

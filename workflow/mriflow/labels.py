@@ -1,7 +1,8 @@
 """The table ``labels.csv``: one row per scan, made by `organize`, read by every later stage.
 
 Columns: ``id`` of the scan, ``subject``, ``session``, ``site``, the dataset's labels (age, sex, …), ``path`` of the image
-from the table's own folder, ``fingerprint`` of its content, ``problem`` (why the scan cannot be used) and ``notes`` (what was left out of a row that can).
+from the table's own folder, ``fingerprint`` of its content, ``problem`` (why the scan cannot be used) and ``notes`` (what was
+left out of a row that can).
 
 A problem reads ``<column>: <what is wrong>``; several are joined by ``; ``. One that begins with ``scan`` rules the scan
 out for everything, one that begins with a column only for a target in that column.

@@ -52,9 +52,7 @@ def layout(labels: Path, table: Path, *, column: str, classes: Mapping[str, str]
         subject = f"Sub_{scan['subject']}"
         image = (labels.parent / scan["path"]).resolve()
         name = (f"{scan['id']}_" if one_of_several else "") + "T1" + (".nii.gz" if image.name.endswith(".nii.gz") else ".nii")
-        link = folder / (
-            Path(subject) / name if classes is None else Path(classes[str(scan[column])]) / f"{subject}_{name}"
-        )
+        link = folder / (Path(subject) / name if classes is None else Path(classes[str(scan[column])]) / f"{subject}_{name}")
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(os.path.relpath(image, link.parent.resolve()))
         rows.append({"ID": subject, "label": scan[column], "path": link.relative_to(folder)})

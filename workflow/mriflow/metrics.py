@@ -91,7 +91,7 @@ def with_intervals(
             method="percentile",
             rng=np.random.default_rng(seed),
         ).bootstrap_distribution
-    low, high = np.nanpercentile(draws, [2.5, 97.5], axis=-1) if draws.size else (np.nan, np.nan)
+        low, high = np.nanpercentile(draws, [2.5, 97.5], axis=-1)
     return {
         name: {"value": number(value), "low": number(below), "high": number(above)}
         for (name, value), below, above in zip(values.items(), low, high, strict=True)

@@ -28,9 +28,7 @@ class SFCN(nn.Module):
         Share of features dropped before the outputs.
     """
 
-    def __init__(
-        self, outputs: int, channels: Sequence[int] = (32, 64, 128, 256, 256, 64), dropout: float = 0.5
-    ) -> None:
+    def __init__(self, outputs: int, channels: Sequence[int] = (32, 64, 128, 256, 256, 64), dropout: float = 0.5) -> None:
         super().__init__()
         self.feature_extractor = nn.Sequential()
         before = 1
@@ -84,9 +82,10 @@ def build_network(name: str, arguments: dict[str, Any], outputs: int, shape: Seq
         network.eval()
         with torch.inference_mode():
             answer = first(network(torch.zeros(1, 1, *shape)))
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+    except (TypeError, ValueError, RuntimeError, AssertionError, ImportError) as error:
         raise UserError(
-            f"network {name} with arguments {arguments} does not work on a grid of {tuple(shape)}: {error}. "
+            f"network {name} with arguments {arguments} does not work on a grid of {tuple(shape)}: "
+            f"{str(error).strip().splitlines()[0]} "
             f"Its arguments are: {', '.join(inspect.signature(network_class).parameters)}."
         ) from error
     if answer.shape != (1, outputs):
@@ -117,7 +116,7 @@ def monai_network(name: str, outputs: int, shape: Sequence[int]) -> tuple[Any, d
         "img_size": tuple(shape),
         "classification": True,
     }
-    accepted = inspect.signature(network_class).parameters
+    accepted = dict(inspect.signature(network_class).parameters)
     if "args" in accepted or "kwargs" in accepted:  # DenseNet121, SEResNet50 and their like pass arguments on to a base class
         for base in inspect.getmro(network_class) if inspect.isclass(network_class) else []:
             accepted = {**inspect.signature(base).parameters, **accepted}

@@ -132,14 +132,19 @@ def make_objective(target: dict[str, Any], training: dict[str, Any], labels: np.
         counts = np.array([(labels.astype(str) == name).sum() for name in classes])
         return Classification(classes, (len(labels) / (len(classes) * np.maximum(counts, 1))).tolist())
     if training["loss"] == "soft-label":
-        return SoftLabel(*training["bins"], training["bin_width"], training["bin_sigma"])
+        low, high = training["bins"]
+        return SoftLabel(low, high, training["bin_width"], training["bin_sigma"])
     numbers = labels.astype(float)
     return Regression("l2" if training["loss"] == "l2" else "l1", float(numbers.mean()), float(numbers.std()) or 1.0)
 
 
 def load_objective(state: dict[str, Any]) -> Objective:
     """Return the objective that `state` was taken from."""
-    kind = {"soft-label": SoftLabel, "cross-entropy": Classification}.get(state["loss"])
-    if kind is None:
-        return Regression(**state)
-    return kind(**{key: value for key, value in state.items() if key != "loss"})
+    arguments = {key: value for key, value in state.items() if key != "loss"}
+    match state["loss"]:
+        case "soft-label":
+            return SoftLabel(**arguments)
+        case "cross-entropy":
+            return Classification(**arguments)
+        case loss:
+            return Regression(loss, **arguments)

@@ -186,13 +186,13 @@ def rows_of_scans(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFra
         path = file.parent / row["path"] if row["path"] else None
         row |= {"path": str(path or ""), "id": scan_id(path) if path else f"row-{index + 2}"}
         if not row["subject"]:
-            row["problem"] = add(row["problem"], f"scan: no subject in row {index + 2} of the table")
+            row["problem"] = add(row["problem"], f"scan: no subject in the table (row {index + 2})")
         rows.append(row)
     table = pd.DataFrame(rows)
     # Files of one name in folders of their own (sub-01/T1.nii.gz) are told apart by their subject and session.
     twins = table["id"].duplicated(keep=False)
     names = [c for c in ("subject", "session", "id") if c in table]
-    table.loc[twins, "id"] = table.loc[twins, names].fillna("").agg(lambda parts: "_".join(filter(None, parts)), axis=1)
+    table.loc[twins, "id"] = joined(table.loc[twins, names])
     repeated = table["id"].duplicated(keep=False)
     table.loc[repeated, "id"] += "_row-" + (table.index[repeated] + 2).astype(str)
     return table
@@ -220,6 +220,11 @@ def explain(row: Mapping[str, Any], wrong: Mapping[str, str], columns: Columns) 
     return told
 
 
+def joined(parts: pd.DataFrame) -> list[str]:
+    """Return the texts of each row joined to one, without the unknown."""
+    return ["_".join(filter(None, row)) for row in parts.fillna("").to_numpy().tolist()]
+
+
 def add(text: str, problem: str) -> str:
     """Append a problem to those already told."""
     return f"{text}; {problem}" if text else problem
@@ -235,7 +240,7 @@ def join_images(found: pd.DataFrame, people: pd.DataFrame, columns: Columns) -> 
     no_row, no_image = rows["_merge"] == "left_only", rows["_merge"] == "right_only"
     rows.loc[no_row, "problem"] = "scan: no row in the table"
     rows.loc[no_image, "problem"] = [add("scan: no image", text) for text in rows.loc[no_image, "problem"]]
-    rows.loc[no_image, "id"] = rows.loc[no_image, keys].fillna("").agg("_".join, axis=1).str.strip("_")
+    rows.loc[no_image, "id"] = joined(rows.loc[no_image, keys])
     return rows.drop(columns="_merge")
 
 

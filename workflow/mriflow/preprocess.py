@@ -7,6 +7,7 @@ Finished scans are kept in a partial folder until the shard is whole, and taken 
 or grown dataset redoes only what is missing.
 """
 
+import gzip
 import hashlib
 import json
 import logging
@@ -158,7 +159,7 @@ def preprocess_scan(
     brain = np.asarray(scan.dataobj) > 0 if stripped else brain_mask(scan)
     brain_ml = float(brain.sum() * np.prod(scan.header.get_zooms()) / 1000)
     if not 300 < brain_ml < 3000:
-        raise BadScan(f"the brain found has {brain_ml:.0f} ml, expected 300 to 3000 (was it stripped before?)")
+        raise BadScan(f"implausible brain volume ({brain_ml:.0f} ml, expected 300 to 3000, was it stripped before?)")
     on_grid, inside, scale = to_grid(scan, brain, registration, voxel_mm, shape)
     template, _ = template_on_grid(voxel_mm, tuple(shape))
     both = inside | (template > 0)
@@ -173,7 +174,12 @@ def preprocess_scan(
 def load_scan(path: Path) -> nib.Nifti1Image:
     """Return a scan as float32 in RAS order with shape (x, y, z), or raise `BadScan` saying what is wrong with it."""
     try:
-        scan = nib.load(path)
+        if path.name.endswith(".gz"):
+            # nibabel stops before the checksum at the end, and would take a damaged file for a scan.
+            with gzip.open(path) as stream:
+                while stream.read(2**22):
+                    pass
+        scan = nib.nifti1.load(path)
         data = np.asarray(scan.dataobj, dtype=np.float32)
     except FileNotFoundError as error:
         raise BadScan("no file") from error
@@ -181,13 +187,14 @@ def load_scan(path: Path) -> nib.Nifti1Image:
         raise BadScan(f"file cannot be read ({type(error).__name__}: {error})") from error
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
+    voxels = "x".join(map(str, data.shape))
     if data.ndim != 3:
-        raise BadScan(f"image has {data.ndim} dimensions {data.shape}, expected 3")
+        raise BadScan(f"image is not 3D ({data.ndim} dimensions, {voxels})")
     if min(data.shape) < 16:
-        raise BadScan(f"image has only {data.shape} voxels, expected at least 16 along each axis")
+        raise BadScan(f"image is too small ({voxels} voxels, expected at least 16 along each axis)")
     finite = np.isfinite(data)
     if not finite.all():
-        raise BadScan(f"image has {(~finite).sum()} voxels that are not a number")
+        raise BadScan(f"image has voxels that are not a number ({(~finite).sum()})")
     if data.min() == data.max():
         raise BadScan(f"image is constant ({data.min():g} everywhere)")
     if not np.isfinite(scan.affine).all() or abs(np.linalg.det(scan.affine[:3, :3])) < 1e-3:
@@ -345,8 +352,7 @@ def earlier_results(array: Path, index: Path) -> dict[str, Result]:
         return {}
     rows = rows.where(rows.notna(), None)
     return {
-        row["key"]: Result(volumes[row["index"]] if row["index"] is not None else None, row)
-        for row in rows.to_dict("records")
+        row["key"]: Result(volumes[row["index"]] if row["index"] is not None else None, row) for row in rows.to_dict("records")
     }
 
 
@@ -393,7 +399,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--voxel-mm", type=float, default=2.0, help="edge of a voxel of the grid, mm (default: 2)")
     parser.add_argument("--shape", type=int, nargs=3, default=[80, 96, 80], help="voxels of the grid (default: 80 96 80)")
     parser.add_argument(
-        "--percentiles", type=float, nargs=2, default=[0.5, 99.5], help="intensities that become 1 and 255 (default: 0.5 99.5)"
+        "--percentiles",
+        type=float,
+        nargs=2,
+        default=[0.5, 99.5],
+        help="intensities that become 1 and 255 (default: 0.5 99.5)",
     )
     parser.add_argument("--stripped", action="store_true", help="the scans show the brain alone already")
     preprocess(**vars(parser.parse_args(argv)))

@@ -120,7 +120,9 @@ def subjects_of_site(subjects: pd.DataFrame, site: str) -> np.ndarray:
     test = (subjects["site"] == site).to_numpy()
     if not test.any() or test.all():
         found = subjects["site"].value_counts().to_dict()
-        raise UserError(f"leave-site-out: site {site!r} of the dataset's `sites` has {test.sum()} usable subjects; found {found}.")
+        raise UserError(
+            f"leave-site-out: site {site!r} of the dataset's `sites` has {test.sum()} usable subjects; found {found}."
+        )
     return test
 
 
@@ -128,7 +130,7 @@ def check_enough(groups: pd.Series | None, subjects: int, folds: int, labels: Pa
     """Raise a UserError if a fold or a class would be empty."""
     if subjects < 4 * folds:
         raise UserError(f"{labels}: {subjects} usable subjects are too few for {folds} folds; at least {4 * folds} are needed.")
-    for name, count in (groups.value_counts().items() if groups is not None else []):
+    for name, count in groups.value_counts().items() if groups is not None else []:
         if count < folds:
             raise UserError(f"{labels}: class {name!r} has {count} subjects, {folds} folds need at least {folds}.")
 

@@ -30,8 +30,7 @@ def read_table(path: str | Path, sheet: str | None = None) -> pd.DataFrame:
             separator = "\t" if kind == ".tsv" else ","
             table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
         elif kind in (".xls", ".xlsx"):
-            engine = "xlrd" if kind == ".xls" else "openpyxl"
-            table = pd.read_excel(path, sheet_name=sheet or 0, dtype=object, engine=engine, keep_default_na=False)
+            table = pd.read_excel(path, sheet_name=sheet or 0, dtype=object, keep_default_na=False)
         else:
             raise UserError(f"{path}: a table must be .csv, .tsv, .xls or .xlsx, found {kind or 'no suffix'!r}.")
     except UserError:

@@ -16,9 +16,10 @@ from typing import Any
 import pandas as pd
 
 from mriflow.cli import run_stage, stage_parser
+from mriflow.cohort import exclusions, read_cohort, reasons_of
 from mriflow.errors import UserError
 from mriflow.files import write_csv, write_text
-from mriflow.labels import TEXT_COLUMNS, read_labels, usable
+from mriflow.labels import usable
 
 METHODS = ("network", "classical", "trivial")
 METRICS = {
@@ -33,7 +34,7 @@ METRICS = {
 }
 LESS_IS_BETTER = {"mae", "rmse"}
 NO_BEST = {"slope", "sensitivity", "specificity"}  # alone they rank nothing: naming one class always gives 1 and 0
-NOT_PREPROCESSED = "scan: not preprocessed (in none of the shards)"
+ABOUT = ("experiment", "dataset", "target", "unit", "n", "n_excluded", "folds", "simulated")  # of metrics.json
 LISTED = 200  # rows of excluded scans on the page; the CSV has them all
 
 PAGE = """<!DOCTYPE html>
@@ -52,7 +53,7 @@ h2 {{ font-size: 1.15em; }} .small {{ font-size: 0.85em; color: #555; }}
 
 
 class Markup(str):
-    """Text that is HTML already; any other is escaped."""
+    """Text of a cell that is HTML already; any other is escaped."""
 
 
 def tell_cohort(
@@ -60,29 +61,25 @@ def tell_cohort(
     page: Path,
     csv: Path,
     *,
-    indices: Sequence[Path] = (),
-    targets: Sequence[str] = (),
-    title: str = "",
-    licence: str = "",
-    citation: str = "",
+    indices: Sequence[Path],
+    targets: Sequence[str],
+    title: str,
+    licence: str,
+    citation: str,
     simulated: bool = False,
 ) -> pd.DataFrame:
     """Write who is in a dataset and who is not, as a web page and the excluded scans as CSV.
 
     Parameters
     ----------
-    labels
-        The table that `organize` made.
+    labels, indices
+        The dataset's labels.csv and the indices of its shards (none if it is not preprocessed).
     page, csv
         The files to write.
-    indices
-        The shards' indices that `preprocess` made; none for a dataset that is not preprocessed.
     targets
         Columns of `labels` that are to be predicted.
-    title, licence, citation
+    title, licence, citation, simulated
         Of the dataset.
-    simulated
-        Whether its scans are.
 
     Returns
     -------
@@ -90,43 +87,37 @@ def tell_cohort(
     """
     table, fit = read_cohort(labels, indices)
     excluded = exclusions(table)
-    reasons = count_reasons(excluded["problem"])
-    notes = count_reasons(table["notes"])
-    counts = [
-        ("scans and rows known", len(table), count_subjects(table)),
-        ("with an image", (table["path"] != "").sum(), count_subjects(table[table["path"] != ""])),
-    ]
+    steps = {"scans and rows known": table, "with an image": table[table["path"] != ""]}
     if indices:
-        counts.append(("preprocessed", table["preprocessed"].sum(), count_subjects(table[table["preprocessed"]])))
-    counts.append(("usable", fit.sum(), count_subjects(table[fit])))
-    for target in targets:
-        mine = fit & usable(table, target)
-        counts.append((f"usable for {target}", mine.sum(), count_subjects(table[mine])))
+        steps["preprocessed"] = table[table["preprocessed"]]
+    steps["usable"] = table[fit]
+    steps |= {f"usable for {target}": table[fit & usable(table, target)] for target in targets}
+    counts = [(step, len(part), count_subjects(part)) for step, part in steps.items()]
 
-    body = [paragraph("Simulated data: none of these is a real scan." if simulated else "")]
-    body += [paragraph(f"{name}: {text}") for name, text in (("Licence", licence), ("Cite as", citation)) if text]
-    body += [heading("From the table to the network"), html_table(["", "scans", "subjects"], counts)]
-    body += [heading("Usable scans by site"), html_table(*by_site(table[fit]))]
-    if reasons:
-        body += [heading("Why scans are left out"), html_table(["reason", "scans"], reasons)]
+    body = [
+        paragraph("Simulated data: none of these is a real scan." if simulated else ""),
+        paragraph(f"Licence: {licence}" if licence else ""),
+        paragraph(f"Cite as: {citation}" if citation else ""),
+        section("From the table to the network", ["", "scans", "subjects"], counts),
+        section("Usable scans by site", *by_site(table[fit])),
+    ]
+    if excluded.empty:
+        body.append(paragraph("No scan is left out."))
+    else:
+        shown = excluded.head(LISTED)[["id", "site", "excluded_from", "problem"]]
+        more = len(excluded) - len(shown)
         body += [
+            section("Why scans are left out", ["reason", "scans"], count_reasons(excluded["problem"])),
             paragraph(
                 f"{len(excluded)} scans have a problem; one with several counts under each. A reason that begins with "
                 "'scan' rules a scan out for everything, one that begins with a column only for predicting that column."
-            )
+            ),
+            section("Scans left out", ["id", "site", "left out of", "problem"], shown.to_numpy().tolist()),
+            paragraph(f"… and {more} more; all {len(excluded)} stand in {csv.name}." if more else ""),
         ]
-        shown = excluded.head(LISTED)[["id", "site", "excluded_from", "problem"]]
-        body += [
-            heading("Scans left out"),
-            html_table(["id", "site", "left out of", "problem"], shown.to_numpy().tolist()),
-        ]
-        more = len(excluded) - len(shown)
-        body += [paragraph(f"… and {more} more; all {len(excluded)} stand in {csv.name}." if more else "")]
-    else:
-        body += [paragraph("No scan is left out.")]
-    if notes:
-        body += [heading("Notes: what was left empty in rows that can be used"), html_table(["note", "rows"], notes)]
-    write_text(PAGE.format(title=escape(title or "Cohort"), body="\n".join(body)), page)
+    if notes := count_reasons(table["notes"]):
+        body.append(section("Notes: what was left empty in rows that can be used", ["note", "rows"], notes))
+    write_text(PAGE.format(title=html.escape(title), body="\n".join(body)), page)
     write_csv(excluded, csv)
     return excluded
 
@@ -142,71 +133,57 @@ def tell_results(metrics: Sequence[Path], page: Path, csv: Path) -> pd.DataFrame
     results = [read_metrics(path) for path in metrics]
     rows, lines = [], []
     for result in results:
-        known = {name: label for name, label in METRICS[result["type"]].items() if name in result["network"]}
-        for metric, label in known.items():
-            cells = {method: result.get(method, {}).get(metric) or {} for method in METHODS}
+        known = [name for name in METRICS[result["type"]] if name in result["network"]]
+        for metric in known:
+            cells = {method: result[method][metric] for method in METHODS}
             best = best_method(metric, cells)
-            about = {
-                key: result.get(key) for key in ("experiment", "dataset", "target", "unit", "n", "n_excluded", "folds")
-            }
             numbers = {
-                f"{method}{suffix}": cell.get(key)
+                method + suffix: cell[key]
                 for method, cell in cells.items()
-                for suffix, key in (("", "value"), ("_low", "low"), ("_high", "high"))
+                for key, suffix in (("value", ""), ("low", "_low"), ("high", "_high"))
             }
-            rows.append({**about, "simulated": is_simulated(result), "metric": metric, **numbers, "best": best})
-            unit = f" ({result['unit']})" if metric in LESS_IS_BETTER and result.get("unit") else ""
-            first = metric == next(iter(known))
+            rows.append({**{key: result[key] for key in ABOUT}, "metric": metric, **numbers, "best": best})
+            first = metric == known[0]
+            left_out = f" ({result['n_excluded']})" if result["n_excluded"] else ""
+            about = [*(result[key] for key in ("experiment", "dataset", "target")), f"{result['n']}{left_out}"]
+            label = METRICS[result["type"]][metric]
+            label += f" ({result['unit']})" if metric in LESS_IS_BETTER and result["unit"] else ""
             texts = [Markup(f"<b>{with_interval(c)}</b>") if m == best else with_interval(c) for m, c in cells.items()]
-            lines.append([*(about_cells(result) if first else [""] * 4), label + unit, *texts])
-    names = ["experiment", "dataset", "target", "scans (left out)", "metric", *METHODS]
-    body = [html_table(names, lines)]
-    body += [
+            lines.append([*(about if first else [""] * len(about)), label, *texts])
+    simulated = [result["experiment"] for result in results if result["simulated"]]
+    body = [
+        paragraph(f"Simulated data, not real scans: {', '.join(simulated)}." if simulated else ""),
+        section("", ["experiment", "dataset", "target", "scans (left out)", "metric", *METHODS], lines),
         paragraph(
             "Value [95 % confidence interval, bootstrap over subjects], on scans that were neither trained on nor used "
             "to choose a model; all folds together. Bold: best, and its interval overlaps with neither of the others. "
             "Trivial: the median, or the share of each class. Classical: principal components with ridge or logistic "
             "regression. Slope of the residual: of predicted minus true on the true value; 0 is "
             "unbiased, −1 a constant guess."
-        )
+        ),
     ]
-    simulated = [str(result["experiment"]) for result in results if is_simulated(result)]
-    if simulated:
-        body.insert(0, paragraph(f"Simulated data, not real scans: {', '.join(simulated)}."))
     write_text(PAGE.format(title="Results", body="\n".join(body)), page)
     table = pd.DataFrame(rows)
     write_csv(table, csv)
     return table
 
 
-def about_cells(result: Mapping[str, Any]) -> list[str]:
-    """Return what stands before an experiment's first figure: its name, dataset, target and number of scans."""
-    left_out = f" ({result['n_excluded']})" if result.get("n_excluded") else ""
-    return [
-        str(result["experiment"]),
-        str(result.get("dataset", "")),
-        str(result["target"]),
-        f"{result['n']}{left_out}",
-    ]
-
-
-def best_method(metric: str, cells: Mapping[str, Mapping[str, float | None]]) -> str | None:
+def best_method(metric: str, cells: Mapping[str, Mapping[str, Any]]) -> str | None:
     """Return the method whose interval lies beyond those of all others that have the metric, if there is one."""
-    known = {m: c for m, c in cells.items() if None not in (c.get("value"), c.get("low"), c.get("high"))}
+    known = {method: cell for method, cell in cells.items() if cell["low"] is not None}
     if metric in NO_BEST or len(known) < 2:
         return None
-    for method, cell in known.items():
-        others = [c for m, c in known.items() if m != method]
-        if metric in LESS_IS_BETTER and all(cell["high"] < other["low"] for other in others):  # type: ignore[operator]
-            return method
-        if metric not in LESS_IS_BETTER and all(cell["low"] > other["high"] for other in others):  # type: ignore[operator]
-            return method
-    return None
+
+    def beats(one: str, other: str) -> bool:
+        less, more = (one, other) if metric in LESS_IS_BETTER else (other, one)
+        return bool(known[less]["high"] < known[more]["low"])
+
+    return next((one for one in known if all(beats(one, other) for other in known if other != one)), None)
 
 
-def with_interval(cell: Mapping[str, float | None] | None) -> str:
+def with_interval(cell: Mapping[str, float | None]) -> str:
     """Return a figure as text, ``4.60 [4.00, 5.20]``: to two significant digits of the interval's half-width."""
-    value, low, high = ((cell or {}).get(key) for key in ("value", "low", "high"))
+    value, low, high = (cell[key] for key in ("value", "low", "high"))
     if value is None:
         return "–"
     if low is None or high is None:
@@ -216,88 +193,20 @@ def with_interval(cell: Mapping[str, float | None] | None) -> str:
     return f"{value:z.{digits}f} [{low:z.{digits}f}, {high:z.{digits}f}]".replace("-", "−")
 
 
-def is_simulated(result: Mapping[str, Any]) -> bool:
-    """Tell whether the figures come from simulated scans: the dataset's title says so."""
-    return "simulated" in str(result.get("dataset", "")).lower()
-
-
 def read_metrics(path: Path) -> dict[str, Any]:
     """Read a metrics.json that `evaluate` made."""
-    again = "Delete it and run `python -m mriflow.evaluate` again."
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; `python -m mriflow.evaluate` makes it.") from error
-    except ValueError as error:
-        raise UserError(f"{path}: is not JSON ({error}). {again}") from error
-    missing = {"experiment", "target", "type", "n", "network"} - set(result)
-    if missing:
-        raise UserError(f"{path}: has no {', '.join(sorted(missing))}. {again}")
-    if result["type"] not in METRICS:
-        raise UserError(f"{path}: type is {result['type']!r}, expected {' or '.join(METRICS)}. {again}")
+    except (OSError, ValueError) as error:
+        raise not_as_made(path, f"cannot be read ({error})", "evaluate") from error
+    if missing := [key for key in (*ABOUT, "type", "seeds", *METHODS) if key not in result]:
+        raise not_as_made(path, f"has no {', '.join(missing)}", "evaluate")
     return result
 
 
-def read_made(path: Path, columns: Iterable[str], maker: str, *, text: Iterable[str] = ()) -> pd.DataFrame:
-    """Read a table that the stage `maker` made; `text` columns stay text (subject 002 is not 2)."""
-    again = f"Delete it and run `python -m mriflow.{maker}` again."
-    try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; `python -m mriflow.{maker}` makes it.") from error
-    except (ValueError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{path}: cannot be read as a table ({error}). {again}") from error
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise UserError(f"{path}: has no column {', '.join(missing)}; it has {', '.join(table.columns)}. {again}")
-    return table
-
-
-def read_index(path: Path) -> pd.DataFrame:
-    """Read the index of a shard; a scan with a problem has no number (NA) there."""
-    columns = ["id", "index", "problem", "correlation"]
-    return read_made(path, columns, "preprocess", text=["id", "problem"]).astype({"index": "Int64"})
-
-
-def read_cohort(labels: Path, indices: Sequence[Path]) -> tuple[pd.DataFrame, pd.Series]:
-    """Return labels.csv with the problems found by `preprocess` added to its own, and which scans are usable.
-
-    The table has a column `preprocessed`: whether the scan is in a shard. With no `indices`, that is not asked for.
-    """
-    read_made(labels, TEXT_COLUMNS, "organize")
-    table = read_labels(labels)
-    if not indices:
-        return table, usable(table)
-    index = pd.concat([read_index(path) for path in indices])
-    problem_of = index.drop_duplicates("id").set_index("id")["problem"].fillna("").to_dict()
-    found = [
-        problem_of.get(scan, NOT_PREPROCESSED if fit else "")
-        for scan, fit in zip(table["id"], usable(table), strict=True)
-    ]
-    table["problem"] = ["; ".join(filter(None, pair)) for pair in zip(table["problem"], found, strict=True)]
-    table["preprocessed"] = table["id"].isin(index.loc[index["index"].notna(), "id"])
-    return table, usable(table) & table["preprocessed"]
-
-
-def exclusions(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the scans with a problem, and what each is left out of."""
-    excluded = table[table["problem"] != ""]
-    out_of_all = ~usable(excluded)
-    columns = [
-        ", ".join(dict.fromkeys(reason.split(":")[0] for reason in reasons_of(problem)))
-        for problem in excluded["problem"]
-    ]
-    left_out_of = ["everything" if everything else names for everything, names in zip(out_of_all, columns, strict=True)]
-    return excluded[["id", "subject", "session", "site", "path"]].assign(
-        excluded_from=left_out_of, problem=excluded["problem"]
-    )
-
-
-def reasons_of(problems: str) -> list[str]:
-    """Return the reasons in a cell of problems or notes, without the details in parentheses."""
-    while (shorter := re.sub(r"\s*\([^()]*\)", "", problems)) != problems:
-        problems = shorter
-    return list(dict.fromkeys(reason.strip() for reason in problems.split("; ") if reason.strip()))
+def not_as_made(path: Path, fault: str, maker: str) -> UserError:
+    """Return the error of a file that is not as the stage `maker` makes it."""
+    return UserError(f"{path}: {fault}. `python -m mriflow.{maker}` makes it; delete it and run that again.")
 
 
 def count_reasons(cells: Iterable[str]) -> list[tuple[str, int]]:
@@ -316,12 +225,9 @@ def by_site(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     sexes = sorted(table["sex"].dropna().astype(str).unique()) if "sex" in table else []
     has_age = "age" in table and pd.api.types.is_numeric_dtype(table["age"]) and table["age"].notna().any()
     names = ["site", "scans", "subjects", *(["age, mean ± SD"] if has_age else []), *(f"sex {sex}" for sex in sexes)]
-    sites = sorted(set(table["site"]))
-    groups = [("all", table)]
-    if len(sites) > 1:
-        groups = [(site or "not known", table[table["site"] == site]) for site in sites] + groups
+    groups = [(site or "not known", part) for site, part in table.groupby("site")]
     rows = []
-    for name, group in groups:
+    for name, group in [*(groups if len(groups) > 1 else []), ("all", table)]:
         row = [name, str(len(group)), str(count_subjects(group))]
         if has_age:
             row.append(f"{group['age'].mean():.1f} ± {group['age'].std():.1f}" if group["age"].count() > 1 else "–")
@@ -331,29 +237,20 @@ def by_site(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return names, rows
 
 
-def escape(text: object) -> str:
-    """Return `text` safe to stand in a web page."""
-    return text if isinstance(text, Markup) else html.escape(str(text))
-
-
-def heading(text: str) -> str:
-    """Return a heading."""
-    return f"<h2>{escape(text)}</h2>"
-
-
 def paragraph(text: str) -> str:
     """Return a paragraph; none of no text."""
-    return f'<p class="small">{escape(text)}</p>' if text else ""
+    return f'<p class="small">{html.escape(text)}</p>' if text else ""
 
 
-def html_table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table; cells that begin with a number stand to the right, and the names above them too."""
-    cells = [[escape(cell) for cell in row] for row in rows]
+def section(title: str, names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a table with a title; cells that begin with a number stand to the right, and the names above them too."""
+    cells = [[cell if isinstance(cell, Markup) else html.escape(str(cell)) for cell in row] for row in rows]
     right = [bool(cells) and all(re.match(r"(<b>)?−?[\d–]|$", row[i]) for row in cells) for i in range(len(names))]
     kind = [' class="n"' if numbers else "" for numbers in right]
-    head = "".join(f"<th{k}>{escape(name)}</th>" for k, name in zip(kind, names, strict=True))
+    head = "".join(f"<th{k}>{html.escape(name)}</th>" for k, name in zip(kind, names, strict=True))
     lines = ["".join(f"<td{k}>{cell}</td>" for k, cell in zip(kind, row, strict=True)) for row in cells]
-    return f"<table><tr>{head}</tr>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
+    body = "\n".join(f"<tr>{line}</tr>" for line in [head, *lines])
+    return (f"<h2>{html.escape(title)}</h2>\n" if title else "") + f"<table>{body}\n</table>"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -361,22 +258,22 @@ def main(argv: list[str] | None = None) -> None:
     parser = stage_parser(__doc__ or "")
     pages = parser.add_subparsers(required=True, metavar="page")
     cohort = pages.add_parser("cohort", help="who is in a dataset, and why every other scan is not", allow_abbrev=False)
-    cohort.set_defaults(function=tell_cohort)
+    cohort.set_defaults(tell=tell_cohort)
     cohort.add_argument("--labels", type=Path, required=True, help="labels.csv of the dataset")
     cohort.add_argument("--indices", type=Path, nargs="*", default=[], help="indices of its shards, .csv")
     cohort.add_argument("--targets", nargs="*", default=[], help="columns that are to be predicted")
-    cohort.add_argument("--title", default="", help="of the dataset")
-    cohort.add_argument("--licence", default="", help="of the dataset")
-    cohort.add_argument("--citation", default="", help="of the dataset")
-    cohort.add_argument("--simulated", action="store_true", help="the scans are simulated")
+    cohort.add_argument("--title", required=True, help="of the dataset")
+    cohort.add_argument("--licence", required=True, help="of the dataset")
+    cohort.add_argument("--citation", required=True, help="of the dataset")
+    cohort.add_argument("--simulated", action="store_true", help="say that the scans are simulated")
     results = pages.add_parser("results", help="the figures of all experiments", allow_abbrev=False)
-    results.set_defaults(function=tell_results)
+    results.set_defaults(tell=tell_results)
     results.add_argument("--metrics", type=Path, nargs="+", required=True, help="metrics.json of every experiment")
     for page in (cohort, results):
         page.add_argument("--page", type=Path, required=True, help="web page to write, .html")
         page.add_argument("--csv", type=Path, required=True, help="the same as a table to write, .csv")
     arguments = vars(parser.parse_args(argv))
-    arguments.pop("function")(**arguments)
+    arguments.pop("tell")(**arguments)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ from tqdm import tqdm
 
 from mriflow import recipes
 from mriflow.augment import augment
-from mriflow.checkpoint import fingerprint, load_checkpoint, save_checkpoint
+from mriflow.checkpoint import fingerprint, load_checkpoint, save_bytes, save_checkpoint
 from mriflow.cli import run_stage, stage_parser
 from mriflow.device import choose_device
 from mriflow.errors import UserError
-from mriflow.files import whole_file, write_csv, write_json
+from mriflow.files import write_csv, write_json
 from mriflow.labels import read_labels
 from mriflow.networks import build_network, first
 from mriflow.objectives import Objective, make_objective
@@ -101,29 +101,38 @@ def train(
 
     state = fingerprint(
         recipe=recipes.TRAIN,
-        data=[[scan, str(label)] for part in (training_part, validation_part) for scan, label in zip(part.ids, part.labels, strict=True)],
+        data=[
+            [scan, str(label)]
+            for part in (training_part, validation_part)
+            for scan, label in zip(part.ids, part.labels, strict=True)
+        ],
         keys=sorted(key for index in indices for key in pd.read_csv(index)["key"]),
-        settings=[fold, seed, target, network, {k: v for k, v in training.items() if k not in ("gpu", "allow_cpu", "seeds")}],
+        settings=[
+            fold,
+            seed,
+            target,
+            network,
+            {k: v for k, v in training.items() if k not in ("gpu", "allow_cpu", "seeds")},
+        ],
     )
     run = Run(net, objective, training, len(training_part.ids), work, state, seed, device)
     with StopFlag() as stop:
         run.fit(training_part, validation_part, stop)
 
     write_csv(run.table(), history)
-    with whole_file(model) as temporary:
-        torch.save(
-            {
-                "weights": run.best_weights,
-                "network": network,
-                "objective": objective.state(),
-                "shape": list(shape),
-                "epoch": run.best_epoch,
-                "fold": fold,
-                "seed": seed,
-                "scans": {"train": len(training_part.ids), "validation": len(validation_part.ids)},
-            },
-            temporary,
-        )
+    save_bytes(
+        {
+            "weights": run.best_weights,
+            "network": network,
+            "objective": objective.state(),
+            "shape": list(shape),
+            "epoch": run.best_epoch,
+            "fold": fold,
+            "seed": seed,
+            "scans": {"train": len(training_part.ids), "validation": len(validation_part.ids)},
+        },
+        model,
+    )
     return run.table()
 
 
@@ -190,9 +199,7 @@ class Run:
         order = torch.randperm(len(scans), generator=generator(self.seed, self.epoch)).tolist()
         while self.step < self.steps:
             chosen = order[self.step * self.batch : (self.step + 1) * self.batch]
-            batch = augment(
-                scans.batch(chosen), self.settings["augmentation"], generator(self.seed, self.epoch, self.step + 1)
-            )
+            batch = augment(scans.batch(chosen), self.settings["augmentation"], generator(self.seed, self.epoch, self.step + 1))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 outputs = first(self.net(batch))
             loss = self.objective.loss(outputs.float(), targets[chosen])
@@ -290,9 +297,16 @@ def read_parts(
     for name in ("train", "validation"):
         ids = parts.loc[parts["part"] == name, "id"].tolist()
         there = [scan for scan in ids if scan in volumes]
-        log.info("%s: %d scans%s", name, len(there), f", {len(ids) - len(there)} failed preprocessing" if len(there) < len(ids) else "")
+        log.info(
+            "%s: %d scans%s",
+            name,
+            len(there),
+            f", {len(ids) - len(there)} failed preprocessing" if len(there) < len(ids) else "",
+        )
         if len(there) < 2:
-            raise UserError(f"{splits}: fold {fold} has {len(there)} {name} scans that were preprocessed; at least 2 are needed.")
+            raise UserError(
+                f"{splits}: fold {fold} has {len(there)} {name} scans that were preprocessed; at least 2 are needed."
+            )
         found.append(Part(Volumes([volumes[scan] for scan in there], device), label_of.loc[there].to_numpy(), there))
     return found[0], found[1]
 

@@ -16,17 +16,30 @@ from mriflow.errors import UserError
 from snakemake.exceptions import WorkflowError
 
 # The Python that runs Snakemake runs the jobs too, whether its environment is activated or not.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ.update(
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
+)
 
 # Snakemake lists the config files of the command line first, though they are merged last.
 *overlays, first_configfile = workflow.configfiles
 try:
-    CONFIG = resolve(config, [Path(first_configfile), *map(Path, overlays)], Path(workflow.basedir))
+    CONFIG = resolve(
+        config, [Path(first_configfile), *map(Path, overlays)], Path(workflow.basedir)
+    )
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
 EXPERIMENTS = CONFIG["run"]
 DATASETS = CONFIG["datasets"]
+DOWNLOADS = {
+    (name, one["file"]): one
+    for name, described in DATASETS.items()
+    for one in described["downloads"]
+}
+FIGURES = {
+    "regression": ["learning-curves", "predicted-vs-true", "residual-vs-age"],
+    "classification": ["learning-curves", "roc", "confusion-matrix"],
+}
 
 
 wildcard_constraints:
@@ -69,14 +82,21 @@ def source(key):
         ours = described["downloads"] or "simulate" in described
         if key not in described:
             return []
-        return f"<resources>/{wildcards.dataset}/{described[key]}" if ours else described[key]
+        return (
+            f"<resources>/{wildcards.dataset}/{described[key]}"
+            if ours
+            else described[key]
+        )
 
     return file
 
 
 def shards(name, block, suffix):
     """The preprocessed shards of a dataset: their arrays (.npy) or their indices (.csv)."""
-    return [f"<preprocessed>/{name}/{block}/shard-{shard:03d}.{suffix}" for shard in range(DATASETS[name]["shards"])]
+    return [
+        f"<preprocessed>/{name}/{block}/shard-{shard:03d}.{suffix}"
+        for shard in range(DATASETS[name]["shards"])
+    ]
 
 
 def experiment_shards(suffix):
@@ -112,3 +132,45 @@ def trained(file):
         ]
 
     return files
+
+
+def download(wildcards):
+    """The description of one file to download."""
+    return DOWNLOADS[wildcards.dataset, wildcards.file]
+
+
+def simulated(described):
+    """The flag that makes a figure say that its scans are simulated."""
+    return ["--simulated"] if "simulate" in described else []
+
+
+def cohort_indices(wildcards):
+    """The indices of a dataset's shards, of every preprocess block that an experiment uses."""
+    used = [settings(CONFIG, name)["names"] for name in EXPERIMENTS]
+    blocks = {
+        names["preprocess"] for names in used if names["dataset"] == wildcards.dataset
+    }
+    return [
+        file
+        for block in sorted(blocks)
+        for file in shards(wildcards.dataset, block, "csv")
+    ]
+
+
+def results(wildcards):
+    """Everything that a run makes, but for the report of it."""
+    wanted = ["<results>/comparison.png", "<results>/results.html"]
+    for name in EXPERIMENTS:
+        used = settings(CONFIG, name)
+        names = used["names"]
+        wanted += [
+            f"<results>/{name}/figures/{figure}.png"
+            for figure in FIGURES[used["target"]["type"]]
+        ]
+        wanted += [
+            f"<results>/cohorts/{names['dataset']}/scans_{names['preprocess']}.png",
+            f"<results>/cohorts/{names['dataset']}/cohort.png",
+            f"<results>/cohorts/{names['dataset']}/cohort.html",
+            f"<data>/{names['dataset']}/{names['target']}/labels.csv",
+        ]
+    return list(dict.fromkeys(wanted))

@@ -4,13 +4,6 @@ Get the files of a dataset, exactly as published. Moves bytes and computes nothi
 OUTPUT: resources/<dataset>/<file>
 """
 
-DOWNLOADS = {(name, one["file"]): one for name, described in DATASETS.items() for one in described["downloads"]}
-
-
-def download(wildcards):
-    """The description of one file to download."""
-    return DOWNLOADS[wildcards.dataset, wildcards.file]
-
 
 rule download:
     output:
@@ -26,7 +19,11 @@ rule download:
     params:
         urls=lambda wildcards: [f"--url={url}" for url in download(wildcards)["urls"]],
         md5=lambda wildcards: [f"--md5={md5}" for md5 in download(wildcards)["md5"]],
-        size=lambda wildcards: [f"--size={download(wildcards)['size']}"] if "size" in download(wildcards) else [],
+        size=lambda wildcards: (
+            [f"--size={download(wildcards)['size']}"]
+            if "size" in download(wildcards)
+            else []
+        ),
     message:
         "Downloading {wildcards.file}; its progress is in {log}"
     shell:

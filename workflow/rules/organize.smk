@@ -28,9 +28,19 @@ rule organize:
     params:
         columns=lambda wildcards: json.dumps(dataset(wildcards)["columns"]),
         exclude=lambda wildcards: json.dumps(dataset(wildcards)["exclude"]),
-        images=lambda wildcards, input: [f"--images={input.images}"] if input.images else [],
-        pattern=lambda wildcards: [f"--pattern={dataset(wildcards)['pattern']}"] if "pattern" in dataset(wildcards) else [],
-        sheet=lambda wildcards: [f"--sheet={dataset(wildcards)['sheet']}"] if "sheet" in dataset(wildcards) else [],
+        images=lambda wildcards, input: (
+            [f"--images={input.images}"] if input.images else []
+        ),
+        pattern=lambda wildcards: (
+            [f"--pattern={dataset(wildcards)['pattern']}"]
+            if "pattern" in dataset(wildcards)
+            else []
+        ),
+        sheet=lambda wildcards: (
+            [f"--sheet={dataset(wildcards)['sheet']}"]
+            if "sheet" in dataset(wildcards)
+            else []
+        ),
         recipe=recipes.ORGANIZE,
     message:
         "Organizing {wildcards.dataset}"

@@ -7,23 +7,6 @@ OUTPUT: results/<experiment>/figures/<figure>.pdf and .png
         results/comparison.*, results/results.*    all experiments side by side
 """
 
-FIGURES = {
-    "regression": ["learning-curves", "predicted-vs-true", "residual-vs-age"],
-    "classification": ["learning-curves", "roc", "confusion-matrix"],
-}
-
-
-def simulated(described):
-    """The flag that makes a figure say that its scans are simulated."""
-    return ["--simulated"] if "simulate" in described else []
-
-
-def cohort_indices(wildcards):
-    """The indices of a dataset's shards, of every preprocess block that an experiment uses."""
-    used = [settings(CONFIG, name)["names"] for name in EXPERIMENTS]
-    blocks = {names["preprocess"] for names in used if names["dataset"] == wildcards.dataset}
-    return [file for block in sorted(blocks) for file in shards(wildcards.dataset, block, "csv")]
-
 
 rule plot_learning_curves:
     input:
@@ -46,8 +29,6 @@ rule plot_learning_curves:
         mem_mb=2000,
         runtime=30,
     params:
-        unit=lambda wildcards: experiment(wildcards)["target"]["unit"],
-        simulated=lambda wildcards: simulated(experiment(wildcards)["dataset"]),
         recipe=recipes.PLOT,
     message:
         "Plotting the learning curves of {wildcards.experiment}"
@@ -57,12 +38,10 @@ rule plot_learning_curves:
         " --png {output.png:q}"
         " --histories {input.histories:q}"
         " --metrics {input.metrics:q}"
-        " --unit {params.unit:q}"
-        " {params.simulated}"
         " > {log:q} 2>&1"
 
 
-rule plot_regression:
+rule plot_predictions:
     input:
         predictions="<results>/{experiment}/predictions.csv",
         metrics="<results>/{experiment}/metrics.json",
@@ -70,14 +49,14 @@ rule plot_regression:
         pdf="<results>/{experiment}/figures/{figure}.pdf",
         png=report(
             "<results>/{experiment}/figures/{figure}.png",
-            caption="../report/{figure}.rst",
+            caption="../report/predictions.rst",
             category="{experiment}",
             labels={"figure": "{figure}"},
         ),
     log:
         "<logs>/plot/{experiment}_{figure}.log",
     wildcard_constraints:
-        figure="predicted-vs-true|residual-vs-age",
+        figure="predicted-vs-true|residual-vs-age|roc|confusion-matrix",
     conda:
         "../../envs/conda.yaml"
     threads: 1
@@ -85,9 +64,6 @@ rule plot_regression:
         mem_mb=2000,
         runtime=30,
     params:
-        target=lambda wildcards: experiment(wildcards)["names"]["target"],
-        unit=lambda wildcards: experiment(wildcards)["target"]["unit"],
-        simulated=lambda wildcards: simulated(experiment(wildcards)["dataset"]),
         recipe=recipes.PLOT,
     message:
         "Plotting {wildcards.figure} of {wildcards.experiment}"
@@ -97,48 +73,6 @@ rule plot_regression:
         " --png {output.png:q}"
         " --predictions {input.predictions:q}"
         " --metrics {input.metrics:q}"
-        " --target {params.target:q}"
-        " --unit {params.unit:q}"
-        " {params.simulated}"
-        " > {log:q} 2>&1"
-
-
-rule plot_classification:
-    input:
-        predictions="<results>/{experiment}/predictions.csv",
-        metrics="<results>/{experiment}/metrics.json",
-    output:
-        pdf="<results>/{experiment}/figures/{figure}.pdf",
-        png=report(
-            "<results>/{experiment}/figures/{figure}.png",
-            caption="../report/{figure}.rst",
-            category="{experiment}",
-            labels={"figure": "{figure}"},
-        ),
-    log:
-        "<logs>/plot/{experiment}_{figure}.log",
-    wildcard_constraints:
-        figure="roc|confusion-matrix",
-    conda:
-        "../../envs/conda.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        classes=lambda wildcards: list(experiment(wildcards)["target"]["classes"]),
-        simulated=lambda wildcards: simulated(experiment(wildcards)["dataset"]),
-        recipe=recipes.PLOT,
-    message:
-        "Plotting {wildcards.figure} of {wildcards.experiment}"
-    shell:
-        "python -m mriflow.plot {wildcards.figure}"
-        " --pdf {output.pdf:q}"
-        " --png {output.png:q}"
-        " --predictions {input.predictions:q}"
-        " --metrics {input.metrics:q}"
-        " --classes {params.classes:q}"
-        " {params.simulated}"
         " > {log:q} 2>&1"
 
 
@@ -169,7 +103,7 @@ rule plot_scans:
     message:
         "Plotting scans of {wildcards.dataset} ({wildcards.block})"
     shell:
-        "python -m mriflow.plot scans"
+        "python -m mriflow.plot_cohort scans"
         " --pdf {output.pdf:q}"
         " --png {output.png:q}"
         " --arrays {input.arrays:q}"
@@ -205,7 +139,7 @@ rule plot_cohort:
     message:
         "Plotting the cohort {wildcards.dataset}"
     shell:
-        "python -m mriflow.plot cohort"
+        "python -m mriflow.plot_cohort cohort"
         " --pdf {output.pdf:q}"
         " --png {output.png:q}"
         " --labels {input.labels:q}"
@@ -234,7 +168,6 @@ rule plot_comparison:
         mem_mb=2000,
         runtime=30,
     params:
-        simulated=simulated({key for described in DATASETS.values() for key in described}),
         recipe=recipes.PLOT,
     message:
         "Plotting the comparison of the experiments"
@@ -243,7 +176,6 @@ rule plot_comparison:
         " --pdf {output.pdf:q}"
         " --png {output.png:q}"
         " --metrics {input:q}"
-        " {params.simulated}"
         " > {log:q} 2>&1"
 
 

@@ -7,11 +7,6 @@ OUTPUT: preprocessed/<dataset>/<block>/shard-<shard>.npy   uint8, scans by x by 
 """
 
 
-def preprocess_block(wildcards):
-    """The block of the config that says how to preprocess."""
-    return CONFIG["preprocess"][wildcards.block]
-
-
 rule preprocess:
     input:
         "<data>/{dataset}/scans.csv",
@@ -31,8 +26,10 @@ rule preprocess:
         runtime=240,
     params:
         shards=lambda wildcards: dataset(wildcards)["shards"],
-        stripped=lambda wildcards: ["--stripped"] if dataset(wildcards)["stripped"] else [],
-        block=preprocess_block,
+        stripped=lambda wildcards: (
+            ["--stripped"] if dataset(wildcards)["stripped"] else []
+        ),
+        block=lambda wildcards: CONFIG["preprocess"][wildcards.block],
         recipe=recipes.PREPROCESS,
     message:
         "Preprocessing {wildcards.dataset} ({wildcards.block}), shard {wildcards.shard}"

@@ -6,22 +6,6 @@ OUTPUT: results/report.html
 """
 
 
-def report_inputs(wildcards):
-    """Everything that the report shows, and what else a run makes."""
-    wanted = ["<results>/comparison.png", "<results>/results.html"]
-    for name in EXPERIMENTS:
-        used = settings(CONFIG, name)
-        names = used["names"]
-        wanted += [f"<results>/{name}/figures/{figure}.png" for figure in FIGURES[used["target"]["type"]]]
-        wanted += [
-            f"<results>/cohorts/{names['dataset']}/scans_{names['preprocess']}.png",
-            f"<results>/cohorts/{names['dataset']}/cohort.png",
-            f"<results>/cohorts/{names['dataset']}/cohort.html",
-            f"<data>/{names['dataset']}/{names['target']}/labels.csv",
-        ]
-    return list(dict.fromkeys(wanted))
-
-
 rule config:
     output:
         "<results>/config.yaml",
@@ -40,7 +24,7 @@ rule config:
 
 rule report:
     input:
-        wanted=report_inputs,
+        results=results,
         config="<results>/config.yaml",
     output:
         "<results>/report.html",
@@ -58,7 +42,7 @@ rule report:
         "Writing the report"
     shell:
         # The outer Snakemake holds the lock; this one only reads.
-        "snakemake {input.wanted:q}"
+        "snakemake {input.results:q}"
         " --snakefile {params.snakefile:q}"
         " --configfile {input.config:q}"
         " --report {output:q}"

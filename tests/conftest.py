@@ -1,0 +1,82 @@
+"""What several tests share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+# Tests run beside each other and beside other work: one thread each, and the same sums every time.
+os.environ["OMP_NUM_THREADS"] = "1"
+# Loopback servers are asked directly, whatever proxy this machine uses.
+os.environ["NO_PROXY"] = "127.0.0.1"
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def shared(name: str) -> Path:
+    """Return a folder of real data that is too large for the repository, or skip the test where it is not there."""
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"needs the real data {name}, which are not on this machine ({folder})")
+    return folder
+
+
+def training_settings(**changes) -> dict:
+    """Return a block of `training` with all defaults of the schema and `changes`."""
+    from mriflow.config import filled
+
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    block = schema["properties"]["training"]["additionalProperties"]
+    return filled({"epochs": 4, "batch_size": 4, "learning_rate": 0.01} | changes, block)
+
+
+def write_scan(path: Path, data: np.ndarray, voxel_mm: float = 4.0) -> Path:
+    """Write voxels as a NIfTI file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, np.diag([voxel_mm, voxel_mm, voxel_mm, 1])), path)
+    return path
+
+
+def write_dataset(folder: Path, subjects: int = 24, shape: tuple[int, int, int] = (16, 16, 16), seed: int = 0) -> dict:
+    """Write a tiny preprocessed dataset whose images tell age (brightness) and sex (a bright corner).
+
+    Returns the paths that `train` and `evaluate` ask for.
+    """
+    rng = np.random.default_rng(seed)
+    age = rng.uniform(20, 80, subjects).round(1)
+    sex = np.where(np.arange(subjects) % 2, "M", "F")
+    volumes = rng.normal(0, 8, (subjects, *shape)) + 40 + 2 * age[:, None, None, None]
+    volumes[sex == "M", :8, :8, :8] += 60
+    ids = [f"scan-{i:02d}" for i in range(subjects)]
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "shard-000.npy", volumes.clip(1, 255).astype(np.uint8))
+    pd.DataFrame(
+        {"id": ids, "index": range(subjects), "problem": None, "brain_ml": 1400, "correlation": 0.9, "scale": 1.0}
+    ).assign(fingerprint=ids, key=ids).to_csv(folder / "shard-000.csv", index=False)
+    labels = pd.DataFrame({"id": ids, "subject": ids, "session": "", "site": "A", "age": age, "sex": sex})
+    labels.assign(path=ids, fingerprint=ids, problem="", notes="").to_csv(folder / "labels.csv", index=False)
+    return {
+        "arrays": [folder / "shard-000.npy"],
+        "indices": [folder / "shard-000.csv"],
+        "labels": folder / "labels.csv",
+    }
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small file system here: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)

@@ -1,0 +1,278 @@
+import gzip
+import io
+import tarfile
+
+import pandas as pd
+import pytest
+import yaml
+
+from conftest import ROOT, shared, write_scan
+from mriflow.errors import UserError
+from mriflow.labels import read_labels, shard_of, usable
+from mriflow.layout import layout
+from mriflow.organize import fingerprint, organize
+from mriflow.tables import read_table
+
+COLUMNS = {
+    "subject": {"from": "ID", "format": "S{:03d}"},
+    "age": {"from": "AGE", "range": [5, 110], "required": True, "unit": "years"},
+    "sex": {"from": "SEX", "codes": {1: "M", 2: "F"}, "required": True},
+    "height": {"from": "HEIGHT", "range": [120, 220], "missing": [0], "unit": "cm"},
+}
+PATTERN = r"(?P<subject>S\d+)-(?P<site>\w+)-T1\.nii\.gz"
+
+
+def make_images(folder, names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(gzip.compress(name.encode(), mtime=0))
+    return folder
+
+
+def run(tmp_path, table, names=("S001-A-T1.nii.gz",), columns=COLUMNS, **options):
+    file = tmp_path / "table.csv"
+    file.write_text(table)
+    images = make_images(tmp_path / "images", names)
+    out = tmp_path / "data"
+    organize(out / "labels.csv", out / "scans.csv", table=file, columns=columns, images=images, pattern=PATTERN, **options)
+    return read_labels(out / "labels.csv").set_index("id")
+
+
+@pytest.fixture(scope="module")
+def ixi(tmp_path_factory):
+    """The real IXI table joined with the names of all 581 images."""
+    tables = shared("ixi-tables")
+    folder = tmp_path_factory.mktemp("ixi")
+    names = (tables / "IXI_T1_581_subject_ids.txt").read_text().split()
+    images = make_images(folder / "images", [f"{name}-T1.nii.gz" for name in names])
+    described = yaml.safe_load((ROOT / "config/datasets/ixi.yaml").read_text())
+    organize(
+        folder / "labels.csv",
+        folder / "scans.csv",
+        table=tables / "IXI.xls",
+        columns=described["columns"],
+        images=images,
+        pattern=described["pattern"],
+    )
+    return folder
+
+
+def test_ixi_join_gives_the_exact_truth(ixi):
+    labels = read_labels(ixi / "labels.csv")
+    images = labels[labels["path"] != ""]
+    good = images[images["problem"] == ""]
+    assert len(images) == 581
+    assert (images["problem"] == "scan: no row in the table").sum() == 15
+    assert set(images.loc[images["problem"] == "age: missing", "subject"]) == {"IXI341", "IXI435", "IXI623"}
+    assert set(images.loc[images["problem"].str.contains("contradictory"), "subject"]) == {"IXI219", "IXI328"}
+    assert len(good) == 561
+    assert usable(labels, "sex").sum() == 565
+    assert (labels["problem"].str.startswith("scan: no image")).sum() == 27
+    assert (good["sex"] == "F").sum() == 311
+    assert round(good["age"].mean(), 2) == 48.62
+    assert good["site"].value_counts().to_dict() == {"Guys": 313, "HH": 180, "IOP": 68}
+
+
+def test_ixi_scan_without_a_label_is_still_preprocessed_but_not_one_without_a_row(ixi):
+    scans = set(pd.read_csv(ixi / "scans.csv")["id"])
+    assert len(scans) == 581 - 15
+    assert any(scan.startswith("IXI341-") for scan in scans)
+
+
+def test_ixi_layouts_are_those_of_the_tutorial(ixi):
+    by_class = layout(ixi / "labels.csv", ixi / "sex" / "labels.csv", column="sex", classes={"F": "Females", "M": "Males"})
+    by_subject = layout(ixi / "labels.csv", ixi / "age" / "labels.csv", column="age")
+    assert len(by_class) == 565
+    assert len(by_subject) == 561
+    link = ixi / "age" / "Sub_IXI002" / "T1.nii.gz"
+    assert link.is_symlink()
+    assert link.resolve() == (ixi / "images" / "IXI002-Guys-0828-T1.nii.gz").resolve()
+    assert (ixi / "sex" / "Females" / "Sub_IXI002_T1.nii.gz").resolve() == link.resolve()
+    assert pd.read_csv(ixi / "sex" / "labels.csv").columns.tolist() == ["ID", "label", "path"]
+
+
+def test_layout_made_again_has_no_stale_links(tmp_path):
+    run(tmp_path, "ID,AGE,SEX,HEIGHT\n1,30,1,170\n2,40,2,160\n", ["S001-A-T1.nii.gz", "S002-A-T1.nii.gz"])
+    labels, table = tmp_path / "data/labels.csv", tmp_path / "data/sex/labels.csv"
+    layout(labels, table, column="sex", classes={"F": "Females", "M": "Males"})
+    changed = pd.read_csv(labels).assign(sex="F")
+    changed.to_csv(labels, index=False)
+    (table.parent / "notes.txt").write_text("the user's own")
+    layout(labels, table, column="sex", classes={"F": "Females", "M": "Males"})
+    assert sorted(p.name for p in table.parent.glob("*/*")) == ["Sub_S001_T1.nii.gz", "Sub_S002_T1.nii.gz"]
+    assert (table.parent / "notes.txt").exists()
+
+
+def test_twin_rows_are_merged_and_contradictions_told(tmp_path):
+    table = "ID,AGE,SEX,HEIGHT\n1,30,1,170\n1,30,1,0\n2,40,2,160\n2,45,2,160\n3,50,1,170\n3,50,1,150\n"
+    labels = run(tmp_path, table, [f"S00{i}-A-T1.nii.gz" for i in (1, 2, 3)])
+    assert labels.loc["S001-A-T1", ["age", "height", "problem", "notes"]].tolist() == [30, 170, "", ""]
+    assert labels.loc["S002-A-T1", "problem"] == "age: contradictory (40, 45)"
+    assert pd.isna(labels.loc["S002-A-T1", "age"])
+    assert labels.loc["S003-A-T1", "problem"] == ""
+    assert labels.loc["S003-A-T1", "notes"] == "height: contradictory (170, 150)"
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("1,,1,170", "age: missing"),
+        ("1,thirty,1,170", "age: 'thirty' is not a number"),
+        ("1,300,1,170", "age: 300 is not between 5 and 110 years"),
+        ("1,30,3,170", "sex: '3' is none of 1, 2"),
+        ("1,30,,170", "sex: missing"),
+        ("9,30,1,170", "scan: no row in the table"),
+    ],
+)
+def test_a_bad_cell_keeps_its_row_and_says_why(tmp_path, row, problem):
+    labels = run(tmp_path, f"ID,AGE,SEX,HEIGHT\n{row}\n")
+    assert labels.loc["S001-A-T1", "problem"] == problem
+
+
+def test_scan_left_out_by_hand_keeps_its_row_and_an_unknown_one_is_an_error(tmp_path):
+    table = "ID,AGE,SEX,HEIGHT\n1,30,1,170\n"
+    labels = run(tmp_path, table, exclude={"S001-A-T1": "motion"})
+    assert labels.loc["S001-A-T1", "problem"] == "scan: left out by hand (motion)"
+    with pytest.raises(UserError, match="names no scan of it: S002"):
+        run(tmp_path, table, exclude={"S002": "motion"})
+
+
+def test_the_same_image_of_two_subjects_rules_both_out(tmp_path):
+    images = tmp_path / "images"
+    run(tmp_path, "ID,AGE,SEX,HEIGHT\n1,30,1,170\n2,40,2,160\n3,50,1,180\n", [f"S00{i}-A-T1.nii.gz" for i in (1, 2, 3)])
+    (images / "S002-A-T1.nii.gz").write_bytes((images / "S001-A-T1.nii.gz").read_bytes())
+    out = tmp_path / "data"
+    organize(
+        out / "labels.csv",
+        out / "scans.csv",
+        table=tmp_path / "table.csv",
+        columns=COLUMNS,
+        images=images,
+        pattern=PATTERN,
+    )
+    labels = read_labels(out / "labels.csv").set_index("id")
+    assert labels.loc["S001-A-T1", "problem"] == "scan: same image as another subject (S002-A-T1)"
+    assert labels.loc["S002-A-T1", "problem"] == "scan: same image as another subject (S001-A-T1)"
+    assert usable(labels).sum() == 1
+
+
+def test_a_table_of_ones_own_with_paths(tmp_path):
+    write = lambda name: make_images(tmp_path / name, ["T1.nii.gz"]) / "T1.nii.gz"  # noqa: E731
+    write("s1"), write("s2"), write("s 3;$(touch hacked)")
+    (tmp_path / "s2/T1.nii.gz").write_bytes(gzip.compress(b"two", mtime=0))
+    (tmp_path / "s 3;$(touch hacked)/T1.nii.gz").write_bytes(gzip.compress(b"three", mtime=0))
+    table = tmp_path / "my.csv"
+    rows = ["s1/T1.nii.gz,a,30", "s2/T1.nii.gz,b,40", "s 3;$(touch hacked)/T1.nii.gz,c,50"]
+    rows += ["nope.nii.gz,d,60", ",e,70", "s1/T1.nii.gz,,1"]
+    table.write_text("\n".join(["file,who,years", *rows]) + "\n")
+    columns = {"path": {"from": "file"}, "subject": {"from": "who"}, "age": {"from": "years", "range": [0, 110]}}
+    out = tmp_path / "data"
+    organize(out / "labels.csv", out / "scans.csv", table=table, columns=columns)
+    labels = read_labels(out / "labels.csv")
+    assert len(labels) == 6
+    assert usable(labels, "age").sum() == 3
+    assert (out / labels.loc[labels["subject"] == "b", "path"].iloc[0]).resolve() == (tmp_path / "s2/T1.nii.gz").resolve()
+    problems = " | ".join(labels["problem"])
+    for told in ("scan: no file (", "scan: no path in the table", "scan: no subject in the table (row 7)"):
+        assert told in problems
+
+
+def make_tar(path, entries):
+    with tarfile.open(path, "w") as tar:
+        for info, content in entries:
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def unpacked(tmp_path, archive):
+    (tmp_path / "table.csv").write_text("ID,AGE,SEX,HEIGHT\n1,30,1,170\n")
+    out = tmp_path / "data"
+    organize(
+        out / "labels.csv",
+        out / "scans.csv",
+        table=tmp_path / "table.csv",
+        columns=COLUMNS,
+        images=archive,
+        pattern=PATTERN,
+    )
+    return out
+
+
+@pytest.mark.parametrize("name", ["../S001-A-T1.nii.gz", "/etc/S001-A-T1.nii.gz", "a/../../S001-A-T1.nii.gz"])
+def test_archive_with_a_name_that_leaves_its_folder_is_refused(tmp_path, name):
+    archive = make_tar(tmp_path / "a.tar", [(tarfile.TarInfo(name), b"x")])
+    if name.startswith("/"):  # the data filter makes it relative, and so harmless
+        unpacked(tmp_path, archive)
+        assert (tmp_path / "data/images/S001-A-T1.nii.gz").is_file()
+    else:
+        with pytest.raises(UserError, match="unsafe entry"):
+            unpacked(tmp_path, archive)
+    assert not (tmp_path.parent / "S001-A-T1.nii.gz").exists()
+
+
+def test_archive_with_a_link_out_of_its_folder_is_refused(tmp_path):
+    link = tarfile.TarInfo("S001-A-T1.nii.gz")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    with pytest.raises(UserError, match="unsafe entry"):
+        unpacked(tmp_path, make_tar(tmp_path / "a.tar", [(link, b"")]))
+
+
+def test_truncated_archive_is_told_and_a_whole_one_is_unpacked_once(tmp_path):
+    archive = make_tar(
+        tmp_path / "a.tar", [(tarfile.TarInfo("S001-A-T1.nii.gz"), gzip.compress(bytes(9000), mtime=0) + bytes(5000))]
+    )
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:3000])
+    with pytest.raises(UserError, match="broken"):
+        unpacked(tmp_path, archive)
+    assert not (tmp_path / "data/labels.csv").exists()
+    assert not list((tmp_path / "data/images").glob("*.nii.gz"))
+    archive.write_bytes(whole)
+    image = unpacked(tmp_path, archive) / "images/S001-A-T1.nii.gz"
+    first = image.stat().st_mtime_ns
+    unpacked(tmp_path, archive)
+    assert image.stat().st_mtime_ns == first
+
+
+def test_no_fitting_name_is_told_with_an_example(tmp_path):
+    with pytest.raises(UserError, match="none of its 1 images has a name that fits.*'wrong.nii.gz'"):
+        run(tmp_path, "ID,AGE,SEX,HEIGHT\n1,30,1,170\n", ["wrong.nii.gz"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("t.csv", "", "cannot be read"),
+        ("t.csv", "ID,AGE\n", "no rows"),
+        ("t.xls", "not excel", "cannot be read"),
+        ("t.pdf", "x", "must be .csv"),
+    ],
+)
+def test_unreadable_table_is_told(tmp_path, name, content, told):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=told):
+        read_table(tmp_path / name)
+    with pytest.raises(UserError, match="no such table"):
+        read_table(tmp_path / "missing.csv")
+
+
+def test_missing_column_is_told_with_the_nearest(tmp_path):
+    with pytest.raises(UserError, match="has no column 'AGE'. Did you mean 'AGES'"):
+        run(tmp_path, "ID,AGES,SEX,HEIGHT\n1,30,1,170\n")
+
+
+def test_fingerprint_tells_images_apart(tmp_path):
+    import numpy as np
+
+    one = write_scan(tmp_path / "1.nii.gz", np.zeros((16, 16, 16), np.float32))
+    two = write_scan(tmp_path / "2.nii.gz", np.ones((16, 16, 16), np.float32))
+    assert fingerprint(one) != fingerprint(two)
+    (tmp_path / "3.nii.gz").write_bytes(one.read_bytes())
+    assert fingerprint(one) == fingerprint(tmp_path / "3.nii.gz")
+
+
+def test_a_new_scan_changes_one_shard_alone():
+    before = {f"scan-{i}": shard_of(f"scan-{i}", 8) for i in range(100)}
+    assert all(shard_of(scan, 8) == shard for scan, shard in before.items())
+    assert set(before.values()) == set(range(8))

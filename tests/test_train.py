@@ -1,0 +1,357 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from conftest import training_settings, write_dataset
+from mriflow.augment import augment
+from mriflow.device import check_card, choose_device
+from mriflow.errors import UserError
+from mriflow.networks import SFCN, build_network
+from mriflow.objectives import Classification, Regression, SoftLabel, load_objective
+from mriflow.split import split
+from mriflow.train import make_optimizer, make_schedule, train
+from mriflow.volumes import Volumes
+
+AGE = {"column": "age", "type": "regression", "unit": "years"}
+SEX = {"column": "sex", "type": "classification", "classes": {"F": "Females", "M": "Males"}}
+SMALL = {"name": "SFCN", "arguments": {"channels": [4, 8, 8], "dropout": 0.2}}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    files = write_dataset(folder)
+    split(files["labels"], folder / "splits.csv", target="age", folds=3, validation=0.25, stratify=["sex"])
+    return files | {"splits": folder / "splits.csv"}
+
+
+def run(folder, data, target=AGE, network=SMALL, fold=0, seed=0, **changes):
+    files = {"model": folder / "model.pt", "history": folder / "history.csv", "work": folder / "work"}
+    return train(**files, **data, fold=fold, seed=seed, target=target, network=network, training=training_settings(**changes))
+
+
+def command(folder, data, **changes):
+    flags = {
+        "model": folder / "model.pt",
+        "history": folder / "history.csv",
+        "work": folder / "work",
+        "fold": 0,
+        "seed": 0,
+    }
+    flags |= {
+        "target": json.dumps(AGE),
+        "network": json.dumps(SMALL),
+        "training": json.dumps(training_settings(**changes)),
+    }
+    flags |= {name: value for name, value in data.items() if not isinstance(value, list)}
+    several = [word for n, v in data.items() if isinstance(v, list) for word in (f"--{n}", *map(str, v))]
+    return [sys.executable, "-m", "mriflow.train", *[f"--{n}={v}" for n, v in flags.items()], *several]
+
+
+def test_history_has_losses_and_metrics_after_every_epoch_and_the_network_learns(data, tmp_path):
+    table = run(tmp_path, data, epochs=30)
+    assert table["epoch"].tolist() == list(range(1, 31))
+    assert {"learning_rate", "train_loss", "val_loss", "val_mae"} <= set(table)
+    assert table["train_loss"].tail(3).mean() < 0.6 * table["train_loss"].head(3).mean()
+    model = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert model["epoch"] == table["val_loss"].idxmin() + 1
+    assert list((tmp_path / "work/tensorboard").glob("events*"))
+
+
+def test_same_seed_same_bytes_other_seed_other_weights(data, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(tmp_path / name, data, seed=seed)
+    assert (tmp_path / "a/model.pt").read_bytes() == (tmp_path / "b/model.pt").read_bytes()
+    assert (tmp_path / "a/history.csv").read_bytes() == (tmp_path / "b/history.csv").read_bytes()
+    assert (tmp_path / "a/history.csv").read_bytes() != (tmp_path / "c/history.csv").read_bytes()
+
+
+def interrupted_training_ends_as_an_uninterrupted_one(data, tmp_path, signals, epochs):
+    """Kill a training by each of `signals` at a random moment, run it to the end, and compare it with a whole one."""
+    run(tmp_path / "whole", data, epochs=epochs)
+    rng = random.Random(0)
+    folder = tmp_path / "broken"
+    stopped = 0
+    for number in signals:
+        process = subprocess.Popen(command(folder, data, epochs=epochs), stderr=subprocess.PIPE, text=True)
+        seen = (folder / "work/last.ckpt").stat().st_mtime_ns if stopped else 0
+        while process.poll() is None:
+            checkpoint = folder / "work/last.ckpt"
+            if checkpoint.exists() and checkpoint.stat().st_mtime_ns != seen:
+                time.sleep(rng.uniform(0, 0.15))
+                process.send_signal(number)
+                break
+            time.sleep(0.005)
+        stopped += process.wait() != 0
+        assert "Traceback" not in process.stderr.read()
+    assert stopped == len(signals), "a training was over before it was killed: give it more epochs"
+    assert not (folder / "model.pt").exists()
+    run(folder, data, epochs=epochs)
+    assert (folder / "model.pt").read_bytes() == (tmp_path / "whole/model.pt").read_bytes()
+    assert (folder / "history.csv").read_bytes() == (tmp_path / "whole/history.csv").read_bytes()
+
+
+def test_killed_and_interrupted_training_ends_with_the_same_bytes(data, tmp_path):
+    signals = [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+    interrupted_training_ends_as_an_uninterrupted_one(data, tmp_path, signals, epochs=120)
+
+
+def test_interrupted_in_mid_epoch_it_says_why_and_exits_with_130(data, tmp_path):
+    process = subprocess.Popen(command(tmp_path, data, epochs=500), stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "work/last.ckpt").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1]
+    assert process.returncode == 130
+    assert "run the same command again" in said
+    stopped = json.loads((tmp_path / "work/stopped.json").read_text())
+    assert stopped["reason"] == "SIGINT"
+    assert not (tmp_path / "model.pt").exists()
+
+
+def test_checkpoint_of_other_settings_or_data_is_not_used_and_not_lost(data, tmp_path, caplog):
+    run(tmp_path, data, epochs=2)
+    fresh = run(tmp_path / "fresh", data, epochs=2, learning_rate=0.02)
+    again = run(tmp_path, data, epochs=2, learning_rate=0.02)
+    assert "of other data or settings" in caplog.text
+    assert again.equals(fresh)
+    assert len(list((tmp_path / "work").glob("*-last.ckpt"))) == 1
+
+
+def test_damaged_checkpoint_is_put_aside_and_training_starts_anew(data, tmp_path, caplog):
+    whole = run(tmp_path, data)
+    (tmp_path / "work/last.ckpt").write_bytes(b"damaged")
+    assert run(tmp_path, data).equals(whole)
+    assert "cannot be read" in caplog.text
+
+
+def test_finished_training_run_again_does_not_train(data, tmp_path):
+    run(tmp_path, data)
+    first = (tmp_path / "model.pt").read_bytes()
+    (tmp_path / "model.pt").unlink()
+    written = (tmp_path / "work/last.ckpt").stat().st_mtime_ns
+    run(tmp_path, data)
+    assert (tmp_path / "model.pt").read_bytes() == first
+    assert (tmp_path / "work/last.ckpt").stat().st_mtime_ns == written
+
+
+def test_early_stopping(data, tmp_path):
+    table = run(tmp_path, data, epochs=200, early_stopping=3, learning_rate=1e-9)
+    best = table["val_loss"].idxmin()
+    assert len(table) - 1 - best == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "l2", "optimizer": "sgd", "schedule": "cosine"},
+        {"loss": "soft-label", "bins": [10, 90], "schedule": "step"},
+    ],
+)
+def test_every_regression_loss_optimiser_and_schedule_trains(data, tmp_path, changes):
+    table = run(tmp_path, data, epochs=6, **changes)
+    assert np.isfinite(table.drop(columns="epoch")).all().all()
+
+
+def test_classification_learns_and_reports_accuracy(data, tmp_path):
+    table = run(tmp_path, data, target=SEX, epochs=40, augmentation={"mirror": 0})
+    assert {"val_accuracy", "val_auc"} <= set(table)
+    assert table["train_loss"].iloc[-1] < 0.45
+
+
+def test_divergence_is_told(data, tmp_path):
+    with pytest.raises(UserError, match="training diverged. Lower `learning_rate`"):
+        run(tmp_path, data, optimizer="sgd", learning_rate=1e30, schedule="constant", loss="l2")
+
+
+def test_full_disk_ends_with_a_clear_error(data, small_disk):
+    (small_disk / "filler").write_bytes(bytes(1000 * 1024))
+    ended = subprocess.run(command(small_disk, data), capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert "no space left" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (small_disk / "model.pt").exists()
+
+
+def test_gpu_asked_for_and_not_seen_stops_with_a_remedy(data, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match="asked for 1 GPU and sees none.*allow_cpu"):
+        run(tmp_path, data, gpu=1)
+    assert choose_device(1, allow_cpu=True).type == "cpu"
+
+
+def test_card_that_this_pytorch_was_not_built_for_is_told():
+    check_card("H200", (9, 0), ["sm_80", "sm_90"])
+    check_card("RTX 3090", (8, 6), ["sm_80", "sm_90"])
+    check_card("new", (12, 0), ["sm_90", "compute_90"])
+    with pytest.raises(UserError, match=r"1080 Ti has compute capability 6.1.*sm_75"):
+        check_card("GTX 1080 Ti", (6, 1), ["sm_75", "sm_80", "compute_90"])
+
+
+def test_sfcn_is_that_of_the_paper():
+    net = SFCN(40)
+    assert sum(p.numel() for p in net.parameters()) == pytest.approx(2.95e6, rel=0.01)
+    names = set(net.state_dict())
+    assert {
+        "feature_extractor.conv_0.0.weight",
+        "feature_extractor.conv_5.1.running_mean",
+        "classifier.conv_6.weight",
+    } <= names
+    net.eval()
+    assert net(torch.zeros(1, 1, 64, 64, 64)).shape == (1, 40)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("DenseNet121", {}),
+        ("SEResNet50", {}),
+        ("EfficientNetBN", {"model_name": "efficientnet-b0"}),
+        ("Regressor", {"channels": [4, 8], "strides": [2, 2]}),
+        ("ResNet", {"block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [4, 8, 8, 8]}),
+    ],
+)
+def test_any_3d_network_of_monai_by_name(name, arguments):
+    net = build_network(name, arguments, 3, (32, 32, 32))
+    assert sum(p.numel() for p in net.parameters()) > 0
+
+
+def test_wrong_network_is_told():
+    with pytest.raises(UserError, match="no network 'DenseNet12'.*DenseNet121"):
+        build_network("DenseNet12", {}, 1, (32, 32, 32))
+    with pytest.raises(UserError, match="arguments .*groth.*growth_rate"):
+        build_network("DenseNet121", {"groth": 3}, 1, (32, 32, 32))
+    with pytest.raises(UserError, match="halves the grid 5 times, too often for"):
+        build_network("SFCN", {}, 1, (16, 16, 16))
+    with pytest.raises(UserError, match="no network that classifies"):
+        build_network("UNet", {"channels": [4, 8], "strides": [2]}, 1, (32, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("objective", "labels"),
+    [
+        (Regression("l1", 50, 10), np.array([20.0, 45.5, 81.0])),
+        (SoftLabel(10, 90, 1, 1), np.array([20.0, 45.5, 81.0])),
+        (Classification(["F", "M"], [1, 1]), np.array(["F", "M", "M"])),
+    ],
+)
+def test_objective_predicts_what_it_encodes_and_survives_saving(objective, labels):
+    objective = load_objective(json.loads(json.dumps(objective.state())))
+    encoded = objective.encode(labels)
+    if isinstance(objective, Classification):
+        outputs = torch.nn.functional.one_hot(encoded, 2).float() * 50
+        assert (np.array(["F", "M"])[objective.predict(outputs).argmax(1)] == labels).all()
+    else:
+        outputs = encoded if isinstance(objective, Regression) else encoded.clamp(min=1e-30).log()
+        assert objective.predict(outputs) == pytest.approx(labels, abs=0.05)
+    perfect = objective.loss(outputs, encoded).item()
+    assert perfect <= 1e-5
+    assert objective.loss(outputs.flip(0) + 1, encoded).item() > perfect
+
+
+def test_label_outside_the_bins_goes_to_the_nearest():
+    encoded = SoftLabel(40, 80, 1, 1).encode(np.array([20.0, 95.0]))
+    assert encoded.argmax(1).tolist() == [0, 39]
+    assert encoded.sum(1).tolist() == pytest.approx([1, 1])
+
+
+def test_class_weights_balance_the_classes():
+    weights = Classification(["F", "M"], [1.0, 3.0])
+    outputs, truth = torch.zeros(4, 2), torch.tensor([0, 0, 0, 1])
+    assert weights.loss(outputs, truth).item() == pytest.approx(np.log(2), abs=1e-6)
+    one_sided = torch.tensor([[2.0, 0.0]]).repeat(4, 1)
+    assert weights.loss(one_sided, truth) > Classification(["F", "M"], [1.0, 1.0]).loss(one_sided, truth)
+
+
+NONE = dict.fromkeys(("shift_voxels", "mirror", "rotate_degrees", "scale", "intensity", "noise"), 0.0)
+
+
+def blob():
+    scan = torch.zeros(1, 1, 16, 20, 24)
+    scan[0, 0, 3:6, 8:12, 10:14] = 1
+    return scan
+
+
+def test_augmentation_off_changes_nothing():
+    assert torch.allclose(augment(blob(), NONE, torch.Generator()), blob(), atol=1e-5)
+
+
+def test_mirror_swaps_left_and_right_alone():
+    assert torch.allclose(augment(blob(), NONE | {"mirror": 1.0}, torch.Generator()), blob().flip(2), atol=1e-5)
+
+
+def test_shift_moves_by_no_more_than_asked_and_along_every_axis():
+    scans = blob().repeat(64, 1, 1, 1, 1)
+    moved = augment(scans, NONE | {"shift_voxels": 2.0}, torch.Generator().manual_seed(0))
+    for axis in (2, 3, 4):
+        dims = [d for d in (1, 2, 3, 4) if d != axis]
+        where = torch.arange(scans.shape[axis], dtype=torch.float32)
+        centre = lambda s: (s.sum(dims) @ where) / s.sum((1, 2, 3, 4))  # noqa: B023, E731
+        shifts = centre(moved) - centre(scans)
+        assert shifts.abs().max() <= 2.01
+        assert shifts.std() > 0.7
+
+
+def test_rotation_keeps_volume_on_a_grid_with_unequal_sides():
+    scan = torch.zeros(1, 1, 24, 32, 28)
+    scan[0, 0, 8:16, 10:22, 10:18] = 1
+    turned = augment(scan.repeat(16, 1, 1, 1, 1), NONE | {"rotate_degrees": 20.0}, torch.Generator().manual_seed(0))
+    assert turned.sum((1, 2, 3, 4)) == pytest.approx(scan.sum().item(), rel=0.02)
+    assert (turned - scan).abs().mean() > 0.001
+
+
+def test_noise_and_intensity_leave_the_background_black():
+    changed = augment(blob(), NONE | {"noise": 0.2, "intensity": 0.2}, torch.Generator().manual_seed(0))
+    assert (changed[blob() == 0] == 0).all()
+    assert changed[blob() > 0].std() > 0.01
+
+
+def test_scans_that_do_not_fit_in_memory_are_read_from_the_shard(monkeypatch):
+    volumes = [np.full((4, 4, 4), i, np.uint8) for i in range(5)]
+    resident = Volumes(volumes, torch.device("cpu"))
+    monkeypatch.setattr("mriflow.volumes.free_memory", lambda device: 0)
+    mapped = Volumes(volumes, torch.device("cpu"))
+    assert resident.resident is not None
+    assert mapped.resident is None
+    assert torch.equal(resident.batch([3, 1]), mapped.batch([3, 1]))
+    assert mapped.batch([3])[0, 0, 0, 0, 0].item() == pytest.approx(3 / 255)
+
+
+def test_schedules_end_low():
+    net = torch.nn.Linear(1, 1)
+    for name in ("one-cycle", "cosine", "step"):
+        options = training_settings(schedule=name, epochs=10)
+        optimizer = make_optimizer(net, options)
+        schedule = make_schedule(optimizer, options, 5)
+        rates = []
+        for _ in range(50):
+            optimizer.step()
+            schedule.step()
+            rates.append(optimizer.param_groups[0]["lr"])
+        assert max(rates) <= 0.01 + 1e-9
+        assert rates[-1] < 0.003
+
+
+@pytest.mark.long
+def test_twenty_kills_at_random_moments(data, tmp_path):
+    interrupted_training_ends_as_an_uninterrupted_one(data, tmp_path, [signal.SIGKILL] * 20, epochs=300)
+
+
+def test_leak_in_splits_stops_training(data, tmp_path):
+    table = pd.read_csv(data["splits"])
+    table.loc[table["part"] == "train", "subject"] = "one"
+    table.loc[table["part"] == "test", "subject"] = "one"
+    table.to_csv(tmp_path / "leaky.csv", index=False)
+    with pytest.raises(UserError, match="leak"):
+        run(tmp_path, data | {"splits": tmp_path / "leaky.csv"})
+    assert os.listdir(tmp_path) == ["leaky.csv"]

@@ -1,0 +1,326 @@
+"""The workflow as a user runs it: dry runs of every config, and whole runs on the demo cohort and on real scans."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from conftest import ROOT, shared
+
+SNAKEMAKE = Path(sys.executable).parent / "snakemake"
+OVERLAYS = sorted((ROOT / "config/experiments").glob("*.yaml"))
+
+
+def checkout(folder: Path) -> Path:
+    """Return a folder with the project's files (links), in which a run does not touch the real one's results."""
+    folder.mkdir()
+    for name in ("Snakefile", "config", "workflow", "envs", "profiles"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str, check: bool = True, **options) -> subprocess.CompletedProcess:
+    """Run Snakemake without activating its environment, as `.venv/bin/snakemake` is."""
+    environment = {"HOME": os.environ.get("HOME", "/"), "PATH": "/usr/bin:/bin", "NO_PROXY": "127.0.0.1"}
+    command = [str(SNAKEMAKE), "--cores", "2", *arguments]
+    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, **options)
+    if check:
+        assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-6000:]
+    return ended
+
+
+def jobs(ended: subprocess.CompletedProcess) -> dict[str, int]:
+    """Return how many jobs of each rule a dry run lists."""
+    lines = (ended.stdout + ended.stderr).split("Job stats:")[-1].splitlines()
+    counts = [line.split() for line in lines if len(line.split()) == 2]
+    return {rule: int(count) for rule, count in counts if count.isdigit()}
+
+
+@pytest.mark.parametrize("overlay", [None, *OVERLAYS], ids=lambda path: path.stem if path else "default")
+def test_dry_run_of_a_clean_checkout_shows_the_whole_run(overlay, tmp_path):
+    folder = checkout(tmp_path / "clean")
+    if overlay and overlay.stem == "my-data":
+        (folder / "my-data").mkdir()
+        (folder / "my-data/my.csv").write_text("file,participant,age,sex\n")
+    planned = jobs(snakemake(folder, "-n", *(["--configfile", str(overlay)] if overlay else [])))
+    for rule in ("organize", "preprocess", "split", "train", "evaluate", "plot_scans", "report"):
+        assert planned[rule] >= 1, rule
+    if overlay is None:
+        assert planned["train"] == 6
+        assert planned["preprocess"] == 4
+    if overlay and overlay.stem.startswith("ixi"):
+        assert planned["download"] == 2
+        assert planned["train"] == 5
+
+
+def test_dag_is_drawn_without_any_data(tmp_path):
+    drawn = snakemake(checkout(tmp_path / "clean"), "--dag").stdout
+    assert drawn.count("train") >= 6
+    assert "digraph" in drawn
+
+
+def test_plan_of_many_scans_costs_no_more(tmp_path):
+    """The plan knows shards, not scans: a cohort of 40,000 has as many jobs as one of 40."""
+    folder = checkout(tmp_path / "clean")
+    plans = []
+    for subjects in (40, 40000):
+        overlay = tmp_path / f"{subjects}.yaml"
+        overlay.write_text(yaml.safe_dump({"datasets": {"demo": {"simulate": {"subjects": subjects}}}}))
+        plans.append(jobs(snakemake(folder, "-n", "--configfile", str(overlay))))
+    assert plans[0] == plans[1]
+
+
+@pytest.mark.parametrize(
+    ("overlay", "told"),
+    [
+        ({"training": {"short": {"epoch": 3}}}, "training.short.epoch: unknown key; did you mean 'epochs'?"),
+        ({"training": {"short": {"epochs": "ten"}}}, "training.short.epochs: found 'ten'"),
+        ({"run": ["demo-aeg"]}, "did you mean 'demo-age'?"),
+    ],
+)
+def test_wrong_config_stops_before_any_job_and_names_its_file(overlay, told, tmp_path):
+    folder = checkout(tmp_path / "clean")
+    (folder / "mine.yaml").write_text(yaml.safe_dump(overlay))
+    ended = snakemake(folder, "--configfile", "mine.yaml", check=False)
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 1
+    assert told in said
+    assert "mine.yaml" in said
+    assert "Traceback" not in said
+    assert not (folder / "resources").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of the quick experiments."""
+    folder = checkout(tmp_path_factory.mktemp("run") / "quick")
+    snakemake(folder, "--configfile", "config/experiments/quick.yaml")
+    return folder
+
+
+QUICK = ["--configfile", "config/experiments/quick.yaml"]
+
+
+def test_whole_run_makes_what_it_promises(finished):
+    for experiment in ("quick-age", "quick-sex"):
+        metrics = json.loads((finished / f"results/{experiment}/metrics.json").read_text())
+        assert metrics["n"] == len(pd.read_csv(finished / f"results/{experiment}/predictions.csv")) > 15
+        assert len(list((finished / f"results/{experiment}/figures").glob("*.pdf"))) == 3
+        assert len(list((finished / f"results/{experiment}").glob("fold-*/model.pt"))) == 2
+    labels = pd.read_csv(finished / "data/demo/labels.csv")
+    assert (labels["problem"].fillna("") == "scan: no row in the table").sum() == 1
+    assert labels["problem"].fillna("").str.contains("contradictory").sum() == 1
+    assert (finished / "data/demo/sex/Females").is_dir()
+    written = yaml.safe_load((finished / "results/config.yaml").read_text())
+    assert written["training"]["three-epochs"]["epochs"] == 3
+    assert not list((finished / "preprocessed").rglob(".*partial*"))
+
+
+def test_report_is_one_file_that_holds_the_figures(finished):
+    report = (finished / "results/report.html").read_text()
+    assert report.count("data:image/png;") >= 8
+    assert "quick-age" in report
+    assert not re.findall(r'(?:src|href)="https?://[^"]*\.(?:js|css)', report), "the report asks the network for a part of it"
+
+
+def test_report_opens_in_a_browser(finished, tmp_path):
+    browser = next((b for b in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if b), None)
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    quiet = [
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-sync",
+        "--disable-component-update",
+    ]
+    page = (finished / "results/report.html").as_uri()
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        *quiet,
+        f"--user-data-dir={tmp_path}/profile",
+        "--virtual-time-budget=20000",
+    ]
+    shown = subprocess.run([*command, "--dump-dom", page], capture_output=True, text=True, timeout=120).stdout
+    for text in ("mriflow", "Results", "simulated", "quick-age"):
+        assert text in shown, text
+
+
+def test_finished_run_has_nothing_to_do(finished):
+    assert "Nothing to be done" in snakemake(finished, "-n", *QUICK).stdout
+
+
+def test_changed_training_key_runs_training_and_what_follows_alone(finished, tmp_path):
+    overlay = tmp_path / "change.yaml"
+    overlay.write_text(yaml.safe_dump({"training": {"three-epochs": {"weight_decay": 0.02}}}))
+    planned = jobs(snakemake(finished, "-n", *QUICK, str(overlay)))
+    assert planned["train"] == 4
+    assert planned["evaluate"] == 2
+    assert not {"simulate", "organize", "preprocess", "split", "layout", "plot_scans", "plot_cohort"} & set(planned)
+
+
+def test_deleted_figure_runs_its_plot_and_the_report_alone(finished):
+    figure = finished / "results/quick-sex/figures/roc.png"
+    kept = figure.read_bytes()
+    figure.unlink()
+    try:
+        planned = jobs(snakemake(finished, "-n", *QUICK))
+    finally:
+        figure.write_bytes(kept)
+    plots = {rule: count for rule, count in planned.items() if rule not in ("all", "report", "total")}
+    assert plots == {"plot_predictions": 1}
+
+
+def test_same_config_twice_gives_the_same_bytes(finished, tmp_path):
+    again = checkout(tmp_path / "again")
+    snakemake(again, *QUICK)
+    for name in (
+        "predictions.csv",
+        "metrics.json",
+        "splits.csv",
+        "fold-0_seed-0/model.pt",
+        "figures/learning-curves.pdf",
+    ):
+        assert (again / "results/quick-age" / name).read_bytes() == (finished / "results/quick-age" / name).read_bytes(), name
+    assert (again / "preprocessed/demo/affine-4mm/shard-000.npy").read_bytes() == (
+        finished / "preprocessed/demo/affine-4mm/shard-000.npy"
+    ).read_bytes()
+
+
+def test_failed_job_says_where_its_log_is_and_why(finished, tmp_path):
+    overlay = tmp_path / "gpu.yaml"
+    overlay.write_text(yaml.safe_dump({"training": {"three-epochs": {"gpu": 1}}, "run": ["quick-age"]}))
+    ended = snakemake(finished, *QUICK, str(overlay), "--until", "train", check=False)
+    assert ended.returncode == 1
+    assert "asked for 1 GPU and sees none" in ended.stderr
+    assert "logs/train/quick-age_fold-0_seed-0.log" in ended.stderr
+
+
+def ixi_overlay(folder: Path, name: str, url: str, size: int, md5: str, **training) -> Path:
+    overlay = {
+        "experiments": {name: {"preprocess": "affine-4mm", "split": "few", "network": "sfcn-small", "training": "few"}},
+        "splits": {"few": {"method": "k-fold", "folds": training.pop("folds"), "validation": 0.2, "stratify": ["sex"]}},
+        "training": {"few": {"batch_size": 4, "learning_rate": 0.004, "seeds": [0]} | training},
+        "datasets": {
+            "ixi": {
+                "downloads": [
+                    {"file": "IXI-T1.tar", "urls": [f"{url}/IXI-T1.tar"], "md5": [md5], "size": size},
+                    {
+                        "file": "IXI.xls",
+                        "urls": [f"{url}/IXI.xls"],
+                        "md5": ["066002afe250e4375d132266fcfceac5"],
+                        "size": 210432,
+                    },
+                ],
+                "shards": 2,
+            }
+        },
+    }
+    path = folder / "loopback.yaml"
+    path.write_text(yaml.safe_dump(overlay))
+    return path
+
+
+def run_ixi(folder: Path, scans: int, name: str, **training) -> dict:
+    """Serve real IXI bytes under their real names from a loopback server, and run an IXI experiment on them."""
+    import hashlib
+
+    from http_server import FileServer
+
+    images, tables = shared("ixi-hh-2mm") / "t1", shared("ixi-tables")
+    site = folder / "site"
+    site.mkdir()
+    with tarfile.open(site / "IXI-T1.tar", "w") as tar:
+        for path in sorted(images.glob("*.nii.gz"))[:scans]:
+            tar.add(path, path.name.replace("_T1", "-T1"))
+    shutil.copy(tables / "IXI.xls", site)
+    archive = (site / "IXI-T1.tar").read_bytes()
+    run = checkout(folder / "run")
+    with FileServer(site) as server:
+        base = server.url("IXI-T1.tar").rsplit("/", 1)[0]
+        overlay = ixi_overlay(folder, name, base, len(archive), hashlib.md5(archive).hexdigest(), **training)
+        configs = ["--configfile", f"config/experiments/{name}.yaml", str(overlay)]
+        server.misbehave("IXI-T1.tar", drop_at=0.4, times=1)
+        snakemake(run, *configs)
+        ranges = [request.range for request in server.requests if request.path.endswith("IXI-T1.tar")]
+        assert any(ranges), "the dropped download was not resumed"
+    labels = pd.read_csv(run / "data/ixi/labels.csv")
+    metrics = json.loads((run / f"results/{name}/metrics.json").read_text())
+    return {"labels": labels, "metrics": metrics, "folder": run}
+
+
+def test_real_ixi_scans_go_through_all_stages(tmp_path):
+    found = run_ixi(tmp_path, scans=20, name="ixi-age", epochs=2, folds=2)
+    assert (found["labels"]["path"].notna()).sum() == 20
+    assert found["metrics"]["n"] == 20
+    assert found["metrics"]["n_excluded"] == 0
+    index = pd.concat(pd.read_csv(path) for path in found["folder"].glob("preprocessed/ixi/affine-4mm/*.csv"))
+    assert index["correlation"].min() > 0.7
+    report = (found["folder"] / "results/report.html").read_text()
+    assert "CC BY-SA 3.0" in report
+
+
+@pytest.mark.long
+def test_all_147_real_scans(tmp_path):
+    found = run_ixi(tmp_path, scans=147, name="ixi-age", epochs=40, folds=5)
+    labels = found["labels"]
+    assert labels.loc[labels["path"].notna(), "problem"].fillna("").eq("scan: no row in the table").sum() == 2
+    metrics = found["metrics"]
+    assert metrics["n"] == 145 - metrics["n_excluded"] >= 140
+    assert metrics["network"]["mae"]["value"] < 0.8 * metrics["trivial"]["mae"]["value"]
+
+
+@pytest.mark.long
+def test_demo_reaches_its_figures(tmp_path):
+    folder = checkout(tmp_path / "demo")
+    snakemake(folder)
+    age = json.loads((folder / "results/demo-age/metrics.json").read_text())
+    sex = json.loads((folder / "results/demo-sex/metrics.json").read_text())
+    assert age["network"]["mae"]["value"] <= 0.5 * age["trivial"]["mae"]["value"]
+    assert sex["network"]["accuracy"]["value"] >= 0.85
+
+
+def test_killed_workflow_goes_on_where_it_was(tmp_path):
+    """Kill -9 the whole run in the middle of training; the next run resumes the training from its checkpoint."""
+    folder = checkout(tmp_path / "killed")
+    overlay = tmp_path / "long.yaml"
+    overlay.write_text(yaml.safe_dump({"run": ["quick-age"], "training": {"three-epochs": {"epochs": 15}}}))
+    configs = [*QUICK, str(overlay)]
+    environment = os.environ | {"PATH": "/usr/bin:/bin"}
+    with open(tmp_path / "out.txt", "w") as out:
+        process = subprocess.Popen(
+            [str(SNAKEMAKE), "--cores", "1", *configs],
+            cwd=folder,
+            env=environment,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+        while not list(folder.glob("results/quick-age/fold-*/work/last.ckpt")):
+            assert process.poll() is None, (tmp_path / "out.txt").read_text()[-3000:]
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    arrays = {path: path.stat().st_mtime_ns for path in folder.glob("preprocessed/**/*.npy")}
+    assert len(arrays) == 2
+    killed = next(folder.glob("results/quick-age/fold-*/work/last.ckpt")).parents[1].name
+    snakemake(folder, "--unlock", *configs)
+    snakemake(folder, *configs)
+    assert {path: path.stat().st_mtime_ns for path in arrays} == arrays
+    log = (folder / f"logs/train/quick-age_{killed}.log").read_text()
+    assert "going on after epoch" in log
+    history = pd.read_csv(folder / f"results/quick-age/{killed}/history.csv")
+    assert np.array_equal(history["epoch"], range(1, 16))

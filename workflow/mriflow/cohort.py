@@ -1,0 +1,52 @@
+"""Who is in a dataset and why every other scan is not: what `organize` and `preprocess` found, put together."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mriflow.labels import read_labels, usable
+
+NOT_PREPROCESSED = "scan: not preprocessed (in none of the shards)"
+
+
+def read_index(path: Path) -> pd.DataFrame:
+    """Read the index of a shard; a scan with a problem has no number (NA) there."""
+    text = dict.fromkeys(["id", "problem"], str)
+    return pd.read_csv(path, dtype={**text, "index": "Int64"}, keep_default_na=False, na_values=[""])
+
+
+def read_cohort(labels: Path, indices: Sequence[Path]) -> tuple[pd.DataFrame, pd.Series]:
+    """Return labels.csv with the problems found by `preprocess` added to its own, and which scans are usable.
+
+    The table has a column `preprocessed`: whether the scan is in a shard. With no `indices`, that is not asked for.
+    """
+    table = read_labels(labels)
+    if not indices:
+        return table, usable(table)
+    # A scan of several preprocess blocks is there several times; its problem in any of them counts.
+    index = pd.concat([read_index(path) for path in indices]).sort_values("problem", na_position="first")
+    problem_of = dict(zip(index["id"], index["problem"].fillna(""), strict=True))
+    found = [
+        problem_of.get(scan, NOT_PREPROCESSED if fit else "") for scan, fit in zip(table["id"], usable(table), strict=True)
+    ]
+    table["problem"] = ["; ".join(filter(None, pair)) for pair in zip(table["problem"], found, strict=True)]
+    table["preprocessed"] = table["id"].isin(index.loc[index["index"].notna(), "id"])
+    return table, usable(table) & table["preprocessed"]
+
+
+def exclusions(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the scans with a problem, and what each is left out of."""
+    excluded = table[table["problem"] != ""]
+    columns = [", ".join(dict.fromkeys(r.split(":")[0] for r in reasons_of(cell))) for cell in excluded["problem"]]
+    left_out_of = pd.Series(columns, index=excluded.index, dtype=object).where(usable(excluded), "everything")
+    places = excluded[["id", "subject", "session", "site", "path"]]
+    return places.assign(excluded_from=left_out_of, problem=excluded["problem"])
+
+
+def reasons_of(problems: str) -> list[str]:
+    """Return the reasons in a cell of problems or notes, without the details in parentheses."""
+    while (shorter := re.sub(r"\s*\([^()]*\)", "", problems)) != problems:
+        problems = shorter
+    return list(dict.fromkeys(reason.strip() for reason in problems.split("; ") if reason.strip()))
