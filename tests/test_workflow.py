@@ -210,6 +210,7 @@ def test_failed_job_says_where_its_log_is_and_why(finished, tmp_path):
 
 
 def ixi_overlay(folder: Path, name: str, url: str, size: int, md5: str, **training) -> Path:
+    published = yaml.safe_load((ROOT / "config/datasets/ixi.yaml").read_text())["downloads"]
     overlay = {
         "experiments": {name: {"preprocess": "affine-4mm", "split": "few", "network": "sfcn-small", "training": "few"}},
         "splits": {"few": {"method": "k-fold", "folds": training.pop("folds"), "validation": 0.2, "stratify": ["sex"]}},
@@ -218,12 +219,7 @@ def ixi_overlay(folder: Path, name: str, url: str, size: int, md5: str, **traini
             "ixi": {
                 "downloads": [
                     {"file": "IXI-T1.tar", "urls": [f"{url}/IXI-T1.tar"], "md5": [md5], "size": size},
-                    {
-                        "file": "IXI.xls",
-                        "urls": [f"{url}/IXI.xls"],
-                        "md5": ["066002afe250e4375d132266fcfceac5"],
-                        "size": 210432,
-                    },
+                    published[1] | {"urls": [f"{url}/IXI.xls"]},
                 ],
                 "shards": 2,
             }
