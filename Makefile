@@ -18,7 +18,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 	@touch $@
 
 demo: .venv/installed
-	$(SNAKEMAKE) --quiet rules
+	$(SNAKEMAKE) --quiet reason host
 	@echo
 	@echo "report:  $(CURDIR)/results/report.html  (open it in a browser)"
 	@echo "figures: $(CURDIR)/results/*/figures/"
