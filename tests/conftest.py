@@ -16,6 +16,7 @@ SHARED = ROOT.parent / "shared" / "data"
 
 # Tests run beside each other and beside other work: one thread each, and the same sums every time.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is proved bit for bit is proved on the CPU
 # Loopback servers are asked directly, whatever proxy this machine uses.
 os.environ["NO_PROXY"] = "127.0.0.1"
 sys.path.insert(0, str(Path(__file__).parent))
@@ -35,7 +36,8 @@ def training_settings(**changes) -> dict:
 
     schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
     block = schema["properties"]["training"]["additionalProperties"]
-    return filled({"epochs": 4, "batch_size": 4, "learning_rate": 0.01} | changes, block)
+    given = filled({"epochs": 4, "batch_size": 4, "learning_rate": 0.01} | changes, block)
+    return {key: value for key, value in given.items() if key not in ("gpu", "allow_cpu")}
 
 
 def write_scan(path: Path, data: np.ndarray, voxel_mm: float = 4.0) -> Path:

@@ -26,7 +26,12 @@ DEMO_AGE = {
 OWN = {
     "title": "Mine",
     "table": "mine.csv",
-    "columns": {"subject": {"from": "id"}, "path": {"from": "file"}, "age": {"from": "age"}, "sex": {"from": "sex"}},
+    "columns": {
+        "subject": {"from": "id"},
+        "path": {"from": "file"},
+        "age": {"from": "age", "range": [0, 110]},
+        "sex": {"from": "sex"},
+    },
 }
 
 
@@ -234,6 +239,13 @@ MISTAKES = {
     "unknown key of a dataset": (
         "datasets: {demo: {shard: 2}}",
         ["mine.yaml: datasets.demo.shard: unknown key; did you mean 'shards'? Allowed: citation, columns"],
+    ),
+    "number to predict without a range": (
+        {
+            "datasets": {"own": {**OWN, "columns": {**OWN["columns"], "age": {"from": "age"}}}},
+            "experiments": {"demo-age": {"dataset": "own"}},
+        },
+        ["mine.yaml: datasets.own.columns.age.range: missing, expected the smallest and largest plausible value of 'age'"],
     ),
     "change to an unknown dataset": (
         "datasets: {dmeo: {shards: 2}}",
@@ -445,7 +457,7 @@ def test_a_resolved_config_stays_as_it_is_when_it_is_resolved_again(tmp_path):
             "own": {**DEMO_AGE, "dataset": "own"},
             "ixi-iq": {**DEMO_AGE, "dataset": "ixi", "target": "iq"},
         },
-        "datasets": {"own": OWN, "ixi": {"columns": {"iq": {"from": "IQ"}}}, "demo": {"shards": 2}},
+        "datasets": {"own": OWN, "ixi": {"columns": {"iq": {"from": "IQ", "range": [40, 160]}}}, "demo": {"shards": 2}},
     }
     for overlay in (written(tmp_path, unused), *OVERLAYS):
         once = resolved(overlay)

@@ -353,9 +353,10 @@ def test_captions_render(made):
     experiments = {"demo-age": {"dataset": "demo", "target": "age"}}
     datasets = {"demo": {"simulate": {"subjects": 8}}}
     for config in ({}, {"run": ["demo-age", "absent_"], "experiments": experiments, "datasets": datasets}):
-        for path in sorted(report.glob("*.rst")):
+        figures = {"predictions": ["predicted-vs-true", "residual-vs-age", "roc", "confusion-matrix"]}
+        for path, figure in [(p, f) for p in sorted(report.glob("*.rst")) for f in figures.get(p.stem, [""])]:
             template = jinja2.Template(path.read_text(), trim_blocks=True, lstrip_blocks=True)  # as Snakemake does
-            text = template.render(snakemake={"config": config, "wildcards": wildcards})
+            text = template.render(snakemake={"config": config, "wildcards": wildcards | {"figure": figure}})
             page = docutils.publish_parts(text, writer="html", settings_overrides={"halt_level": 2})["html_body"]
             assert "demo" in page or not config or "wildcards" not in path.read_text()
             assert ("simulated</strong>" in page) == (path.stem == "workflow" and bool(config))

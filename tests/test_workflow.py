@@ -33,6 +33,7 @@ def checkout(folder: Path) -> Path:
 def snakemake(folder: Path, *arguments: str, check: bool = True, **options) -> subprocess.CompletedProcess:
     """Run Snakemake without activating its environment, as `.venv/bin/snakemake` is."""
     environment = {"HOME": os.environ.get("HOME", "/"), "PATH": "/usr/bin:/bin", "NO_PROXY": "127.0.0.1"}
+    environment["CUDA_VISIBLE_DEVICES"] = ""
     command = [str(SNAKEMAKE), "--cores", "2", *arguments]
     ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, **options)
     if check:
@@ -170,6 +171,12 @@ def test_changed_training_key_runs_training_and_what_follows_alone(finished, tmp
     assert planned["train"] == 4
     assert planned["evaluate"] == 2
     assert not {"simulate", "organize", "preprocess", "split", "layout", "plot_scans", "plot_cohort"} & set(planned)
+
+
+def test_one_more_seed_trains_no_other_again(finished, tmp_path):
+    overlay = tmp_path / "seed.yaml"
+    overlay.write_text(yaml.safe_dump({"training": {"three-epochs": {"seeds": [0, 1]}}}))
+    assert jobs(snakemake(finished, "-n", *QUICK, str(overlay)))["train"] == 4
 
 
 def test_deleted_figure_runs_its_plot_and_the_report_alone(finished):

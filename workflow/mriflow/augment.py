@@ -1,10 +1,10 @@
 """Random changes to a batch of training scans, all at once on the device."""
 
-import math
 from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
+from scipy.spatial.transform import Rotation
 
 
 def augment(scans: torch.Tensor, settings: Mapping[str, float], generator: torch.Generator) -> torch.Tensor:
@@ -29,7 +29,8 @@ def augment(scans: torch.Tensor, settings: Mapping[str, float], generator: torch
         return (torch.rand(count, *size, generator=generator) * 2 - 1) * largest
 
     mirrored = torch.rand(count, generator=generator) < settings["mirror"]
-    matrices = rotations(uniform(math.radians(settings["rotate_degrees"]), 3))
+    turns = Rotation.from_euler("xyz", uniform(settings["rotate_degrees"], 3).numpy(), degrees=True)
+    matrices = torch.from_numpy(turns.as_matrix()).float()
     matrices = matrices * (1 + uniform(settings["scale"], 1, 1))
     matrices[:, 0] *= torch.where(mirrored, -1.0, 1.0)[:, None]
     shifts = uniform(settings["shift_voxels"], 3)
@@ -43,18 +44,6 @@ def augment(scans: torch.Tensor, settings: Mapping[str, float], generator: torch
     scans = scans * per_scan(1 + uniform(settings["intensity"]))
     noise = torch.randn(count, 1, *shape, generator=generator).to(scans.device)
     return (scans + noise * per_scan(uniform(settings["noise"]).abs())) * inside
-
-
-def rotations(angles: torch.Tensor) -> torch.Tensor:
-    """Return rotation matrices, shape (n, 3, 3), about x, then y, then z by `angles` (radians, shape (n, 3))."""
-    matrix = torch.eye(3).expand(len(angles), 3, 3)
-    for axis in range(3):
-        cos, sin = angles[:, axis].cos(), angles[:, axis].sin()
-        turn = torch.eye(3).repeat(len(angles), 1, 1)
-        i, j = [k for k in range(3) if k != axis]
-        turn[:, i, i], turn[:, i, j], turn[:, j, i], turn[:, j, j] = cos, -sin, sin, cos
-        matrix = turn @ matrix
-    return matrix.clone()
 
 
 def resample(scans: torch.Tensor, matrices: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:

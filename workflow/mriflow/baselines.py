@@ -1,4 +1,7 @@
-"""What a network has to beat, fitted on the same scans: a guess that looks at no image, and a classical method."""
+"""What a network has to beat: a guess that looks at no image, and a classical method.
+
+Both are fitted to the training and the validation part together, for they need no validation part to stop in time.
+"""
 
 import warnings
 from typing import Any

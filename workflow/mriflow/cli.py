@@ -4,18 +4,27 @@ import argparse
 import errno
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from tqdm import tqdm
 
 from mriflow.errors import UserError
 
 
-def stage_parser(description: str) -> argparse.ArgumentParser:
+def stage_parser(description: str | None) -> argparse.ArgumentParser:
     """Return the parser of one stage; `description` is the stage's module docstring, shown by ``--help``."""
     return argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def progress(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
+    """Return tqdm's progress bar: lively in a terminal, a line every half minute in a log file."""
+    pause = 0.2 if sys.stderr.isatty() else 30
+    return tqdm(iterable, mininterval=pause, maxinterval=pause, **options)
 
 
 def run_stage(main: Callable[[], object]) -> None:

@@ -1,20 +1,13 @@
 """Who is in a dataset and why every other scan is not: what `organize` and `preprocess` found, put together."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from mriflow.labels import read_labels, usable
+from mriflow.labels import read_index, read_labels, reasons_of, usable
 
 NOT_PREPROCESSED = "scan: not preprocessed (in none of the shards)"
-
-
-def read_index(path: Path) -> pd.DataFrame:
-    """Read the index of a shard; a scan with a problem has no number (NA) there."""
-    text = dict.fromkeys(["id", "problem"], str)
-    return pd.read_csv(path, dtype={**text, "index": "Int64"}, keep_default_na=False, na_values=[""])
 
 
 def read_cohort(labels: Path, indices: Sequence[Path]) -> tuple[pd.DataFrame, pd.Series]:
@@ -43,10 +36,3 @@ def exclusions(table: pd.DataFrame) -> pd.DataFrame:
     left_out_of = pd.Series(columns, index=excluded.index, dtype=object).where(usable(excluded), "everything")
     places = excluded[["id", "subject", "session", "site", "path"]]
     return places.assign(excluded_from=left_out_of, problem=excluded["problem"])
-
-
-def reasons_of(problems: str) -> list[str]:
-    """Return the reasons in a cell of problems or notes, without the details in parentheses."""
-    while (shorter := re.sub(r"\s*\([^()]*\)", "", problems)) != problems:
-        problems = shorter
-    return list(dict.fromkeys(reason.strip() for reason in problems.split("; ") if reason.strip()))

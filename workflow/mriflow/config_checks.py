@@ -141,6 +141,11 @@ def check_labels(experiment: str, names: dict, dataset: dict, target: dict, find
     if target["type"] == "regression" and any(isinstance(value, str) for value in codes.values()):
         text = f"found 'regression', but the codes of {of_column} are texts ({', '.join(meanings)})"
         findings.add((*at, "type"), f"{text}, expected classification")
+    described = dataset["columns"].get(column)
+    if target["type"] == "regression" and described and not {"range", "codes"} & described.keys():
+        at_range = ("datasets", names["dataset"], "columns", column, "range")
+        text = f"missing, expected the smallest and largest plausible value of {column!r}, which {names['target']!r} takes "
+        findings.add(at_range, f"{text}for a number, for example [0, 110]")
     for value in target.get("classes", ()):
         if codes and str(value) not in meanings:
             text = f"found the class {found(value)}, which no code of {of_column} stands for{instead(value, meanings)}"

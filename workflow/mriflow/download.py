@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import re
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +18,8 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from tqdm import tqdm
 
-from mriflow.cli import run_stage, stage_parser
+from mriflow.cli import progress, run_stage, stage_parser
 from mriflow.errors import UserError
 from mriflow.files import write_json
 
@@ -216,10 +214,8 @@ def _receive(wanted: _Wanted, url: str) -> None:
 
 def _write(part: Path, answer: requests.Response, head: bytes, have: int, total: int | None) -> None:
     """Append `head` and the rest of the answer's body to `part`, with a progress bar."""
-    pause = 0.2 if sys.stderr.isatty() else 30  # seconds; a log file wants few lines
-    shown = {"desc": part.stem, "unit": "B", "unit_scale": True, "mininterval": pause, "maxinterval": pause}
     try:
-        with tqdm(initial=have, total=total, **shown) as bar, part.open("ab") as stream:
+        with progress(initial=have, total=total, desc=part.stem, unit="B", unit_scale=True) as bar, part.open("ab") as stream:
             bar.update(stream.write(head))
             # read1 gives what is there: read would lose up to a block when the connection drops.
             while block := answer.raw.read1(BLOCK, decode_content=False):

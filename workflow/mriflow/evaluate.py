@@ -17,10 +17,9 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import confusion_matrix
-from tqdm import tqdm
 
 from mriflow.baselines import classical, small_images, trivial
-from mriflow.cli import run_stage, stage_parser
+from mriflow.cli import progress, run_stage, stage_parser
 from mriflow.device import choose_device
 from mriflow.errors import UserError
 from mriflow.files import write_csv, write_json
@@ -28,13 +27,13 @@ from mriflow.labels import read_labels
 from mriflow.metrics import classification_figures, regression_figures, with_intervals
 from mriflow.networks import build_network
 from mriflow.objectives import load_objective
-from mriflow.split import check_leaks
+from mriflow.split import read_splits
 from mriflow.train import run_network
 from mriflow.volumes import Volumes, open_shards
 
 log = logging.getLogger(__name__)
 
-METHODS = ("network", "trivial", "classical")
+METHODS = ("network", "classical", "trivial")
 PACKAGES = ("mriflow", "torch", "monai", "scikit-learn", "numpy", "antspyx", "deepbet", "snakemake")
 
 
@@ -77,8 +76,7 @@ def evaluate(
     experiment = json.loads(settings.read_text())
     target = experiment["target"]
     classes = list(target["classes"]) if target["type"] == "classification" else None
-    parts = pd.read_csv(splits, dtype={"id": str, "subject": str, "fingerprint": str})
-    check_leaks(parts, str(splits))
+    parts = read_splits(splits)
     volumes = open_shards(arrays, indices)
     table = read_labels(labels).set_index("id")
     label_of = table[target["column"]]
@@ -89,7 +87,7 @@ def evaluate(
     device = choose_device()
 
     rows = []
-    for fold, fold_parts in tqdm(parts.groupby("fold"), desc="evaluate", unit="fold"):
+    for fold, fold_parts in progress(parts.groupby("fold"), desc="evaluate", unit="fold"):
         test = fold_parts.loc[fold_parts["part"] == "test", "id"].tolist()
         known = fold_parts.loc[fold_parts["part"] != "test", "id"].tolist()
         if not test:
@@ -178,7 +176,7 @@ def provenance(settings: dict[str, Any]) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and evaluate."""
-    parser = stage_parser(__doc__ or "")
+    parser = stage_parser(__doc__)
     parser.add_argument("--predictions", type=Path, required=True, help="table to write, one row per test scan, .csv")
     parser.add_argument("--metrics", type=Path, required=True, help="figures to write, .json")
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="the models of all folds and seeds")

@@ -9,6 +9,7 @@ out for everything, one that begins with a column only for a target in that colu
 """
 
 import hashlib
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,19 @@ def read_labels(path: str | Path) -> pd.DataFrame:
     labels = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_values=[""])
     labels[TEXT_COLUMNS] = labels[TEXT_COLUMNS].fillna("")
     return labels
+
+
+def read_index(path: str | Path) -> pd.DataFrame:
+    """Read the index of a shard, made by `preprocess`; a scan with a problem has no number (NA) in the column `index`."""
+    text = dict.fromkeys(["id", "problem", "fingerprint", "key"], str)
+    return pd.read_csv(path, dtype={**text, "index": "Int64"}, keep_default_na=False, na_values=[""])
+
+
+def reasons_of(problems: str) -> list[str]:
+    """Return the reasons in a cell of problems or notes, without the details in parentheses."""
+    while (shorter := re.sub(r"\s*\([^()]*\)", "", problems)) != problems:
+        problems = shorter
+    return list(dict.fromkeys(reason.strip() for reason in problems.split("; ") if reason.strip()))
 
 
 def usable(labels: pd.DataFrame, target: str | None = None) -> pd.Series:

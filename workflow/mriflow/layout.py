@@ -63,7 +63,7 @@ def layout(labels: Path, table: Path, *, column: str, classes: Mapping[str, str]
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and lay the scans out."""
-    parser = stage_parser(__doc__ or "")
+    parser = stage_parser(__doc__)
     parser.add_argument("--labels", type=Path, required=True, help="the dataset's labels.csv")
     parser.add_argument("--table", type=Path, required=True, help="the labels.csv to write; the folders are made beside it")
     parser.add_argument("--column", required=True, help="the label, a column of labels.csv")

@@ -81,7 +81,7 @@ def with_intervals(
         return np.array(list(figures(truth[scans], predicted[scans]).values()))
 
     with warnings.catch_warnings():
-        # Draws in which a figure is not defined make its interval undefined; we say None rather than warn.
+        # Draws in which a figure is not defined (an AUC of one class) are left out of its interval.
         warnings.simplefilter("ignore")
         draws = bootstrap(
             (np.arange(len(scans_of)),),

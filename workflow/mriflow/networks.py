@@ -81,7 +81,7 @@ def build_network(name: str, arguments: dict[str, Any], outputs: int, shape: Seq
         network = network_class(**{**known, **arguments})
         network.eval()
         with torch.inference_mode():
-            answer = first(network(torch.zeros(1, 1, *shape)))
+            answer = main_output(network(torch.zeros(1, 1, *shape)))
     except (TypeError, ValueError, RuntimeError, AssertionError, ImportError) as error:
         raise UserError(
             f"network {name} with arguments {arguments} does not work on a grid of {tuple(shape)}: "
@@ -123,6 +123,6 @@ def monai_network(name: str, outputs: int, shape: Sequence[int]) -> tuple[Any, d
     return network_class, {key: value for key, value in follows.items() if key in accepted}
 
 
-def first(answer: Any) -> torch.Tensor:
+def main_output(answer: Any) -> torch.Tensor:
     """Return the outputs of a network; some give a tuple or list with further tensors."""
     return answer[0] if isinstance(answer, tuple | list) else answer

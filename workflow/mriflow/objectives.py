@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import roc_auc_score
+
+from mriflow.metrics import classification_figures
 
 
 class Objective(ABC):
@@ -114,12 +115,8 @@ class Classification(Objective):
         return outputs.double().softmax(1).cpu().numpy()
 
     def metrics(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        truth = self.encode(labels).numpy()
-        found = {"val_accuracy": float((predictions.argmax(1) == truth).mean())}
-        if len(set(truth.tolist())) == len(self.classes):
-            scores = predictions[:, 1] if len(self.classes) == 2 else predictions
-            found["val_auc"] = float(roc_auc_score(truth, scores, multi_class="ovr"))
-        return found
+        figures = classification_figures(self.encode(labels).numpy(), predictions)
+        return {f"val_{name}": figures[name] for name in ("accuracy", "auc")}
 
     def state(self) -> dict[str, Any]:
         return {"loss": "cross-entropy", "classes": self.classes, "weights": self.weights}

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
-from mriflow.cli import run_stage, stage_parser
+from mriflow.cli import progress, run_stage, stage_parser
 from mriflow.errors import UserError
-from mriflow.files import write_csv
-from mriflow.labels import TEXT_COLUMNS, usable
+from mriflow.files import whole_file, write_csv
+from mriflow.labels import TEXT_COLUMNS, reasons_of, usable
 from mriflow.tables import as_text, pick_column, read_table, read_value
 
 log = logging.getLogger(__name__)
@@ -84,7 +83,10 @@ def organize(
 
 
 def find_images(images: Path, pattern: str, unpacked: Path) -> pd.DataFrame:
-    """Return one row per image (`id`, `path`, and the groups of `pattern`), unpacking an archive to `unpacked`."""
+    """Return one row per image, unpacking an archive to `unpacked`: `id`, `path`, and the groups of `pattern`.
+
+    An image whose name does not fit has no subject.
+    """
     if images.is_dir():
         paths = [path for path in sorted(images.rglob("*")) if path.name.endswith(IMAGE_SUFFIXES)]
     elif images.is_file():
@@ -92,21 +94,17 @@ def find_images(images: Path, pattern: str, unpacked: Path) -> pd.DataFrame:
     else:
         raise UserError(f"{images}: no such archive or folder of images. Check the `images` of the dataset.")
 
-    rows, others = [], []
+    rows = []
     for path in paths:
         match = re.fullmatch(pattern, path.name)
-        if match:
-            rows.append({"id": scan_id(path), "path": str(path), **match.groupdict()})
-        else:
-            others.append(path.name)
-    if others:
-        log.warning("%d images whose names do not fit the pattern are not used, such as %s", len(others), others[0])
-    if not rows:
+        rows.append({"id": scan_id(path), "path": str(path), "subject": None, **(match.groupdict() if match else {})})
+    found = pd.DataFrame(rows, columns=None if rows else ["subject"])
+    if not found["subject"].notna().any():
         raise UserError(
             f"{images}: none of its {len(paths)} images has a name that fits the `pattern` {pattern!r} of the dataset"
-            + (f"; the first is {others[0]!r}." if others else ".")
+            + (f"; the first is {paths[0].name!r}." if paths else ".")
         )
-    return pd.DataFrame(rows)
+    return found
 
 
 def unpack(archive: Path, folder: Path) -> list[Path]:
@@ -124,7 +122,7 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
             members = tar.getmembers()
             for member in members:
                 tarfile.data_filter(member, str(folder))
-            for member in tqdm(members, desc=f"unpack {archive.name}", unit="file"):
+            for member in progress(members, desc=f"unpack {archive.name}", unit="file"):
                 if not member.isfile() or not member.name.endswith(IMAGE_SUFFIXES):
                     continue
                 path = folder / Path(member.name).name
@@ -132,10 +130,8 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
                 if path.is_file() and path.stat().st_size == member.size:
                     continue
                 source = tar.extractfile(member)
-                temporary = path.with_name(path.name + ".part")
-                with open(temporary, "wb") as target:
+                with whole_file(path) as temporary, open(temporary, "wb") as target:
                     shutil.copyfileobj(source, target)  # type: ignore[arg-type]
-                os.replace(temporary, path)
     except tarfile.FilterError as error:
         raise UserError(f"{archive}: refused, it holds an unsafe entry ({error}). Get it from its publisher.") from error
     except (tarfile.TarError, EOFError) as error:
@@ -158,8 +154,6 @@ def people_of(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFrame:
     keys = [key for key in ("subject", "session") if key in columns]
     values, problems = read_columns(raw, columns, file)
     known = values["subject"].notna()
-    if not known.all():
-        log.warning("%s: %d rows without a subject are not used", file, (~known).sum())
     rows = []
     for key, twins in values[known].groupby(keys, sort=True, dropna=False):
         row = dict(zip(keys, key, strict=True))
@@ -173,7 +167,11 @@ def people_of(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFrame:
             elif len(distinct) == 0 and (told != "").any():
                 wrong[name] = told[told != ""].iloc[0]
         rows.append(row | explain(row, wrong, columns))
-    return pd.DataFrame(rows)
+    nobody = [
+        values.loc[index].to_dict() | {"problem": f"scan: no subject in the table (row {index + 2})", "notes": ""}
+        for index in values.index[~known]
+    ]
+    return pd.DataFrame(rows + nobody)
 
 
 def rows_of_scans(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFrame:
@@ -186,7 +184,7 @@ def rows_of_scans(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFra
         path = file.parent / row["path"] if row["path"] else None
         row |= {"path": str(path or ""), "id": scan_id(path) if path else f"row-{index + 2}"}
         if not row["subject"]:
-            row["problem"] = add(row["problem"], f"scan: no subject in the table (row {index + 2})")
+            row["problem"] = append_problem(row["problem"], f"scan: no subject in the table (row {index + 2})")
         rows.append(row)
     table = pd.DataFrame(rows)
     # Files of one name in folders of their own (sub-01/T1.nii.gz) are told apart by their subject and session.
@@ -214,9 +212,9 @@ def explain(row: Mapping[str, Any], wrong: Mapping[str, str], columns: Columns) 
     for name, column in columns.items():
         if name in wrong:
             field = "problem" if column.get("required") else "notes"
-            told[field] = add(told[field], f"{name}: {wrong[name]}")
+            told[field] = append_problem(told[field], f"{name}: {wrong[name]}")
         elif column.get("required") and row.get(name) is None:
-            told["problem"] = add(told["problem"], f"{name}: missing")
+            told["problem"] = append_problem(told["problem"], f"{name}: missing")
     return told
 
 
@@ -225,7 +223,7 @@ def joined(parts: pd.DataFrame) -> list[str]:
     return ["_".join(filter(None, row)) for row in parts.fillna("").to_numpy().tolist()]
 
 
-def add(text: str, problem: str) -> str:
+def append_problem(text: str, problem: str) -> str:
     """Append a problem to those already told."""
     return f"{text}; {problem}" if text else problem
 
@@ -234,14 +232,19 @@ def join_images(found: pd.DataFrame, people: pd.DataFrame, columns: Columns) -> 
     """Join the images with the rows of their subjects; images without a row and rows without an image are kept."""
     keys = ["subject", "session"] if "session" in found and "session" in people else ["subject"]
     overlap = found.columns.intersection(people.columns).difference(keys)
-    rows = found.merge(people.drop(columns=overlap), on=keys, how="outer", indicator=True)
+    people = people.drop(columns=overlap)
+    stray, found = found[found["subject"].isna()], found[found["subject"].notna()]
+    nobody, people = people[people["subject"].isna()], people[people["subject"].notna()]
+    rows = found.merge(people, on=keys, how="outer", indicator=True)
     for column in ("id", "path", "problem", "notes"):
         rows[column] = rows[column].fillna("")
     no_row, no_image = rows["_merge"] == "left_only", rows["_merge"] == "right_only"
     rows.loc[no_row, "problem"] = "scan: no row in the table"
-    rows.loc[no_image, "problem"] = [add("scan: no image", text) for text in rows.loc[no_image, "problem"]]
+    rows.loc[no_image, "problem"] = [append_problem("scan: no image", text) for text in rows.loc[no_image, "problem"]]
     rows.loc[no_image, "id"] = joined(rows.loc[no_image, keys])
-    return rows.drop(columns="_merge")
+    stray = stray.assign(problem="scan: name does not fit the pattern", notes="")
+    nobody = nobody.assign(id=[f"row-{index}" for index in nobody["problem"].str.extract(r"row (\d+)", expand=False)], path="")
+    return pd.concat([rows.drop(columns="_merge"), stray, nobody], ignore_index=True)
 
 
 def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
@@ -264,11 +267,11 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
             problem = f"scan: no file ({path})"
         elif row["path"] and not path.name.endswith(IMAGE_SUFFIXES):
             problem = f"scan: not a NIfTI file ({path.name})"
-        elif not row["path"] and "scan: no image" not in row["problem"]:
+        elif not row["path"] and "scan: no " not in row["problem"]:
             problem = "scan: no path in the table"
         else:
             continue
-        rows.loc[index, "problem"] = add(row["problem"], problem)
+        rows.loc[index, "problem"] = append_problem(row["problem"], problem)
 
     rows["fingerprint"] = [fingerprint(Path(path)) if path and Path(path).is_file() else "" for path in rows["path"]]
     candidates = rows[usable(rows)]
@@ -277,7 +280,7 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
         for index in twins.index[1:] if one_subject else twins.index:
             other = twins["id"].drop(index).iloc[0]
             problem = f"scan: same image as another{'' if one_subject else ' subject'} ({other})"
-            rows.loc[index, "problem"] = add(rows.loc[index, "problem"], problem)
+            rows.loc[index, "problem"] = append_problem(rows.loc[index, "problem"], problem)
 
     first = ["id", "subject", "session", "site"]
     last = ["path", "fingerprint", "problem", "notes"]
@@ -302,7 +305,7 @@ def fingerprint(image: Path) -> str:
 
 def tell(rows: pd.DataFrame) -> None:
     """Log how many scans there are and how many are left out, for which reason."""
-    kinds = rows["problem"].str.replace(r" \([^)]*\)", "", regex=True)
+    kinds = rows["problem"].map(lambda problems: "; ".join(reasons_of(problems)))
     images = (rows["path"] != "").sum()
     log.info("%d rows, %d scans with an image, %d without any problem", len(rows), images, (kinds == "").sum())
     for problem, count in kinds[kinds != ""].value_counts().items():
@@ -311,7 +314,7 @@ def tell(rows: pd.DataFrame) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and organize."""
-    parser = stage_parser(__doc__ or "")
+    parser = stage_parser(__doc__)
     parser.add_argument("--labels", type=Path, required=True, help="the table to write, one row per scan")
     parser.add_argument("--scans", type=Path, required=True, help="the list of images to preprocess to write")
     parser.add_argument("--table", type=Path, required=True, help="table of the subjects or scans: .csv, .tsv, .xls, .xlsx")

@@ -322,7 +322,7 @@ def add_figure(figures: Any, name: str, draw: Callable[..., None]) -> argparse.A
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and draw a figure."""
-    parser = stage_parser(__doc__ or "")
+    parser = stage_parser(__doc__)
     figures = parser.add_subparsers(required=True, metavar="figure")
     curves = add_figure(figures, "learning-curves", learning_curves)
     curves.add_argument("--histories", type=Path, nargs="+", required=True, help="history.csv of every fold and seed")

@@ -123,7 +123,7 @@ def draw_ages(ax: Axes, ages: pd.Series, sex: pd.Series | None) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and draw a figure."""
-    parser = stage_parser(__doc__ or "")
+    parser = stage_parser(__doc__)
     figures = parser.add_subparsers(required=True, metavar="figure")
     montages = add_figure(figures, "scans", scans)
     montages.add_argument("--arrays", type=Path, nargs="+", required=True, help="shards of the dataset, .npy")

@@ -23,13 +23,12 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from mriflow import recipes
-from mriflow.cli import run_stage, stage_parser
+from mriflow.cli import progress, run_stage, stage_parser
 from mriflow.errors import UserError
 from mriflow.files import whole_file, write_csv
-from mriflow.labels import shard_of
+from mriflow.labels import read_index, shard_of
 
 # Read by ITK when ANTs is first used: sums over several threads differ in their last bits from run to run.
 os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
@@ -40,6 +39,8 @@ log = logging.getLogger(__name__)
 CENTRE_MM = (-0.5, -17.5, 18.5)
 REGISTRATION_MM = 3.0  # on real heads, finer images cost several times as much and did not correlate better afterwards
 INDEX_COLUMNS = ["id", "index", "problem", "brain_ml", "correlation", "scale", "fingerprint", "key"]
+REGISTRATION_SHAPE = (64, 76, 64)  # voxels, around the whole brain
+BRAIN_ML = (300, 3000)  # plausible volumes of a head's inside, from an infant's to twice a large adult's
 # Below these, brain and template hardly overlap: the registration failed. Without scaling, size alone costs some.
 QC_CORRELATION = {"affine": 0.7, "rigid": 0.5, "none": 0.3}
 
@@ -107,7 +108,7 @@ def preprocess(
     partial = array.with_name(f".{array.stem}.partial")
 
     results = []
-    for scan in tqdm(wanted.to_dict("records"), desc=f"preprocess {array.stem}", unit="scan"):
+    for scan in progress(wanted.to_dict("records"), desc=f"preprocess {array.stem}", unit="scan"):
         key = scan_key(scan, settings)
         finished = partial / f"{key}.npz"
         if key in earlier:
@@ -280,7 +281,7 @@ def to_grid(
 
     data = np.where(brain, np.asarray(scan.dataobj), 0)
     moving, mask = ants_image(data, scan.affine), ants_image(brain, scan.affine)
-    _, fixed = template_on_grid(REGISTRATION_MM, (64, 76, 64))
+    _, fixed = template_on_grid(REGISTRATION_MM, REGISTRATION_SHAPE)
     coarse = ants.resample_image(moving, [max(REGISTRATION_MM, s) for s in moving.spacing], use_voxels=False, interp_type=0)
     with tempfile.TemporaryDirectory() as folder:
         if registration == "none":
@@ -345,7 +346,7 @@ def earlier_results(array: Path, index: Path) -> dict[str, Result]:
     """Return the results in a whole shard made before, by their keys; none if there is no whole shard."""
     try:
         volumes = np.load(array, mmap_mode="r", allow_pickle=False)
-        rows = pd.read_csv(index, dtype={"index": "Int64"}).astype(object)
+        rows = read_index(index).astype(object)
     except (OSError, ValueError):
         return {}
     if set(rows.columns) != set(INDEX_COLUMNS) or rows["index"].notna().sum() != len(volumes):
@@ -389,7 +390,7 @@ def write_shard(results: list[Result], shape: Sequence[int], array: Path, index:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and preprocess."""
-    parser = stage_parser(__doc__ or "")
+    parser = stage_parser(__doc__)
     parser.add_argument("--scans", type=Path, required=True, help="list of scans made by organize")
     parser.add_argument("--array", type=Path, required=True, help=".npy file to write: uint8, scans by x by y by z")
     parser.add_argument("--index", type=Path, required=True, help=".csv file to write: one row per scan")

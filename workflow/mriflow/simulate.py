@@ -27,9 +27,8 @@ from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
-from tqdm import tqdm
 
-from mriflow.cli import run_stage, stage_parser
+from mriflow.cli import progress, run_stage, stage_parser
 from mriflow.errors import UserError
 from mriflow.files import whole_file, write_csv
 
@@ -270,7 +269,7 @@ def simulate(archive: Path, table: Path, *, subjects: int = 120, seed: int = 0, 
         whole_file(archive) as temporary,
         tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": NOTE}) as tar,
     ):
-        for person, rng in tqdm(list(zip(people, streams, strict=True))[:subjects], desc="simulate", unit="subject"):
+        for person, rng in progress(list(zip(people, streams, strict=True))[:subjects], desc="simulate", unit="subject"):
             content = make_image(person, template, voxel_mm, rng).to_bytes()
             packed = gzip.compress(content, compresslevel=1, mtime=0)
             entry = tarfile.TarInfo(person.image_name)  # its time and owner are 0

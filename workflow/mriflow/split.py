@@ -135,6 +135,14 @@ def check_enough(groups: pd.Series | None, subjects: int, folds: int, labels: Pa
             raise UserError(f"{labels}: class {name!r} has {count} subjects, {folds} folds need at least {folds}.")
 
 
+def read_splits(path: Path) -> pd.DataFrame:
+    """Read a splits.csv, or raise a UserError if it leaks (`check_leaks`)."""
+    text = dict.fromkeys(["part", "id", "subject", "fingerprint"], str)
+    splits = pd.read_csv(path, dtype=text, keep_default_na=False)
+    check_leaks(splits, str(path))
+    return splits
+
+
 def check_leaks(splits: pd.DataFrame, file: str) -> None:
     """Raise a UserError if, within a fold, a scan, a subject or the same image stands in two parts.
 
@@ -161,7 +169,7 @@ def check_leaks(splits: pd.DataFrame, file: str) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and split."""
-    parser = stage_parser(__doc__ or "")
+    parser = stage_parser(__doc__)
     parser.add_argument("--labels", type=Path, required=True, help="the dataset's labels.csv")
     parser.add_argument("--splits", type=Path, required=True, help="the table to write, one row per fold and scan")
     parser.add_argument("--target", required=True, help="column to be predicted")

@@ -90,22 +90,22 @@ def read_value(cell: Any, column: Mapping[str, Any]) -> tuple[str | float | None
     if "codes" in column:
         meanings = {as_text(code): str(meaning) for code, meaning in column["codes"].items()}
         if text not in meanings:
-            return None, f"{text!r} is none of {', '.join(meanings)}"
+            return None, f"unknown code ({text!r}, expected {' or '.join(meanings)})"
         return meanings[text], ""
     if "range" in column:
         low, high = column["range"]
         try:
             number = float(text)
         except ValueError:
-            return None, f"{text!r} is not a number"
+            return None, f"not a number ({text!r})"
         if as_text(number) in missing:
             return None, ""
         if not low <= number <= high:
-            return None, f"{text} is not between {low} and {high} {column.get('unit', '')}".rstrip()
+            return None, f"out of range ({text}, expected {low} to {high} {column.get('unit', '')}".rstrip() + ")"
         return number, ""
     if "format" in column:
         try:
             return column["format"].format(int(float(text))), ""
         except ValueError:
-            return None, f"{text!r} is not a whole number"
+            return None, f"not a whole number ({text!r})"
     return text, ""

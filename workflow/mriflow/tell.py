@@ -255,7 +255,7 @@ def section(title: str, names: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and write a page."""
-    parser = stage_parser(__doc__ or "")
+    parser = stage_parser(__doc__)
     pages = parser.add_subparsers(required=True, metavar="page")
     cohort = pages.add_parser("cohort", help="who is in a dataset, and why every other scan is not", allow_abbrev=False)
     cohort.set_defaults(tell=tell_cohort)

@@ -17,19 +17,18 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from mriflow import recipes
 from mriflow.augment import augment
 from mriflow.checkpoint import fingerprint, load_checkpoint, save_bytes, save_checkpoint
-from mriflow.cli import run_stage, stage_parser
+from mriflow.cli import progress, run_stage, stage_parser
 from mriflow.device import choose_device
 from mriflow.errors import UserError
 from mriflow.files import write_csv, write_json
-from mriflow.labels import read_labels
-from mriflow.networks import build_network, first
+from mriflow.labels import read_index, read_labels
+from mriflow.networks import build_network, main_output
 from mriflow.objectives import Objective, make_objective
-from mriflow.split import check_leaks
+from mriflow.split import read_splits
 from mriflow.volumes import Volumes, open_shards
 
 log = logging.getLogger(__name__)
@@ -57,6 +56,8 @@ def train(
     target: dict[str, Any],
     network: dict[str, Any],
     training: dict[str, Any],
+    gpus: int = 0,
+    allow_cpu: bool = False,
 ) -> pd.DataFrame:
     """Train one network and write `model` and `history`.
 
@@ -76,6 +77,8 @@ def train(
         Which fold of `splits`, and the seed of weights, order and augmentation.
     target, network, training
         Blocks of the config with these names, complete with defaults.
+    gpus, allow_cpu
+        How many GPUs the job was given, and whether it may use the CPU if it sees none of them.
 
     Returns
     -------
@@ -88,7 +91,7 @@ def train(
     KeyboardInterrupt
         After Ctrl-C, TERM, USR1 or USR2, once the checkpoint is saved.
     """
-    device = choose_device(training["gpu"], training["allow_cpu"])
+    device = choose_device(gpus, allow_cpu)
     seed_everything(seed, device)
     volumes = open_shards(arrays, indices)
     training_part, validation_part = read_parts(volumes, labels, splits, fold, target["column"], device)
@@ -106,7 +109,7 @@ def train(
             for part in (training_part, validation_part)
             for scan, label in zip(part.ids, part.labels, strict=True)
         ],
-        keys=sorted(key for index in indices for key in pd.read_csv(index)["key"]),
+        keys=sorted(key for index in indices for key in read_index(index)["key"]),
         settings=[
             fold,
             seed,
@@ -179,7 +182,7 @@ class Run:
 
         self.resume()
         writer = SummaryWriter(str(self.work / "tensorboard"), purge_step=self.epoch)
-        bar = tqdm(total=self.settings["epochs"], initial=self.epoch, desc="train", unit="epoch")
+        bar = progress(total=self.settings["epochs"], initial=self.epoch, desc="train", unit="epoch")
         targets = self.objective.encode(training.labels).to(self.device)
         while self.epoch < self.settings["epochs"] and not self.stale():
             self.run_epoch(training.scans, targets, stop)
@@ -199,9 +202,10 @@ class Run:
         order = torch.randperm(len(scans), generator=generator(self.seed, self.epoch)).tolist()
         while self.step < self.steps:
             chosen = order[self.step * self.batch : (self.step + 1) * self.batch]
+            # From 1, for (seed, epoch, 0) would give the very numbers of (seed, epoch), those of the order.
             batch = augment(scans.batch(chosen), self.settings["augmentation"], generator(self.seed, self.epoch, self.step + 1))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-                outputs = first(self.net(batch))
+                outputs = main_output(self.net(batch))
             loss = self.objective.loss(outputs.float(), targets[chosen])
             if not torch.isfinite(loss):
                 raise UserError(
@@ -289,8 +293,7 @@ def read_parts(
     volumes: dict[str, np.ndarray], labels: Path, splits: Path, fold: int, column: str, device: torch.device
 ) -> tuple[Part, Part]:
     """Return the training and the validation part of a fold; scans without a preprocessed volume are left out, and counted."""
-    parts = pd.read_csv(splits, dtype={"id": str, "subject": str, "fingerprint": str})
-    check_leaks(parts, str(splits))
+    parts = read_splits(splits)
     label_of = read_labels(labels).set_index("id")[column]
     parts = parts[parts["fold"] == fold]
     found = []
@@ -316,7 +319,7 @@ def run_network(net: nn.Module, scans: Volumes, batch: int) -> torch.Tensor:
     """Return the outputs of a network in evaluation mode for all scans, float32, shape (scans, outputs)."""
     net.eval()
     positions = range(len(scans))
-    return torch.cat([first(net(scans.batch(positions[i : i + batch]))).float() for i in range(0, len(scans), batch)])
+    return torch.cat([main_output(net(scans.batch(positions[i : i + batch]))).float() for i in range(0, len(scans), batch)])
 
 
 def make_optimizer(net: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:
@@ -347,7 +350,7 @@ def make_schedule(
 def generator(*numbers: int) -> torch.Generator:
     """Return a random generator on the CPU that depends on all `numbers`."""
     seed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(seed) >> 1)
+    return torch.Generator().manual_seed(int(seed))
 
 
 def seed_everything(seed: int, device: torch.device) -> None:
@@ -385,7 +388,7 @@ class StopFlag:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and train."""
-    parser = stage_parser(__doc__ or "")
+    parser = stage_parser(__doc__)
     parser.add_argument("--model", type=Path, required=True, help="model to write, .pt")
     parser.add_argument("--history", type=Path, required=True, help="table of epochs to write, .csv")
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoint and TensorBoard logs")
@@ -398,6 +401,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--target", type=json.loads, required=True, help="block of `targets` of the config, as JSON")
     parser.add_argument("--network", type=json.loads, required=True, help="block of `networks`, as JSON")
     parser.add_argument("--training", type=json.loads, required=True, help="block of `training` with all defaults, as JSON")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs that the job was given (default: 0, use one if there is one)")
+    parser.add_argument("--allow-cpu", action="store_true", help="use the CPU if the job was given a GPU and sees none")
     train(**vars(parser.parse_args(argv)))
 
 

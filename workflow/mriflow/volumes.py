@@ -1,14 +1,14 @@
 """The preprocessed scans as the network sees them: batches of float tensors out of memory-mapped shards."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import psutil
 import torch
 
 from mriflow.errors import UserError
+from mriflow.labels import read_index
 
 
 def open_shards(arrays: Sequence[Path], indices: Sequence[Path]) -> dict[str, np.ndarray]:
@@ -31,7 +31,7 @@ def open_shards(arrays: Sequence[Path], indices: Sequence[Path]) -> dict[str, np
     volumes: dict[str, np.ndarray] = {}
     for array, index in zip(arrays, indices, strict=True):
         shard = np.load(array, mmap_mode="r", allow_pickle=False)
-        rows = pd.read_csv(index, dtype={"id": str, "index": "Int64"})
+        rows = read_index(index)
         rows = rows[rows["index"].notna()]
         if len(rows) != len(shard):
             raise UserError(f"{array} holds {len(shard)} scans, {index} lists {len(rows)}. Delete both and run again.")
@@ -71,7 +71,7 @@ class Volumes:
         if self.resident is not None:
             volumes = self.resident[torch.as_tensor(positions, device=self.device)]
         else:
-            volumes = torch.from_numpy(np.stack([self.volumes[i] for i in positions])).to(self.device, non_blocking=True)
+            volumes = torch.from_numpy(np.stack([self.volumes[i] for i in positions])).to(self.device)
         return volumes[:, None].float() / 255
 
 
@@ -79,4 +79,4 @@ def free_memory(device: torch.device) -> int:
     """Return the free memory of a device in bytes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return psutil.virtual_memory().available

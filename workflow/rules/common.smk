@@ -16,26 +16,18 @@ from mriflow.errors import UserError
 from snakemake.exceptions import WorkflowError
 
 # The Python that runs Snakemake runs the jobs too, whether its environment is activated or not.
-os.environ.update(
-    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
-)
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
 # Snakemake lists the config files of the command line first, though they are merged last.
 *overlays, first_configfile = workflow.configfiles
 try:
-    CONFIG = resolve(
-        config, [Path(first_configfile), *map(Path, overlays)], Path(workflow.basedir)
-    )
+    CONFIG = resolve(config, [Path(first_configfile), *map(Path, overlays)], Path(workflow.basedir))
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
 EXPERIMENTS = CONFIG["run"]
 DATASETS = CONFIG["datasets"]
-DOWNLOADS = {
-    (name, one["file"]): one
-    for name, described in DATASETS.items()
-    for one in described["downloads"]
-}
+DOWNLOADS = {(name, one["file"]): one for name, described in DATASETS.items() for one in described["downloads"]}
 FIGURES = {
     "regression": ["learning-curves", "predicted-vs-true", "residual-vs-age"],
     "classification": ["learning-curves", "roc", "confusion-matrix"],
@@ -62,6 +54,11 @@ def experiment(wildcards):
     return settings(CONFIG, wildcards.experiment)
 
 
+def option(flag, value):
+    """A flag with its value for a command line, or nothing if there is no value."""
+    return [] if value in (None, "", False) else [flag if value is True else f"{flag}={value}"]
+
+
 def as_json(*keys):
     """A function of the wildcards that gives a part of an experiment as JSON, for a command line."""
 
@@ -74,29 +71,33 @@ def as_json(*keys):
     return part
 
 
+def training_as_json(wildcards):
+    """The training block without what does not change the result: one more seed trains no other again."""
+    block = experiment(wildcards)["training"]
+    return json.dumps({key: value for key, value in block.items() if key not in ("seeds", "gpu", "allow_cpu")})
+
+
 def source(key):
     """A function of the wildcards that gives the table or images of a dataset: downloaded, simulated or one's own."""
 
     def file(wildcards):
         described = dataset(wildcards)
-        ours = described["downloads"] or "simulate" in described
         if key not in described:
             return []
-        return (
-            f"<resources>/{wildcards.dataset}/{described[key]}"
-            if ours
-            else described[key]
-        )
+        ours = "simulate" in described or (wildcards.dataset, described[key]) in DOWNLOADS
+        return f"<resources>/{wildcards.dataset}/{described[key]}" if ours else described[key]
 
     return file
 
 
+def described_file(wildcards):
+    """The description of one file to download."""
+    return DOWNLOADS[wildcards.dataset, wildcards.file]
+
+
 def shards(name, block, suffix):
     """The preprocessed shards of a dataset: their arrays (.npy) or their indices (.csv)."""
-    return [
-        f"<preprocessed>/{name}/{block}/shard-{shard:03d}.{suffix}"
-        for shard in range(DATASETS[name]["shards"])
-    ]
+    return [f"<preprocessed>/{name}/{block}/shard-{shard:03d}.{suffix}" for shard in range(DATASETS[name]["shards"])]
 
 
 def experiment_shards(suffix):
@@ -114,47 +115,35 @@ def experiment_labels(wildcards):
     return f"<data>/{experiment(wildcards)['names']['dataset']}/labels.csv"
 
 
-def folds(name):
-    """The numbers of an experiment's folds."""
-    used = settings(CONFIG, name)
-    by_site = used["split"]["method"] == "leave-site-out"
-    return range(len(used["dataset"]["sites"]) if by_site else used["split"]["folds"])
-
-
 def trained(file):
     """A function of the wildcards that gives a file of every fold and seed of an experiment."""
 
     def files(wildcards):
-        return [
-            f"<results>/{wildcards.experiment}/fold-{fold}_seed-{seed}/{file}"
-            for fold in folds(wildcards.experiment)
-            for seed in experiment(wildcards)["training"]["seeds"]
-        ]
+        used = experiment(wildcards)
+        by_site = used["split"]["method"] == "leave-site-out"
+        folds = len(used["dataset"]["sites"]) if by_site else used["split"]["folds"]
+        seeds = used["training"]["seeds"]
+        folder = f"<results>/{wildcards.experiment}"
+        return [f"{folder}/fold-{fold}_seed-{seed}/{file}" for fold in range(folds) for seed in seeds]
 
     return files
 
 
-def download(wildcards):
-    """The description of one file to download."""
-    return DOWNLOADS[wildcards.dataset, wildcards.file]
-
-
-def simulated(described):
-    """The flag that makes a figure say that its scans are simulated."""
-    return ["--simulated"] if "simulate" in described else []
+def experiments_on(wildcards):
+    """Everything that each experiment on a dataset uses."""
+    all_used = [settings(CONFIG, name) for name in EXPERIMENTS]
+    return [used for used in all_used if used["names"]["dataset"] == wildcards.dataset]
 
 
 def cohort_indices(wildcards):
     """The indices of a dataset's shards, of every preprocess block that an experiment uses."""
-    used = [settings(CONFIG, name)["names"] for name in EXPERIMENTS]
-    blocks = {
-        names["preprocess"] for names in used if names["dataset"] == wildcards.dataset
-    }
-    return [
-        file
-        for block in sorted(blocks)
-        for file in shards(wildcards.dataset, block, "csv")
-    ]
+    blocks = sorted({used["names"]["preprocess"] for used in experiments_on(wildcards)})
+    return [file for block in blocks for file in shards(wildcards.dataset, block, "csv")]
+
+
+def cohort_targets(wildcards):
+    """The columns of a dataset that its experiments predict."""
+    return sorted({used["target"]["column"] for used in experiments_on(wildcards)})
 
 
 def results(wildcards):
@@ -163,14 +152,8 @@ def results(wildcards):
     for name in EXPERIMENTS:
         used = settings(CONFIG, name)
         names = used["names"]
-        wanted += [
-            f"<results>/{name}/figures/{figure}.png"
-            for figure in FIGURES[used["target"]["type"]]
-        ]
-        wanted += [
-            f"<results>/cohorts/{names['dataset']}/scans_{names['preprocess']}.png",
-            f"<results>/cohorts/{names['dataset']}/cohort.png",
-            f"<results>/cohorts/{names['dataset']}/cohort.html",
-            f"<data>/{names['dataset']}/{names['target']}/labels.csv",
-        ]
+        cohort = f"<results>/cohorts/{names['dataset']}"
+        wanted += [f"<results>/{name}/figures/{figure}.png" for figure in FIGURES[used["target"]["type"]]]
+        wanted += [f"{cohort}/scans_{names['preprocess']}.png", f"{cohort}/cohort.png", f"{cohort}/cohort.html"]
+        wanted += [f"<data>/{names['dataset']}/{names['target']}/labels.csv"]
     return list(dict.fromkeys(wanted))

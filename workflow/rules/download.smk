@@ -17,13 +17,9 @@ rule download:
     conda:
         "../../envs/conda.yaml"
     params:
-        urls=lambda wildcards: [f"--url={url}" for url in download(wildcards)["urls"]],
-        md5=lambda wildcards: [f"--md5={md5}" for md5 in download(wildcards)["md5"]],
-        size=lambda wildcards: (
-            [f"--size={download(wildcards)['size']}"]
-            if "size" in download(wildcards)
-            else []
-        ),
+        urls=lambda wildcards: [f"--url={url}" for url in described_file(wildcards)["urls"]],
+        md5=lambda wildcards: [f"--md5={md5}" for md5 in described_file(wildcards)["md5"]],
+        size=lambda wildcards: option("--size", described_file(wildcards).get("size")),
     message:
         "Downloading {wildcards.file}; its progress is in {log}"
     shell:

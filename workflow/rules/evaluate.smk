@@ -41,7 +41,6 @@ rule evaluate:
         "<benchmarks>/evaluate/{experiment}.tsv"
     conda:
         "../../envs/conda.yaml"
-    threads: 1
     resources:
         mem_mb=8000,
         runtime=240,

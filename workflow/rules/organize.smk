@@ -21,26 +21,15 @@ rule organize:
         "<benchmarks>/organize/{dataset}.tsv"
     conda:
         "../../envs/conda.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=120,
     params:
         columns=lambda wildcards: json.dumps(dataset(wildcards)["columns"]),
         exclude=lambda wildcards: json.dumps(dataset(wildcards)["exclude"]),
-        images=lambda wildcards, input: (
-            [f"--images={input.images}"] if input.images else []
-        ),
-        pattern=lambda wildcards: (
-            [f"--pattern={dataset(wildcards)['pattern']}"]
-            if "pattern" in dataset(wildcards)
-            else []
-        ),
-        sheet=lambda wildcards: (
-            [f"--sheet={dataset(wildcards)['sheet']}"]
-            if "sheet" in dataset(wildcards)
-            else []
-        ),
+        images=lambda wildcards, input: option("--images", input.images),
+        pattern=lambda wildcards: option("--pattern", dataset(wildcards).get("pattern")),
+        sheet=lambda wildcards: option("--sheet", dataset(wildcards).get("sheet")),
         recipe=recipes.ORGANIZE,
     message:
         "Organizing {wildcards.dataset}"
@@ -66,17 +55,12 @@ rule layout:
         "<logs>/layout/{dataset}_{target}.log",
     conda:
         "../../envs/conda.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=30,
     params:
         column=lambda wildcards: CONFIG["targets"][wildcards.target]["column"],
-        classes=lambda wildcards: (
-            [f"--classes={json.dumps(CONFIG['targets'][wildcards.target]['classes'])}"]
-            if CONFIG["targets"][wildcards.target]["type"] == "classification"
-            else []
-        ),
+        classes=lambda wildcards: json.dumps(CONFIG["targets"][wildcards.target].get("classes")),
         recipe=recipes.ORGANIZE,
     message:
         "Laying {wildcards.dataset} out by {wildcards.target}"
@@ -85,5 +69,5 @@ rule layout:
         " --labels {input:q}"
         " --table {output:q}"
         " --column {params.column:q}"
-        " {params.classes:q}"
+        " --classes {params.classes:q}"
         " > {log:q} 2>&1"

@@ -24,7 +24,6 @@ rule plot_learning_curves:
         "<logs>/plot/{experiment}_learning-curves.log",
     conda:
         "../../envs/conda.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
@@ -59,7 +58,6 @@ rule plot_predictions:
         figure="predicted-vs-true|residual-vs-age|roc|confusion-matrix",
     conda:
         "../../envs/conda.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
@@ -93,12 +91,11 @@ rule plot_scans:
         "<logs>/plot/{dataset}_scans_{block}.log",
     conda:
         "../../envs/conda.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
     params:
-        simulated=lambda wildcards: simulated(dataset(wildcards)),
+        simulated=lambda wildcards: option("--simulated", "simulate" in dataset(wildcards)),
         recipe=recipes.PLOT,
     message:
         "Plotting scans of {wildcards.dataset} ({wildcards.block})"
@@ -129,12 +126,11 @@ rule plot_cohort:
         "<logs>/plot/{dataset}_cohort.log",
     conda:
         "../../envs/conda.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
     params:
-        simulated=lambda wildcards: simulated(dataset(wildcards)),
+        simulated=lambda wildcards: option("--simulated", "simulate" in dataset(wildcards)),
         recipe=recipes.PLOT,
     message:
         "Plotting the cohort {wildcards.dataset}"
@@ -163,7 +159,6 @@ rule plot_comparison:
         "<logs>/plot/comparison.log",
     conda:
         "../../envs/conda.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
@@ -196,14 +191,13 @@ rule tell_cohort:
         "<logs>/tell/{dataset}.log",
     conda:
         "../../envs/conda.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
     params:
         described=dataset,
-        targets=sorted({target["column"] for target in CONFIG["targets"].values()}),
-        simulated=lambda wildcards: simulated(dataset(wildcards)),
+        targets=cohort_targets,
+        simulated=lambda wildcards: option("--simulated", "simulate" in dataset(wildcards)),
         recipe=recipes.PLOT,
     message:
         "Writing up the cohort {wildcards.dataset}"
@@ -236,7 +230,6 @@ rule tell_results:
         "<logs>/tell/results.log",
     conda:
         "../../envs/conda.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=30,

@@ -20,15 +20,12 @@ rule preprocess:
         "<benchmarks>/preprocess/{dataset}_{block}_shard-{shard}.tsv"
     conda:
         "../../envs/conda.yaml"
-    threads: 1
     resources:
         mem_mb=4000,
         runtime=240,
     params:
         shards=lambda wildcards: dataset(wildcards)["shards"],
-        stripped=lambda wildcards: (
-            ["--stripped"] if dataset(wildcards)["stripped"] else []
-        ),
+        stripped=lambda wildcards: option("--stripped", dataset(wildcards)["stripped"]),
         block=lambda wildcards: CONFIG["preprocess"][wildcards.block],
         recipe=recipes.PREPROCESS,
     message:

@@ -32,7 +32,6 @@ rule report:
         "<logs>/report.log",
     conda:
         "../../envs/conda.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=60,

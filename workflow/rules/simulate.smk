@@ -16,7 +16,6 @@ rule simulate:
         "<benchmarks>/simulate/demo.tsv"
     conda:
         "../../envs/conda.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=60,

@@ -15,16 +15,12 @@ rule split:
         "<logs>/split/{experiment}.log",
     conda:
         "../../envs/conda.yaml"
-    threads: 1
     resources:
         mem_mb=1000,
         runtime=30,
     params:
         target=lambda wildcards: experiment(wildcards)["target"],
-        classes=lambda wildcards: [
-            f"--classes={name}"
-            for name in experiment(wildcards)["target"].get("classes", [])
-        ],
+        classes=lambda wildcards: [f"--classes={name}" for name in experiment(wildcards)["target"].get("classes", [])],
         split=lambda wildcards: experiment(wildcards)["split"],
         sites=lambda wildcards: experiment(wildcards)["dataset"]["sites"],
         recipe=recipes.SPLIT,

@@ -34,7 +34,8 @@ rule train:
         folder=subpath(output.model, parent=True),
         target=as_json("target"),
         network=as_json("network"),
-        training=as_json("training"),
+        training=training_as_json,
+        allow_cpu=lambda wildcards: option("--allow-cpu", experiment(wildcards)["training"]["allow_cpu"]),
         recipe=recipes.TRAIN,
     message:
         "Training {wildcards.experiment}, fold {wildcards.fold}, seed {wildcards.seed}; its progress is in {log}"
@@ -52,4 +53,6 @@ rule train:
         " --target {params.target:q}"
         " --network {params.network:q}"
         " --training {params.training:q}"
+        " --gpus {resources.gpu}"
+        " {params.allow_cpu}"
         " > {log:q} 2>&1"
