@@ -7,11 +7,11 @@ CORES ?= all
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
-.PHONY: demo test test-all lint format bench lock docs clean
+.PHONY: demo test test-all lint format bench lock
 .DEFAULT_GOAL := demo
 
 .venv/installed: envs/requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("mriflow needs Python 3.11 or newer, $(PYTHON) is %s.%s; run make PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("mriflow needs Python 3.11, 3.12 or 3.13, $(PYTHON) is %s.%s; run make PYTHON=python3.11" % sys.version_info[:2] if not (3, 11) <= sys.version_info < (3, 14) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --requirement envs/requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
@@ -54,6 +54,3 @@ lock:
 	(head -1 envs/requirements.lock; .venv-lock/bin/pip freeze | sed -E 's/^(torch==[0-9.]+)\+.*/\1/') > envs/requirements.new
 	mv envs/requirements.new envs/requirements.lock
 	rm -r .venv-lock
-
-clean:
-	rm -rf data preprocessed results logs benchmarks .snakemake

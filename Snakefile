@@ -2,7 +2,6 @@
 
 snakemake --cores 2                                                        the demo cohort
 snakemake --cores 2 --configfile config/experiments/ixi-age.yaml           real scans
-snakemake --profile profiles/sge --configfile config/experiments/...       on a Sun Grid Engine cluster
 """
 
 from snakemake.utils import min_version

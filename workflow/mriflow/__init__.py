@@ -1,6 +1,12 @@
-"""mriflow: deep learning on brain MRI, one module per stage of the workflow.
+"""mriflow: deep learning on brain MRI.
 
-Every stage is a plain function (``mriflow.split.split(...)``) and a command (``python -m mriflow.split --help``).
+The stages, in running order, each a function and a command (``python -m mriflow.<stage> --help``):
+``download`` or ``simulate``, ``organize``, ``layout``, ``preprocess``, ``split``, ``train``, ``evaluate``, ``plot`` and
+``plot_cohort``, ``tell``.
+
+What they share: ``labels`` and ``tables`` (the data's tables), ``cohort`` (who is in and why others are not), ``volumes``,
+``augment``, ``networks``, ``objectives``, ``checkpoint``, ``device`` (training), ``baselines`` and ``metrics`` (evaluation),
+``files``, ``errors``, ``cli``, ``recipes``. The Snakefile alone uses ``config`` and its helpers ``config_*``.
 """
 
 __version__ = "0.1.0"

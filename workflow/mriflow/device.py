@@ -55,6 +55,6 @@ def check_card(name: str, capability: tuple[int, int], architectures: list[str])
             return
     raise UserError(
         f"the card {name} has compute capability {capability[0]}.{capability[1]}, PyTorch {torch.__version__} was built for "
-        f"{', '.join(architectures)}. Ask the scheduler for a newer card (`gpu_model`), or install a PyTorch build for it "
+        f"{', '.join(architectures)}. Ask the scheduler for a newer card, or install a PyTorch build for it "
         "(README, 'On a GPU')."
     )
