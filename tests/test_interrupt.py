@@ -54,8 +54,8 @@ def test_organize_unpacks_the_rest_when_run_again(tmp_path):
     arguments = [f"--labels={out}/labels.csv", f"--scans={out}/scans.csv", f"--table={tmp_path}/t.csv"]
     arguments += [f"--images={tmp_path}/a.tar", r"--pattern=(?P<subject>S\d+)-A-T1\.nii\.gz"]
     arguments += ["--columns", json.dumps({"subject": {"from": "ID", "format": "S{:03d}"}})]
-    interrupt(tmp_path, "organize", arguments, lambda said: len(list((out / "images").glob("*.gz"))) > 3)
-    kept = list((out / "images").glob("*.gz"))
+    interrupt(tmp_path, "organize", arguments, lambda said: len(list((out / "images").glob("[!.]*.gz"))) > 3)
+    kept = list((out / "images").glob("[!.]*.gz"))
     assert 3 < len(kept) < 300
     assert {path.stat().st_size for path in kept} == {len(image)}
     assert not (out / "labels.csv").exists()

@@ -14,11 +14,12 @@ import pandas as pd
 def whole_file(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; rename it to `path` if all went well, else delete it.
 
-    The folder of `path` is made if needed. The suffix is kept, for libraries that go by it.
+    The folder of `path` is made if needed. The suffix is kept, for libraries that go by it. What a killed process left is
+    written over by the next.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = path.with_name(f".part.{path.name}")
     try:
         yield temporary
         with open(temporary, "rb") as stream:

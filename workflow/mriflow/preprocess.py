@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 # Centre of the SFCN paper's grid: the middle of FSL's 182 x 218 x 182 MNI152 image, in mm from the anterior commissure.
 CENTRE_MM = (-0.5, -17.5, 18.5)
 REGISTRATION_MM = 3.0  # on real heads, finer images cost several times as much and did not correlate better afterwards
+UNREADABLE = (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError)
 INDEX_COLUMNS = ["id", "index", "problem", "brain_ml", "correlation", "scale", "fingerprint", "key"]
 REGISTRATION_SHAPE = (64, 76, 64)  # voxels, around the whole brain
 BRAIN_ML = (300, 3000)  # plausible volumes of a head's inside, from an infant's to twice a large adult's
@@ -159,8 +160,10 @@ def preprocess_scan(
     scan = load_scan(path)
     brain = np.asarray(scan.dataobj) > 0 if stripped else brain_mask(scan)
     brain_ml = float(brain.sum() * np.prod(scan.header.get_zooms()) / 1000)
-    if not 300 < brain_ml < 3000:
-        raise BadScan(f"implausible brain volume ({brain_ml:.0f} ml, expected 300 to 3000, was it stripped before?)")
+    if not BRAIN_ML[0] < brain_ml < BRAIN_ML[1]:
+        raise BadScan(
+            f"implausible brain volume ({brain_ml:.0f} ml, expected {BRAIN_ML[0]} to {BRAIN_ML[1]}, was it stripped before?)"
+        )
     on_grid, inside, scale = to_grid(scan, brain, registration, voxel_mm, shape)
     template, _ = template_on_grid(voxel_mm, tuple(shape))
     both = inside | (template > 0)
@@ -180,11 +183,11 @@ def load_scan(path: Path) -> nib.Nifti1Image:
             with gzip.open(path) as stream:
                 while stream.read(2**22):
                     pass
-        scan = nib.nifti1.load(path)
+        scan: Any = nib.load(path)
         data = np.asarray(scan.dataobj, dtype=np.float32)
     except FileNotFoundError as error:
         raise BadScan("no file") from error
-    except (nib.filebasedimages.ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
+    except (*UNREADABLE, OSError, EOFError, ValueError, zlib.error) as error:
         raise BadScan(f"file cannot be read ({type(error).__name__}: {error})") from error
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
