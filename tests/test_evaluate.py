@@ -185,3 +185,9 @@ def test_classical_gives_probabilities_in_the_order_of_the_classes():
 def test_classical_sees_images_of_about_forty_voxels():
     assert small_images([np.zeros((160, 192, 160), np.uint8)]).shape == (1, 40 * 48 * 40)
     assert small_images([np.full((40, 48, 40), 255, np.uint8)]).max() == 1
+
+
+def test_classical_with_too_few_of_a_class_is_the_trivial_guess():
+    labels = np.array(["0"] * 8 + ["1"] * 2)
+    features = np.random.default_rng(0).normal(size=(10, 20))
+    assert classical(features, labels, features[:1], ["0", "1"]).tolist() == [[0.8, 0.2]]

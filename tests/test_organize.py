@@ -1,5 +1,6 @@
 import gzip
 import io
+import os
 import tarfile
 
 import pandas as pd
@@ -11,7 +12,7 @@ from mriflow.errors import UserError
 from mriflow.labels import read_labels, shard_of, usable
 from mriflow.layout import layout
 from mriflow.organize import fingerprint, organize
-from mriflow.tables import read_table
+from mriflow.tables import read_table, read_value
 
 COLUMNS = {
     "subject": {"from": "ID", "format": "S{:03d}"},
@@ -158,12 +159,13 @@ def test_the_same_image_of_two_subjects_rules_both_out(tmp_path):
 
 def test_a_table_of_ones_own_with_paths(tmp_path):
     write = lambda name: make_images(tmp_path / name, ["T1.nii.gz"]) / "T1.nii.gz"  # noqa: E731
-    write("s1"), write("s2"), write("s 3;$(touch hacked)")
+    write("s1"), write("s2"), write("s4"), write("s 3;$(touch hacked)")
+    (tmp_path / "s4/T1.nii.gz").write_bytes(gzip.compress(b"four", mtime=0))
     (tmp_path / "s2/T1.nii.gz").write_bytes(gzip.compress(b"two", mtime=0))
     (tmp_path / "s 3;$(touch hacked)/T1.nii.gz").write_bytes(gzip.compress(b"three", mtime=0))
     table = tmp_path / "my.csv"
     rows = ["s1/T1.nii.gz,a,30", "s2/T1.nii.gz,b,40", "s 3;$(touch hacked)/T1.nii.gz,c,50"]
-    rows += ["nope.nii.gz,d,60", ",e,70", "s1/T1.nii.gz,,1"]
+    rows += ["nope.nii.gz,d,60", ",e,70", "s4/T1.nii.gz,,1", "s2/T1.nii.gz,b,40"]
     table.write_text("\n".join(["file,who,years", *rows]) + "\n")
     columns = {"path": {"from": "file"}, "subject": {"from": "who"}, "age": {"from": "years", "range": [0, 110]}}
     out = tmp_path / "data"
@@ -173,7 +175,7 @@ def test_a_table_of_ones_own_with_paths(tmp_path):
     assert usable(labels, "age").sum() == 3
     assert (out / labels.loc[labels["subject"] == "b", "path"].iloc[0]).resolve() == (tmp_path / "s2/T1.nii.gz").resolve()
     problems = " | ".join(labels["problem"])
-    for told in ("scan: no file (", "scan: no path in the table", "scan: no subject in the table (row 7)"):
+    for told in ("scan: no file (", "scan: no path in the table", "scan: no subject in the table"):
         assert told in problems
 
 
@@ -289,3 +291,81 @@ def test_nothing_is_dropped_in_silence(tmp_path):
         "scan: no subject in the table (row 3)",
         "scan: no subject in the table (row 4)",
     ]
+
+
+def test_images_of_one_name_in_two_folders_are_two_scans(tmp_path):
+    images = tmp_path / "images"
+    for folder in ("visit1", "visit2"):
+        (images / folder).mkdir(parents=True)
+        (images / folder / "S001-A-T1.nii.gz").write_bytes(gzip.compress(folder.encode(), mtime=0))
+    labels = run(tmp_path, "ID,AGE,SEX,HEIGHT\n1,30,1,170\n2,40,2,160\n", ["S002-A-T1.nii.gz"])
+    assert {"visit1_S001-A-T1", "visit2_S001-A-T1", "S002-A-T1"} == set(labels.index)
+    assert labels.loc["visit1_S001-A-T1", "age"] == 30
+
+
+def test_a_session_that_the_names_do_not_tell_gives_no_wrong_label(tmp_path):
+    columns = COLUMNS | {"session": {"from": "VISIT"}}
+    labels = run(tmp_path, "ID,VISIT,AGE,SEX,HEIGHT\n1,a,30,1,170\n1,b,70,1,170\n", columns=columns)
+    assert len(labels) == 1
+    assert labels.loc["S001-A-T1", "problem"] == "age: contradictory (30, 70)"
+
+
+def test_contradictory_rows_of_one_image_are_told(tmp_path):
+    make_images(tmp_path, ["a.nii.gz"])
+    (tmp_path / "my.csv").write_text("file,who,years\na.nii.gz,1,30\na.nii.gz,1,70\n")
+    columns = {
+        "path": {"from": "file"},
+        "subject": {"from": "who"},
+        "age": {"from": "years", "range": [0, 110], "required": True},
+    }
+    organize(tmp_path / "d/labels.csv", tmp_path / "d/scans.csv", table=tmp_path / "my.csv", columns=columns)
+    labels = read_labels(tmp_path / "d/labels.csv")
+    assert labels["problem"].tolist() == ["age: contradictory (30, 70)"]
+    assert usable(labels, "age").sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("cell", "codes", "value"),
+    [
+        ("-", {"+": "pos", "-": "neg"}, "neg"),
+        ("none", {"none": "healthy"}, "healthy"),
+        ("1.0", {1: "M"}, "M"),
+        (1, {"1.0": "M"}, "M"),
+    ],
+)
+def test_a_code_is_a_code_whatever_it_looks_like(cell, codes, value):
+    assert read_value(cell, {"codes": codes}) == (value, "")
+
+
+def test_tables_as_spreadsheets_write_them(tmp_path):
+    (tmp_path / "semicolon.csv").write_text("ID;AGE\n1;35\n")
+    assert read_table(tmp_path / "semicolon.csv").loc[0].tolist() == ["1", "35"]
+    (tmp_path / "comma.csv").write_text("ID,AGE,W\n1,35,70,\n")
+    assert read_table(tmp_path / "comma.csv").loc[0, ["ID", "AGE", "W"]].tolist() == ["1", "35", "70"]
+    (tmp_path / "bom.csv").write_text("\ufeffID,AGE\n1,35\n", encoding="utf-8")
+    assert list(read_table(tmp_path / "bom.csv")) == ["ID", "AGE"]
+    (tmp_path / "twice.csv").write_text("AGE, AGE\n1,35\n")
+    with pytest.raises(UserError, match="two columns 'AGE'"):
+        read_table(tmp_path / "twice.csv")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_archive_cut_between_two_images_or_damaged_is_told(tmp_path, compressed):
+    image = gzip.compress(os.urandom(3000), mtime=0)
+    archive = make_tar(tmp_path / "a.tar", [(tarfile.TarInfo(f"S{i:03d}-A-T1.nii.gz"), image) for i in range(9)])
+    content = archive.read_bytes()
+    if compressed:
+        content = bytearray(gzip.compress(content))
+        content[len(content) // 2] ^= 255
+    else:
+        content = content[: 3 * (512 + 3584)]
+    archive.write_bytes(content)
+    with pytest.raises(UserError, match="broken"):
+        unpacked(tmp_path, archive)
+
+
+def test_image_released_anew_with_the_same_size_is_unpacked_again(tmp_path):
+    for content in (b"old-image", b"new-image"):
+        out = unpacked(tmp_path, make_tar(tmp_path / "a.tar", [(tarfile.TarInfo("S001-A-T1.nii.gz"), content)]))
+        os.utime(tmp_path / "a.tar")
+    assert (out / "images/S001-A-T1.nii.gz").read_bytes() == b"new-image"

@@ -238,7 +238,7 @@ class Tables(HTMLParser):
 
 def tell_cohort(made, folder, labels=None, **options):
     shards = [made / f"shard-{i}.csv" for i in range(2)]
-    options = {"targets": ["age"], **ABOUT, **options}
+    options = {"targets": {"age": []}, **ABOUT, **options}
     tell.tell_cohort(labels or made / "labels.csv", folder / "c.html", folder / "c.csv", indices=shards, **options)
     return (folder / "c.html").read_text(), pd.read_csv(folder / "c.csv", keep_default_na=False)
 
@@ -295,7 +295,7 @@ def test_long_list_of_exclusions_is_cut_and_says_so(made, tmp_path):
     labels = pd.DataFrame({"id": [f"S{i}" for i in range(tell.LISTED + 37)]})
     labels = labels.reindex(columns=TEXT_COLUMNS, fill_value="").assign(problem="scan: no image")
     labels.to_csv(tmp_path / "labels.csv", index=False)
-    page, excluded = tell_cohort(made, tmp_path, tmp_path / "labels.csv", targets=[])
+    page, excluded = tell_cohort(made, tmp_path, tmp_path / "labels.csv", targets={})
     assert len(Tables(page).tables[-1]) == 1 + tell.LISTED
     assert "37 more" in page and "c.csv" in page and len(excluded) == tell.LISTED + 37
 

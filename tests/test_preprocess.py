@@ -254,3 +254,39 @@ def test_real_head_is_stripped_and_registered(tmp_path):
     image, quality = preprocess_scan(scan, "affine", 4.0, (40, 48, 40), (0.5, 99.5), False)
     assert quality["correlation"] > 0.8
     assert 0.2 < (image > 0).mean() < 0.45
+
+
+def test_ids_that_look_like_numbers_survive_a_grown_shard(brain, tmp_path):
+    scans = make_list(tmp_path, 3, brain)
+    table = pd.read_csv(scans).assign(id=["001", "002", "003"])
+    table.head(2).to_csv(scans, index=False)
+    run(scans, tmp_path)
+    table.to_csv(scans, index=False)
+    run(scans, tmp_path)
+    assert list(open_shards([tmp_path / "s.npy"], [tmp_path / "s.csv"])) == ["001", "002", "003"]
+
+
+def test_failed_scan_is_tried_again(brain, tmp_path, monkeypatch):
+    scans = make_list(tmp_path, 2, brain)
+    real = stage.preprocess_scan
+
+    def short_of_memory(path, *arguments):
+        if path.name == "scan-1.nii.gz":
+            raise RuntimeError("can't allocate memory")
+        return real(path, *arguments)
+
+    monkeypatch.setattr(stage, "preprocess_scan", short_of_memory)
+    assert run(scans, tmp_path)["problem"].tolist()[1] == "scan: failed (RuntimeError: can't allocate memory)"
+    monkeypatch.setattr(stage, "preprocess_scan", real)
+    assert run(scans, tmp_path)["problem"].isna().all()
+
+
+def test_stripped_scan_that_was_centred_on_zero_keeps_its_brain(brain, tmp_path):
+    data, affine = brain
+    inside = data > 0
+    centred = np.where(inside, (data - data[inside].mean()) / data[inside].std(), 0).astype(np.float32)
+    nib.save(nib.Nifti1Image(centred, affine), tmp_path / "z.nii.gz")
+    _, quality = preprocess_scan(tmp_path / "z.nii.gz", "affine", 4.0, (40, 48, 40), (0.5, 99.5), True)
+    _, straight = preprocess_scan(write_brain(tmp_path / "a.nii.gz", brain), "affine", 4.0, (40, 48, 40), (0.5, 99.5), True)
+    assert quality["brain_ml"] == pytest.approx(straight["brain_ml"], rel=0.01)
+    assert quality["correlation"] > 0.8

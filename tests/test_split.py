@@ -94,3 +94,39 @@ def test_scans_with_a_problem_are_not_split_and_a_problem_of_another_column_does
     ids = set(split(labels, tmp_path / "s.csv", target="age")["id"])
     assert "s0-0" not in ids
     assert "s1-0" in ids
+
+
+def test_no_scan_of_the_left_out_site_or_of_its_subjects_is_trained_on(tmp_path):
+    table = pd.read_csv(make_labels(tmp_path / "labels.csv", sessions=2))
+    table.loc[(table["session"] == 1) & (table["subject"].isin(["s0", "s3"])), "site"] = "B"  # the first scan was at A
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    splits = split(tmp_path / "labels.csv", tmp_path / "s.csv", target="age", method="leave-site-out", sites=["A", "B", "C"])
+    merged = splits.merge(table[["id", "site"]], on="id")
+    for fold, site in enumerate("ABC"):
+        part = merged[merged["fold"] == fold]
+        assert set(part.loc[part["part"] == "test", "site"]) == {site}
+        assert site not in set(part.loc[part["part"] != "test", "site"])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.15, 0.25, 0.4])
+def test_validation_part_is_as_large_as_asked(share, tmp_path):
+    table = split(make_labels(tmp_path / "labels.csv", subjects=200), tmp_path / "s.csv", target="age", validation=share)
+    rest = table[table["part"] != "test"]
+    assert (rest["part"] == "validation").mean() == pytest.approx(share, abs=0.015)
+
+
+def test_numbers_are_stratified_by_their_quarters(tmp_path):
+    table = pd.read_csv(make_labels(tmp_path / "labels.csv", subjects=200))
+    table["age"] = range(200)
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    options = {"target": "sex", "classes": ["F", "M"], "folds": 5, "stratify": ["age"]}
+    splits = split(tmp_path / "labels.csv", tmp_path / "s.csv", **options).merge(table[["id", "age"]], on="id")
+    means = splits[splits["part"] == "test"].groupby("fold")["age"].mean()
+    assert means.max() - means.min() < 8
+
+
+def test_classes_that_look_like_numbers(tmp_path):
+    table = pd.read_csv(make_labels(tmp_path / "labels.csv"))
+    table["cdr"] = ["0", "1", ""] * 20
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    assert split(tmp_path / "labels.csv", tmp_path / "s.csv", target="cdr", classes=["0", "1"], folds=3)["id"].nunique() == 40

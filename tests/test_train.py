@@ -217,6 +217,7 @@ def test_sfcn_is_that_of_the_paper():
     [
         ("DenseNet121", {}),
         ("SEResNet50", {}),
+        ("resnet18", {}),
         ("EfficientNetBN", {"model_name": "efficientnet-b0"}),
         ("Regressor", {"channels": [4, 8], "strides": [2, 2]}),
         ("ResNet", {"block": "basic", "layers": [1, 1, 1, 1], "block_inplanes": [4, 8, 8, 8]}),

@@ -110,26 +110,26 @@ def finished(tmp_path_factory):
     return folder
 
 
-QUICK = ["--configfile", "config/experiments/quick.yaml"]
+QUICK = ["--configfile", "config/experiments/quick.yaml"]  # it makes everything in the folder quick/
 
 
 def test_whole_run_makes_what_it_promises(finished):
     for experiment in ("quick-age", "quick-sex"):
-        metrics = json.loads((finished / f"results/{experiment}/metrics.json").read_text())
-        assert metrics["n"] == len(pd.read_csv(finished / f"results/{experiment}/predictions.csv")) > 15
-        assert len(list((finished / f"results/{experiment}/figures").glob("*.pdf"))) == 3
-        assert len(list((finished / f"results/{experiment}").glob("fold-*/model.pt"))) == 2
-    labels = pd.read_csv(finished / "data/demo/labels.csv")
+        metrics = json.loads((finished / f"quick/results/{experiment}/metrics.json").read_text())
+        assert metrics["n"] == len(pd.read_csv(finished / f"quick/results/{experiment}/predictions.csv")) > 15
+        assert len(list((finished / f"quick/results/{experiment}/figures").glob("*.pdf"))) == 3
+        assert len(list((finished / f"quick/results/{experiment}").glob("fold-*/model.pt"))) == 2
+    labels = pd.read_csv(finished / "quick/data/demo/labels.csv")
     assert (labels["problem"].fillna("") == "scan: no row in the table").sum() == 1
     assert labels["problem"].fillna("").str.contains("contradictory").sum() == 1
-    assert (finished / "data/demo/sex/Females").is_dir()
-    written = yaml.safe_load((finished / "results/config.yaml").read_text())
+    assert (finished / "quick/data/demo/sex/Females").is_dir()
+    written = yaml.safe_load((finished / "quick/results/config.yaml").read_text())
     assert written["training"]["three-epochs"]["epochs"] == 3
-    assert not list((finished / "preprocessed").rglob(".*partial*"))
+    assert not list((finished / "quick/preprocessed").rglob(".*partial*"))
 
 
 def test_report_is_one_file_that_holds_the_figures(finished):
-    report = (finished / "results/report.html").read_text()
+    report = (finished / "quick/results/report.html").read_text()
     assert report.count("data:image/png;") >= 8
     assert "quick-age" in report
     assert not re.findall(r'(?:src|href)="https?://[^"]*\.(?:js|css)', report), "the report asks the network for a part of it"
@@ -146,7 +146,7 @@ def test_report_opens_in_a_browser(finished, tmp_path):
         "--disable-sync",
         "--disable-component-update",
     ]
-    page = (finished / "results/report.html").as_uri()
+    page = (finished / "quick/results/report.html").as_uri()
     command = [
         browser,
         "--headless",
@@ -180,7 +180,7 @@ def test_one_more_seed_trains_no_other_again(finished, tmp_path):
 
 
 def test_deleted_figure_runs_its_plot_and_the_report_alone(finished):
-    figure = finished / "results/quick-sex/figures/roc.png"
+    figure = finished / "quick/results/quick-sex/figures/roc.png"
     kept = figure.read_bytes()
     figure.unlink()
     try:
@@ -201,9 +201,11 @@ def test_same_config_twice_gives_the_same_bytes(finished, tmp_path):
         "fold-0_seed-0/model.pt",
         "figures/learning-curves.pdf",
     ):
-        assert (again / "results/quick-age" / name).read_bytes() == (finished / "results/quick-age" / name).read_bytes(), name
-    assert (again / "preprocessed/demo/affine-4mm/shard-000.npy").read_bytes() == (
-        finished / "preprocessed/demo/affine-4mm/shard-000.npy"
+        assert (again / "quick/results/quick-age" / name).read_bytes() == (
+            finished / "quick/results/quick-age" / name
+        ).read_bytes(), name
+    assert (again / "quick/preprocessed/demo/affine-4mm/shard-000.npy").read_bytes() == (
+        finished / "quick/preprocessed/demo/affine-4mm/shard-000.npy"
     ).read_bytes()
 
 
@@ -213,7 +215,52 @@ def test_failed_job_says_where_its_log_is_and_why(finished, tmp_path):
     ended = snakemake(finished, *QUICK, str(overlay), "--until", "train", check=False)
     assert ended.returncode == 1
     assert "asked for 1 GPU and sees none" in ended.stderr
-    assert "logs/train/quick-age_fold-0_seed-0.log" in ended.stderr
+    assert "quick/logs/train/quick-age_fold-0_seed-0.log" in ended.stderr
+
+
+def test_a_table_of_ones_own_goes_through_all_stages(tmp_path):
+    """A dataset as a user has it: no licence, classes named 0 and 1, ids with zeros, braces in the config."""
+    folder = checkout(tmp_path / "own")
+    subprocess.run(
+        [sys.executable, "-m", "mriflow.simulate", "--archive=a.tar", "--table=t.csv", "--subjects=24", "--voxel-mm=4"],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    with tarfile.open(folder / "a.tar") as tar:
+        tar.extractall(folder / "my scans", filter="data")
+    table = pd.read_csv(folder / "t.csv").drop_duplicates("SIM_ID").set_index("SIM_ID")
+    rows = ["file,who,group"]
+    for path in sorted((folder / "my scans").iterdir()):
+        number = int(path.name[3:6])
+        if number in table.index:
+            rows.append(f"my scans/{path.name},{number:03d},{table.loc[number, 'SEX_ID (1=m, 2=f)'] - 1}")
+    (folder / "my.csv").write_text("\n".join([*rows, "my scans/missing.nii.gz,099,1", "my scans/missing2.nii.gz,098,2"]) + "\n")
+    overlay = {
+        "run": ["mine"],
+        "experiments": {
+            "mine": {"dataset": "mine", "target": "group", "preprocess": "affine-4mm", "split": "two"}
+            | {"network": "tiny", "training": "brief"}
+        },
+        "targets": {"group": {"column": "group", "type": "classification", "classes": {"0": "Controls", "1": "Patients"}}},
+        "splits": {"two": {"method": "k-fold", "folds": 2, "validation": 0.25, "stratify": []}},
+        "networks": {"tiny": {"name": "SFCN", "arguments": {"channels": [4, 4]}}},
+        "training": {"brief": {"epochs": 1, "batch_size": 4, "learning_rate": 0.01}},
+        "datasets": {
+            "mine": {
+                "title": "Mine {1}",
+                "table": "my.csv",
+                "columns": {"path": {"from": "file"}, "subject": {"from": "who"}, "group": {"from": "group"}},
+                "stripped": True,
+                "shards": 1,
+            }
+        },
+    }
+    (folder / "mine.yaml").write_text(yaml.safe_dump(overlay))
+    snakemake(folder, "--configfile", "mine.yaml")
+    metrics = json.loads((folder / "results/mine/metrics.json").read_text())
+    assert metrics["n"] == len(rows) - 1
+    assert "001" in set(pd.read_csv(folder / "results/mine/predictions.csv", dtype=str)["subject"])
+    assert (folder / "data/mine/group/Patients").is_dir()
+    assert (folder / "results/report.html").stat().st_size > 100_000
 
 
 def ixi_overlay(folder: Path, name: str, url: str, size: int, md5: str, **training) -> Path:
@@ -312,18 +359,18 @@ def test_killed_workflow_goes_on_where_it_was(tmp_path):
             stderr=out,
             start_new_session=True,
         )
-        while not list(folder.glob("results/quick-age/fold-*/work/last.ckpt")):
+        while not list(folder.glob("quick/results/quick-age/fold-*/work/last.ckpt")):
             assert process.poll() is None, (tmp_path / "out.txt").read_text()[-3000:]
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    arrays = {path: path.stat().st_mtime_ns for path in folder.glob("preprocessed/**/*.npy")}
+    arrays = {path: path.stat().st_mtime_ns for path in folder.glob("quick/preprocessed/**/*.npy")}
     assert len(arrays) == 2
-    killed = next(folder.glob("results/quick-age/fold-*/work/last.ckpt")).parents[1].name
+    killed = next(folder.glob("quick/results/quick-age/fold-*/work/last.ckpt")).parents[1].name
     snakemake(folder, "--unlock", *configs)
     snakemake(folder, *configs)
     assert {path: path.stat().st_mtime_ns for path in arrays} == arrays
-    log = (folder / f"logs/train/quick-age_{killed}.log").read_text()
+    log = (folder / f"quick/logs/train/quick-age_{killed}.log").read_text()
     assert "going on after epoch" in log
-    history = pd.read_csv(folder / f"results/quick-age/{killed}/history.csv")
+    history = pd.read_csv(folder / f"quick/results/quick-age/{killed}/history.csv")
     assert np.array_equal(history["epoch"], range(1, 16))

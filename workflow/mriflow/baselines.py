@@ -3,6 +3,7 @@
 Both are fitted to the training and the validation part together, for they need no validation part to stop in time.
 """
 
+import logging
 import warnings
 from typing import Any
 
@@ -13,7 +14,10 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.linear_model import LogisticRegressionCV, RidgeCV
 from sklearn.pipeline import make_pipeline
 
+log = logging.getLogger(__name__)
+
 COMPONENTS = 100
+FOLDS = 3  # of the search for the penalty of the logistic regression
 EDGE = 40  # voxels along the shortest axis of the images that the classical method sees
 
 
@@ -52,7 +56,8 @@ def trivial(labels: np.ndarray, classes: list[str] | None, count: int) -> np.nda
     if classes is None:
         return DummyRegressor(strategy="median").fit(nothing, labels.astype(float)).predict(ahead)
     guess = DummyClassifier(strategy="prior").fit(nothing, labels.astype(str))
-    return in_order(guess, guess.predict_proba(ahead), classes)
+    shares = dict(zip(guess.classes_, guess.predict_proba(ahead[:1])[0], strict=True))
+    return np.tile([shares.get(name, 0.0) for name in classes], (count, 1))
 
 
 def classical(features: np.ndarray, labels: np.ndarray, ahead: np.ndarray, classes: list[str] | None) -> np.ndarray:
@@ -76,17 +81,14 @@ def classical(features: np.ndarray, labels: np.ndarray, ahead: np.ndarray, class
         model = make_pipeline(components, RidgeCV(np.logspace(-2, 5, 15)))
         return model.fit(features, labels.astype(float)).predict(ahead)
     logistic: Any = LogisticRegressionCV(
-        Cs=np.logspace(-6, 1, 8), cv=3, class_weight="balanced", scoring="neg_log_loss", max_iter=2000
+        Cs=np.logspace(-6, 1, 8), cv=FOLDS, class_weight="balanced", scoring="neg_log_loss", max_iter=2000
     )
     model = make_pipeline(components, logistic)
+    numbers = np.array([classes.index(str(label)) for label in labels])
+    if np.bincount(numbers, minlength=len(classes)).min() < FOLDS:
+        log.warning("a class has fewer than %d scans: the classical baseline is the trivial one", FOLDS)
+        return trivial(labels, classes, len(ahead))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        model.fit(features, labels.astype(str))
-    return in_order(model, model.predict_proba(ahead), classes)
-
-
-def in_order(model: Any, probabilities: np.ndarray, classes: list[str]) -> np.ndarray:
-    """Return probabilities with the columns of `classes`; a class that was never seen has probability 0."""
-    seen = list(model.classes_)
-    columns = [probabilities[:, seen.index(name)] if name in seen else np.zeros(len(probabilities)) for name in classes]
-    return np.stack(columns, axis=1)
+        model.fit(features, numbers)
+    return model.predict_proba(ahead)

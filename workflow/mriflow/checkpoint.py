@@ -46,6 +46,9 @@ def load_checkpoint(path: Path, wanted: str) -> dict[str, Any] | None:
     wanted
         The fingerprint that the checkpoint must have.
     """
+    before = path.with_name(f"{wanted}-{path.name}")
+    if before.is_file():  # the settings were changed, and changed back
+        os.replace(before, path)
     if not path.is_file():
         return None
     try:

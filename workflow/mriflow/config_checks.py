@@ -78,12 +78,15 @@ def check_images(at: tuple, dataset: dict, findings: Findings) -> None:
         findings.add((*at, "images"), text)
     if "images" in dataset and "path" in dataset["columns"]:
         findings.add((*at, "images"), "found beside the column `path`, expected one of the two")
+    if "simulate" in dataset and at != ("datasets", "demo"):
+        findings.add((*at, "simulate"), "found in another dataset than `demo`, the only one that is simulated")
     pattern = dataset.get("pattern", "")
     text = f"found {found(pattern)}" if pattern else "missing"
     text += ", expected a regular expression with the named group (?P<subject>...), to read the names of the `images`"
     try:
-        if "subject" not in re.compile(pattern).groupindex and "images" in dataset:
-            findings.add((*at, "pattern"), text)
+        groups = re.compile(pattern).groupindex.keys()
+        if "images" in dataset and ("subject" not in groups or groups - {"subject", "session", "site"}):
+            findings.add((*at, "pattern"), f"{text} and no other but session and site")
     except re.error as error:
         findings.add((*at, "pattern"), f"{text}: {error}")
 

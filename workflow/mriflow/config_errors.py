@@ -31,6 +31,7 @@ KINDS = {str: "text", bool: "a truth value", int: "a number", float: "a number",
 LIMITS = {"minimum": "of at least", "exclusiveMinimum": "above", "maximum": "of at most"}
 # Every pattern of the schemas, in words that finish "text ...".
 PATTERNS = {
+    "^[^{}]*[{](:0?[0-9]*d)?[}][^{}]*$": "with one place for the number, such as {:03d}",
     "^[A-Za-z0-9][A-Za-z0-9_-]*$": "of letters, digits, _ and -, beginning with a letter or digit",
     "^[A-Za-z0-9][A-Za-z0-9._-]*$": "of letters, digits, dots, _ and -, beginning with a letter or digit",
     "^[a-z][a-z0-9_]*$": "of small letters, digits and _, beginning with a letter",

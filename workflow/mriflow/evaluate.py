@@ -78,7 +78,7 @@ def evaluate(
     classes = list(target["classes"]) if target["type"] == "classification" else None
     parts = read_splits(splits)
     volumes = open_shards(arrays, indices)
-    table = read_labels(labels).set_index("id")
+    table = read_labels(labels, category=target["column"] if classes else None).set_index("id")
     label_of = table[target["column"]]
     there = parts["id"].isin(volumes)
     excluded = parts.loc[~there & (parts["part"] == "test"), "id"].nunique()

@@ -19,10 +19,20 @@ from mriflow.errors import UserError
 TEXT_COLUMNS = ["id", "subject", "session", "site", "path", "fingerprint", "problem", "notes"]
 
 
-def read_labels(path: str | Path) -> pd.DataFrame:
-    """Read a ``labels.csv``; identifiers and texts stay text (subject 002 is not 2) and empty ones are ''."""
-    labels = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_values=[""])
+def read_labels(path: str | Path, category: str | None = None) -> pd.DataFrame:
+    """Read a ``labels.csv``; identifiers and texts stay text (subject 002 is not 2) and empty ones are ''.
+
+    Parameters
+    ----------
+    category
+        A column whose values are names of classes: they stay text too, even if they look like numbers.
+    """
+    text = [*TEXT_COLUMNS, *([category] if category else [])]
+    labels = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
     labels[TEXT_COLUMNS] = labels[TEXT_COLUMNS].fillna("")
+    if labels["id"].duplicated().any():
+        twice = labels["id"][labels["id"].duplicated()].iloc[0]
+        raise UserError(f"{path}: the id {twice!r} stands twice; `python -m mriflow.organize` makes it with one row per scan.")
     return labels
 
 

@@ -6,6 +6,7 @@ For a number (regression) a folder per subject, ``Sub_101/T1.nii.gz``; for a cat
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,10 +35,10 @@ def layout(labels: Path, table: Path, *, column: str, classes: Mapping[str, str]
     UserError
         If no scan has the label.
     """
-    scans = read_labels(labels)
+    scans = read_labels(labels, category=column if classes else None)
     scans = scans[usable(scans, column)]
     if classes is not None:
-        scans = scans[scans[column].astype(str).isin(classes)]
+        scans = scans[scans[column].isin(classes)]
     if scans.empty:
         raise UserError(f"{labels}: no scan has a usable {column!r}.")
 
@@ -49,10 +50,10 @@ def layout(labels: Path, table: Path, *, column: str, classes: Mapping[str, str]
     rows = []
     several = scans["subject"].duplicated(keep=False)
     for (_, scan), one_of_several in zip(scans.iterrows(), several, strict=True):
-        subject = f"Sub_{scan['subject']}"
+        subject = "Sub_" + re.sub(r"[^\w.-]+", "-", scan["subject"])
         image = (labels.parent / scan["path"]).resolve()
         name = (f"{scan['id']}_" if one_of_several else "") + "T1" + (".nii.gz" if image.name.endswith(".nii.gz") else ".nii")
-        link = folder / (Path(subject) / name if classes is None else Path(classes[str(scan[column])]) / f"{subject}_{name}")
+        link = folder / (Path(subject) / name if classes is None else Path(classes[scan[column]]) / f"{subject}_{name}")
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(os.path.relpath(image, link.parent.resolve()))
         rows.append({"ID": subject, "label": scan[column], "path": link.relative_to(folder)})

@@ -69,7 +69,10 @@ def build_network(name: str, arguments: dict[str, Any], outputs: int, shape: Seq
     if name == "SFCN":
         network_class: Any = SFCN
         known = {"outputs": outputs}
-        halvings = len(arguments.get("channels", [0] * 6)) - 1
+        channels = arguments.get("channels", [0] * 6)
+        if not isinstance(channels, list):
+            raise UserError(f"SFCN's `channels` are {channels!r}, expected a list of numbers such as [8, 16, 32].")
+        halvings = len(channels) - 1
         if min(shape) < 2**halvings:
             raise UserError(
                 f"SFCN with {halvings + 1} channels halves the grid {halvings} times, too often for {tuple(shape)} voxels. "
@@ -117,9 +120,10 @@ def monai_network(name: str, outputs: int, shape: Sequence[int]) -> tuple[Any, d
         "classification": True,
     }
     accepted = dict(inspect.signature(network_class).parameters)
-    if "args" in accepted or "kwargs" in accepted:  # DenseNet121, SEResNet50 and their like pass arguments on to a base class
-        for base in inspect.getmro(network_class) if inspect.isclass(network_class) else []:
-            accepted = {**inspect.signature(base).parameters, **accepted}
+    # DenseNet121, resnet18 and their like pass arguments on to a base class.
+    bases = inspect.getmro(network_class) if inspect.isclass(network_class) else [nets.ResNet]
+    for base in bases if {"args", "kwargs"} & accepted.keys() else []:
+        accepted = {**inspect.signature(base).parameters, **accepted}
     return network_class, {key: value for key, value in follows.items() if key in accepted}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from mriflow.errors import UserError
 from mriflow.metrics import classification_figures
 
 
@@ -130,6 +131,13 @@ def make_objective(target: dict[str, Any], training: dict[str, Any], labels: np.
         return Classification(classes, (len(labels) / (len(classes) * np.maximum(counts, 1))).tolist())
     if training["loss"] == "soft-label":
         low, high = training["bins"]
+        numbers = labels.astype(float)
+        outside = ((numbers < low) | (numbers > high)).mean()
+        if outside > 0.05:
+            raise UserError(
+                f"{outside:.0%} of the training labels lie outside the `bins` {low} to {high} of the training block. Set "
+                f"`bins` to the range of {target['column']!r}, {numbers.min():g} to {numbers.max():g} here."
+            )
         return SoftLabel(low, high, training["bin_width"], training["bin_sigma"])
     numbers = labels.astype(float)
     return Regression("l2" if training["loss"] == "l2" else "l1", float(numbers.mean()), float(numbers.std()) or 1.0)

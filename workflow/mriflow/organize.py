@@ -4,6 +4,7 @@ Nothing is dropped: a scan that cannot be used keeps its row and says why in the
 are unpacked beside labels.csv; a folder of images, or paths in the table, are used where they are.
 """
 
+import gzip
 import hashlib
 import json
 import logging
@@ -11,6 +12,7 @@ import os
 import re
 import shutil
 import tarfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,7 @@ def organize(
 ) -> pd.DataFrame:
     """Write `labels` (see `mriflow.labels`) and `scans`, the list of the images that can be preprocessed.
 
-    `scans` stands apart so that a corrected label does not preprocess anything again.
+    `scans` stands apart so that what is preprocessed depends on no label.
 
     Parameters
     ----------
@@ -70,7 +72,8 @@ def organize(
         if pattern is None:
             raise UserError("images need a `pattern` that reads the subject from their names.")
         found = find_images(images, pattern, unpacked=labels.parent / "images")
-        rows = join_images(found, people_of(raw, columns, table), columns)
+        keys = [key for key in ("subject", "session") if key in columns and key in found]
+        rows = join_images(found, people_of(raw, columns, table, keys), keys)
     else:
         rows = rows_of_scans(raw, columns, table)
     rows = flag_scans(rows, exclude or {})
@@ -98,7 +101,12 @@ def find_images(images: Path, pattern: str, unpacked: Path) -> pd.DataFrame:
     for path in paths:
         match = re.fullmatch(pattern, path.name)
         rows.append({"id": scan_id(path), "path": str(path), "subject": None, **(match.groupdict() if match else {})})
-    found = pd.DataFrame(rows, columns=None if rows else ["subject"])
+    found = pd.DataFrame(rows, columns=None if rows else ["id", "path", "subject"])
+    # Files of one name in folders of their own are told apart by these.
+    twins = found["id"].duplicated(keep=False)
+    found.loc[twins, "id"] = [
+        "_".join((*Path(p).relative_to(images).parts[:-1], scan_id(Path(p)))) for p in found["path"][twins]
+    ]
     if not found["subject"].notna().any():
         raise UserError(
             f"{images}: none of its {len(paths)} images has a name that fits the `pattern` {pattern!r} of the dataset"
@@ -108,37 +116,55 @@ def find_images(images: Path, pattern: str, unpacked: Path) -> pd.DataFrame:
 
 
 def unpack(archive: Path, folder: Path) -> list[Path]:
-    """Unpack the images of a tar archive flat into `folder`; those already there in full size are kept.
+    """Unpack the images of a tar archive flat into `folder`; those that were unpacked from it before are kept.
 
     Raises
     ------
     UserError
-        If the archive is broken, or holds a name that leaves the folder (absolute, or with ``..``), a link or a device.
+        If the archive is broken or cut short, or holds a link, a device, or a name that leaves the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     try:
+        check_whole(archive)
         with tarfile.open(archive) as tar:
             members = tar.getmembers()
             for member in members:
                 tarfile.data_filter(member, str(folder))
+                if member.name.endswith(IMAGE_SUFFIXES) and not member.isfile():
+                    raise UserError(f"{archive}: {member.name} is a link, not an image. Get the archive from its publisher.")
             for member in progress(members, desc=f"unpack {archive.name}", unit="file"):
-                if not member.isfile() or not member.name.endswith(IMAGE_SUFFIXES):
+                if not member.name.endswith(IMAGE_SUFFIXES):
                     continue
                 path = folder / Path(member.name).name
                 paths.append(path)
-                if path.is_file() and path.stat().st_size == member.size:
+                if path.is_file() and path.stat().st_size == member.size and path.stat().st_mtime >= archive.stat().st_mtime:
                     continue
                 source = tar.extractfile(member)
                 with whole_file(path) as temporary, open(temporary, "wb") as target:
                     shutil.copyfileobj(source, target)  # type: ignore[arg-type]
     except tarfile.FilterError as error:
         raise UserError(f"{archive}: refused, it holds an unsafe entry ({error}). Get it from its publisher.") from error
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{archive}: broken or no tar archive ({error}). Delete it and download it again.") from error
     if len(set(paths)) < len(paths):
         raise UserError(f"{archive}: holds two images of the same name in different folders; unpack it by hand.")
     return sorted(paths)
+
+
+def check_whole(archive: Path) -> None:
+    """Raise an error if an archive is cut short or damaged: tarfile takes a missing header for the end, in silence."""
+    with open(archive, "rb") as stream:
+        if stream.read(2) == b"\x1f\x8b":
+            with gzip.open(archive) as unzipped:  # its checksum stands at the very end
+                end = b""
+                while block := unzipped.read(2**22):
+                    end = (end + block)[-1024:]
+        else:
+            stream.seek(max(archive.stat().st_size - 1024, 0))
+            end = stream.read()
+    if len(end) < 1024 or end.strip(b"\0"):
+        raise tarfile.ReadError("it ends too early")
 
 
 def scan_id(path: Path) -> str:
@@ -146,16 +172,47 @@ def scan_id(path: Path) -> str:
     return re.sub(r"\.nii(\.gz)?$", "", path.name)
 
 
-def people_of(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFrame:
-    """Return one row per subject (and session, if the table tells it): twin rows are merged, contradictions told.
+def people_of(raw: pd.DataFrame, columns: Columns, file: Path, keys: list[str]) -> pd.DataFrame:
+    """Return one row per subject (and session, if that is one of `keys`); a row without a subject is kept, with a problem."""
+    values, problems = read_columns(raw, columns, file)
+    known = values["subject"].notna()
+    rows = merge_twins(values[known], problems[known], keys, columns)
+    for index in values.index[~known]:
+        problem = f"scan: no subject in the table (row {index + 2})"
+        rows.append(values.loc[index].to_dict() | {"problem": problem, "notes": ""})
+    return pd.DataFrame(rows)
+
+
+def rows_of_scans(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFrame:
+    """Return one row per image of a table that has a column with their paths, from the table's own folder."""
+    values, problems = read_columns(raw, columns, file)
+    known = values["path"].notna()
+    rows = merge_twins(values[known], problems[known], ["path"], columns)
+    for row in rows:
+        path = file.parent / row["path"]
+        row |= {"path": str(path), "id": scan_id(path)}
+        if row["subject"] is None:
+            row["problem"] = append_problem(row["problem"], "scan: no subject in the table")
+    for index in values.index[~known]:
+        problem = f"scan: no path in the table (row {index + 2})"
+        rows.append(values.loc[index].to_dict() | {"path": "", "id": f"row-{index + 2}", "problem": problem, "notes": ""})
+    table = pd.DataFrame(rows)
+    # Files of one name in folders of their own (sub-01/T1.nii.gz) are told apart by their subject and session, or the folders.
+    names = [c for c in ("subject", "session", "id") if c in table]
+    twins = table["id"].duplicated(keep=False)
+    table.loc[twins, "id"] = joined(table.loc[twins, names])
+    twins = table["id"].duplicated(keep=False)
+    table.loc[twins, "id"] = [re.sub(r"[^\w.-]+", "_", path).strip("_") for path in table["path"][twins]]
+    return table
+
+
+def merge_twins(values: pd.DataFrame, problems: pd.DataFrame, keys: list[str], columns: Columns) -> list[dict[str, Any]]:
+    """Return one row for all rows that are equal in `keys`.
 
     A value that only one of the twins has is taken; two different values leave the cell empty, with a problem.
     """
-    keys = [key for key in ("subject", "session") if key in columns]
-    values, problems = read_columns(raw, columns, file)
-    known = values["subject"].notna()
     rows = []
-    for key, twins in values[known].groupby(keys, sort=True, dropna=False):
+    for key, twins in values.groupby(keys, sort=True, dropna=False):
         row = dict(zip(keys, key, strict=True))
         wrong: dict[str, str] = {}
         for name in values.columns.difference(keys, sort=False):
@@ -167,33 +224,7 @@ def people_of(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFrame:
             elif len(distinct) == 0 and (told != "").any():
                 wrong[name] = told[told != ""].iloc[0]
         rows.append(row | explain(row, wrong, columns))
-    nobody = [
-        values.loc[index].to_dict() | {"problem": f"scan: no subject in the table (row {index + 2})", "notes": ""}
-        for index in values.index[~known]
-    ]
-    return pd.DataFrame(rows + nobody)
-
-
-def rows_of_scans(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFrame:
-    """Return one row per row of a table of scans that has a column with their paths, from the table's own folder."""
-    values, problems = read_columns(raw, columns, file)
-    rows = []
-    for index, row in values.iterrows():
-        wrong = {name: text for name, text in problems.loc[index].items() if text}
-        row = row.to_dict() | explain(row.to_dict(), wrong, columns)
-        path = file.parent / row["path"] if row["path"] else None
-        row |= {"path": str(path or ""), "id": scan_id(path) if path else f"row-{index + 2}"}
-        if not row["subject"]:
-            row["problem"] = append_problem(row["problem"], f"scan: no subject in the table (row {index + 2})")
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    # Files of one name in folders of their own (sub-01/T1.nii.gz) are told apart by their subject and session.
-    twins = table["id"].duplicated(keep=False)
-    names = [c for c in ("subject", "session", "id") if c in table]
-    table.loc[twins, "id"] = joined(table.loc[twins, names])
-    repeated = table["id"].duplicated(keep=False)
-    table.loc[repeated, "id"] += "_row-" + (table.index[repeated] + 2).astype(str)
-    return table
+    return rows
 
 
 def read_columns(raw: pd.DataFrame, columns: Columns, file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -225,12 +256,11 @@ def joined(parts: pd.DataFrame) -> list[str]:
 
 def append_problem(text: str, problem: str) -> str:
     """Append a problem to those already told."""
-    return f"{text}; {problem}" if text else problem
+    return "; ".join(filter(None, (text, problem)))
 
 
-def join_images(found: pd.DataFrame, people: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+def join_images(found: pd.DataFrame, people: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Join the images with the rows of their subjects; images without a row and rows without an image are kept."""
-    keys = ["subject", "session"] if "session" in found and "session" in people else ["subject"]
     overlap = found.columns.intersection(people.columns).difference(keys)
     people = people.drop(columns=overlap)
     stray, found = found[found["subject"].isna()], found[found["subject"].notna()]
@@ -255,7 +285,11 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
     UserError
         If `exclude` names a scan that is not there.
     """
-    rows = rows.sort_values("id", ignore_index=True)
+    rows = rows.sort_values(["id", "path"], ignore_index=True)
+    if rows["id"].duplicated().any():
+        raise UserError(
+            f"two scans have the same id, {rows['id'][rows['id'].duplicated()].iloc[0]!r}. Give their files other names."
+        )
     unknown = sorted(set(exclude) - set(rows["id"]))
     if unknown:
         raise UserError(f"`exclude` of the dataset names no scan of it: {', '.join(unknown)}. Its first is {rows['id'][0]!r}.")

@@ -118,7 +118,8 @@ def preprocess(
             results.append(load_result(finished))
         else:
             result = run_scan(scan, key, scans.parent, settings)
-            save_result(finished, result)
+            if result.volume is not None:  # a scan that failed is tried again: memory or the network may have been short
+                save_result(finished, result)
             results.append(result)
     table = write_shard(results, shape, array, index)
     shutil.rmtree(partial, ignore_errors=True)
@@ -134,6 +135,11 @@ def run_scan(scan: Mapping[str, str], key: str, folder: Path, settings: Sequence
     except BadScan as error:
         log.warning("%s: %s", scan["id"], error)
         return Result(None, {**row, "problem": f"scan: {error}"})
+    except MemoryError:
+        raise
+    except Exception as error:  # one bad scan never stops the cohort, whatever a library makes of it
+        log.exception("%s", scan["id"])
+        return Result(None, {**row, "problem": f"scan: failed ({type(error).__name__}: {error})"})
     return Result(volume, {**row, **quality})
 
 
@@ -158,7 +164,7 @@ def preprocess_scan(
         If the file is no usable scan, or brain or registration fail.
     """
     scan = load_scan(path)
-    brain = np.asarray(scan.dataobj) > 0 if stripped else brain_mask(scan)
+    brain = np.asarray(scan.dataobj) != 0 if stripped else brain_mask(scan)
     brain_ml = float(brain.sum() * np.prod(scan.header.get_zooms()) / 1000)
     if not BRAIN_ML[0] < brain_ml < BRAIN_ML[1]:
         raise BadScan(
@@ -282,7 +288,9 @@ def to_grid(
     """
     import ants
 
-    data = np.where(brain, np.asarray(scan.dataobj), 0)
+    values = np.asarray(scan.dataobj)
+    # The background has to be darker than the brain, also in a scan that was centred on zero.
+    data = np.where(brain, values - min(0, values[brain].min()), 0)
     moving, mask = ants_image(data, scan.affine), ants_image(brain, scan.affine)
     _, fixed = template_on_grid(REGISTRATION_MM, REGISTRATION_SHAPE)
     coarse = ants.resample_image(moving, [max(REGISTRATION_MM, s) for s in moving.spacing], use_voxels=False, interp_type=0)
@@ -355,35 +363,31 @@ def earlier_results(array: Path, index: Path) -> dict[str, Result]:
     if set(rows.columns) != set(INDEX_COLUMNS) or rows["index"].notna().sum() != len(volumes):
         return {}
     rows = rows.where(rows.notna(), None)
-    return {
-        row["key"]: Result(volumes[row["index"]] if row["index"] is not None else None, row) for row in rows.to_dict("records")
-    }
+    return {row["key"]: Result(volumes[row["index"]], row) for row in rows.to_dict("records") if row["index"] is not None}
 
 
 def save_result(path: Path, result: Result) -> None:
-    """Write the result of one scan, whole or not at all."""
-    volume = np.empty(0, np.uint8) if result.volume is None else result.volume
+    """Write the result of one good scan, whole or not at all."""
     with whole_file(path) as temporary:
-        np.savez(temporary, volume=volume, row=np.array(json.dumps(result.row)))
+        np.savez(temporary, volume=np.asarray(result.volume), row=np.array(json.dumps(result.row)))
 
 
 def load_result(path: Path) -> Result:
     """Read what `save_result` wrote."""
     with np.load(path, allow_pickle=False) as saved:
-        volume = saved["volume"]
-        return Result(volume if volume.size else None, json.loads(str(saved["row"])))
+        return Result(saved["volume"], json.loads(str(saved["row"])))
 
 
 def write_shard(results: list[Result], shape: Sequence[int], array: Path, index: Path) -> pd.DataFrame:
     """Write the array and the index of a shard; the index last, for an array without one is not a shard."""
     volumes = [result.volume for result in results if result.volume is not None]
-    index.unlink(missing_ok=True)
     with whole_file(array) as temporary:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(volumes), *shape)}
         with open(temporary, "wb") as stream:
             np.lib.format.write_array_header_1_0(stream, header)
             for volume in volumes:
                 stream.write(np.ascontiguousarray(volume).tobytes())
+        index.unlink(missing_ok=True)
     positions = iter(range(len(volumes)))
     rows = [{**result.row, "index": None if result.volume is None else next(positions)} for result in results]
     table = pd.DataFrame(rows, columns=INDEX_COLUMNS).astype({"index": "Int64"})

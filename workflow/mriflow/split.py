@@ -6,6 +6,7 @@ columns are spread evenly. A subject, or the same image, on two sides of a fold 
 
 import logging
 import warnings
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -55,32 +56,47 @@ def split(
     UserError
         If there are too few subjects, a class or site has too few, or a subject or image would stand on two sides.
     """
-    scans = read_labels(labels)
+    scans = read_labels(labels, category=target if classes else None)
     scans = scans[usable(scans, target)]
     if classes is not None:
-        scans = scans[scans[target].astype(str).isin(classes)]
+        others = scans[~scans[target].isin(classes)]
+        if len(others):
+            log.warning("%d scans of other classes are not used: %s", len(others), others[target].value_counts().to_dict())
+        scans = scans[scans[target].isin(classes)]
     subjects = scans.drop_duplicates("subject").reset_index(drop=True)
-    columns = [target_groups(subjects[target], classes)]
-    columns += [subjects[name].astype(str) for name in stratify or [] if name in subjects and name != target]
+    columns = [groups_of(subjects[target])]
+    columns += [groups_of(subjects[name]) for name in stratify or [] if name in subjects and name != target]
 
     if method == "leave-site-out":
-        tests = [subjects_of_site(subjects, site) for site in sites or []]
+        tests = [subjects["subject"].isin(subjects_of_site(scans, site)).to_numpy() for site in sites or []]
     else:
         check_enough(columns[0] if classes else None, len(subjects), folds, labels)
         tests = partition(strata(columns, folds), folds, seed)
+    # The validation part is so many of so many equal parts of the rest.
+    share = Fraction(validation).limit_denominator(max(10, round(1 / validation)))
 
     rows = []
     for fold, test in enumerate(tests):
         rest = np.flatnonzero(~test)
+        if len(rest) < 2 * share.denominator:
+            raise UserError(
+                f"{labels}: a `validation` of {validation} is no whole subject of the {len(rest)} outside fold {fold}'s test."
+            )
+        divided = partition(
+            strata([column.iloc[rest] for column in columns], share.denominator), share.denominator, seed + fold + 1
+        )
         parts = np.full(len(subjects), "train", dtype=object)
         parts[test] = "test"
-        shares = max(2, round(1 / validation))
-        rest_columns = [column.iloc[rest] for column in columns]
-        parts[rest[partition(strata(rest_columns, shares), shares, seed + fold + 1)[0]]] = "validation"
-        part_of = dict(zip(subjects["subject"], parts, strict=True))
-        part = scans["subject"].map(part_of)
-        rows.append(scans[["id", "subject", "fingerprint"]].assign(fold=fold, part=part))
-        counts = part.value_counts()
+        parts[rest[np.any(divided[: share.numerator], axis=0)]] = "validation"
+        part = scans["subject"].map(dict(zip(subjects["subject"], parts, strict=True)))
+        kept = scans.assign(part=part, fold=fold)
+        if method == "leave-site-out":
+            # Scans that the tested subjects have at other sites belong to neither side.
+            kept = kept[(kept["part"] != "test") | (kept["site"] == (sites or [])[fold])]
+        for name in set(classes or []) - set(kept.loc[kept["part"] == "train", target]):
+            raise UserError(f"{labels}: fold {fold} has no scan of class {name!r} to train on. Use fewer folds, or k-fold.")
+        rows.append(kept)
+        counts = kept["part"].value_counts()
         log.info("fold %d: %s", fold, ", ".join(f"{counts.get(name, 0)} {name}" for name in PARTS))
     table = pd.concat(rows)[["fold", "part", "id", "subject", "fingerprint"]]
     check_leaks(table, str(labels))
@@ -88,11 +104,11 @@ def split(
     return table
 
 
-def target_groups(target: pd.Series, classes: list[str] | None) -> pd.Series:
-    """Return the target as groups to stratify by: its classes, or the quarters of its distribution."""
-    if classes is not None:
-        return target.astype(str)
-    return pd.qcut(target.astype(float).rank(method="first"), 4, labels=False).astype(str)
+def groups_of(column: pd.Series) -> pd.Series:
+    """Return a column as groups to stratify by: its categories, or the quarters of the distribution of a number."""
+    if pd.api.types.is_numeric_dtype(column) and column.nunique() > 4:
+        return pd.qcut(column.rank(method="first"), 4, labels=False).astype(str)
+    return column.astype(str)
 
 
 def strata(columns: list[pd.Series], at_least: int) -> pd.Series:
@@ -115,15 +131,15 @@ def partition(groups: pd.Series, parts: int, seed: int) -> list[np.ndarray]:
     return [np.isin(np.arange(len(groups)), test) for test in members]
 
 
-def subjects_of_site(subjects: pd.DataFrame, site: str) -> np.ndarray:
-    """Return which subjects are of `site`, shape (subjects,)."""
-    test = (subjects["site"] == site).to_numpy()
-    if not test.any() or test.all():
-        found = subjects["site"].value_counts().to_dict()
+def subjects_of_site(scans: pd.DataFrame, site: str) -> pd.Series:
+    """Return the subjects who have a scan at `site`."""
+    found = scans.loc[scans["site"] == site, "subject"]
+    if found.empty or found.nunique() == scans["subject"].nunique():
+        counts = scans["site"].value_counts().to_dict()
         raise UserError(
-            f"leave-site-out: site {site!r} of the dataset's `sites` has {test.sum()} usable subjects; found {found}."
+            f"leave-site-out: site {site!r} of the dataset's `sites` has {len(found)} usable scans; found {counts}."
         )
-    return test
+    return found
 
 
 def check_enough(groups: pd.Series | None, subjects: int, folds: int, labels: Path) -> None:

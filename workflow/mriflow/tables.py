@@ -28,7 +28,19 @@ def read_table(path: str | Path, sheet: str | None = None) -> pd.DataFrame:
     try:
         if kind in (".csv", ".tsv"):
             separator = "\t" if kind == ".tsv" else ","
-            table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            with open(path, encoding="utf-8-sig") as stream:
+                header = stream.readline()
+            if kind == ".csv" and header.count(";") > header.count(","):
+                separator = ";"  # as spreadsheets write it where the comma is the decimal sign
+            table = pd.read_csv(
+                path,
+                sep=separator,
+                dtype=str,
+                keep_default_na=False,
+                encoding="utf-8-sig",
+                index_col=False,
+                on_bad_lines="error",
+            )
         elif kind in (".xls", ".xlsx"):
             table = pd.read_excel(path, sheet_name=sheet or 0, dtype=object, keep_default_na=False)
         else:
@@ -36,10 +48,13 @@ def read_table(path: str | Path, sheet: str | None = None) -> pd.DataFrame:
     except UserError:
         raise
     except Exception as error:  # the readers raise a dozen kinds of errors for a broken file
-        raise UserError(f"{path}: cannot be read as a {kind} table ({error}). Open it, and save it again.") from error
+        raise UserError(f"{path}: cannot be read as a {kind} table ({error}). Save it again, as UTF-8.") from error
     if table.empty:
         raise UserError(f"{path}: the table has no rows.")
     table.columns = [str(column).strip() for column in table.columns]
+    if table.columns.duplicated().any():
+        twice = table.columns[table.columns.duplicated()][0]
+        raise UserError(f"{path}: has two columns {twice!r}. Give one of them another name, or delete it.")
     return table
 
 
@@ -68,6 +83,20 @@ def as_text(cell: Any) -> str:
     return "" if text.lower() in NOT_KNOWN else text
 
 
+def plain(code: Any) -> str:
+    """Return a code as it is compared: 1, 1.0 and '1.0' are the same, and '-' is a code like any other."""
+    text = str(code).strip()
+    return str(int(float(text))) if is_number(text) and float(text).is_integer() else text
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a text is a finite number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
 def read_value(cell: Any, column: Mapping[str, Any]) -> tuple[str | float | None, str]:
     """Read one cell as the dataset's description of its column says.
 
@@ -84,28 +113,26 @@ def read_value(cell: Any, column: Mapping[str, Any]) -> tuple[str | float | None
         None for a value that is not known; the problem is '' if there is none.
     """
     text = as_text(cell)
+    meanings = {plain(code): str(meaning) for code, meaning in column.get("codes", {}).items()}
+    if plain(cell) in meanings:
+        return meanings[plain(cell)], ""
     missing = {as_text(value) for value in column.get("missing", [])}
     if text == "" or text in missing:
         return None, ""
-    if "codes" in column:
-        meanings = {as_text(code): str(meaning) for code, meaning in column["codes"].items()}
-        if text not in meanings:
-            return None, f"unknown code ({text!r}, expected {' or '.join(meanings)})"
-        return meanings[text], ""
+    if meanings:
+        return None, f"unknown code ({text!r}, expected {' or '.join(meanings)})"
     if "range" in column:
         low, high = column["range"]
-        try:
-            number = float(text)
-        except ValueError:
+        if not is_number(text):
             return None, f"not a number ({text!r})"
+        number = float(text)
         if as_text(number) in missing:
             return None, ""
         if not low <= number <= high:
             return None, f"out of range ({text}, expected {low} to {high} {column.get('unit', '')}".rstrip() + ")"
         return number, ""
     if "format" in column:
-        try:
-            return column["format"].format(int(float(text))), ""
-        except ValueError:
+        if not is_number(text) or not float(text).is_integer():
             return None, f"not a whole number ({text!r})"
+        return column["format"].format(int(float(text))), ""
     return text, ""

@@ -62,7 +62,7 @@ def tell_cohort(
     csv: Path,
     *,
     indices: Sequence[Path],
-    targets: Sequence[str],
+    targets: Mapping[str, Sequence[str]],
     title: str,
     licence: str,
     citation: str,
@@ -77,7 +77,7 @@ def tell_cohort(
     page, csv
         The files to write.
     targets
-        Columns of `labels` that are to be predicted.
+        Columns of `labels` that are to be predicted and, of a classification, their classes.
     title, licence, citation, simulated
         Of the dataset.
 
@@ -86,12 +86,19 @@ def tell_cohort(
     The excluded scans as written to `csv`: ``excluded_from`` is `everything` or the columns that cannot be predicted.
     """
     table, fit = read_cohort(labels, indices)
+    for column, classes in targets.items():
+        known = table.get(column, pd.Series(dtype=object)).dropna().astype(str)
+        for row in known.index[~known.isin(classes)] if classes else []:
+            problem = f"{column}: not one of the target's classes ({known[row]})"
+            table.loc[row, "problem"] = "; ".join(filter(None, (table.loc[row, "problem"], problem)))
     excluded = exclusions(table)
     steps = {"scans and rows known": table, "with an image": table[table["path"] != ""]}
     if indices:
         steps["preprocessed"] = table[table["preprocessed"]]
     steps["usable"] = table[fit]
-    steps |= {f"usable for {target}": table[fit & usable(table, target)] for target in targets}
+    for column in targets:
+        others = table["problem"].str.contains(rf"(?:^|; ){re.escape(column)}: not one of", regex=True)
+        steps[f"usable for {column}"] = table[fit & usable(table, column) & ~others]
     counts = [(step, len(part), count_subjects(part)) for step, part in steps.items()]
 
     body = [
@@ -261,10 +268,10 @@ def main(argv: list[str] | None = None) -> None:
     cohort.set_defaults(tell=tell_cohort)
     cohort.add_argument("--labels", type=Path, required=True, help="labels.csv of the dataset")
     cohort.add_argument("--indices", type=Path, nargs="*", default=[], help="indices of its shards, .csv")
-    cohort.add_argument("--targets", nargs="*", default=[], help="columns that are to be predicted")
-    cohort.add_argument("--title", required=True, help="of the dataset")
-    cohort.add_argument("--licence", required=True, help="of the dataset")
-    cohort.add_argument("--citation", required=True, help="of the dataset")
+    cohort.add_argument("--targets", type=json.loads, default={}, help="columns to be predicted and their classes, as JSON")
+    cohort.add_argument("--title", default="", help="of the dataset")
+    cohort.add_argument("--licence", default="", help="of the dataset")
+    cohort.add_argument("--citation", default="", help="of the dataset")
     cohort.add_argument("--simulated", action="store_true", help="say that the scans are simulated")
     results = pages.add_parser("results", help="the figures of all experiments", allow_abbrev=False)
     results.set_defaults(tell=tell_results)

@@ -94,7 +94,7 @@ def train(
     device = choose_device(gpus, allow_cpu)
     seed_everything(seed, device)
     volumes = open_shards(arrays, indices)
-    training_part, validation_part = read_parts(volumes, labels, splits, fold, target["column"], device)
+    training_part, validation_part = read_parts(volumes, labels, splits, fold, target, device)
     shape = next(iter(volumes.values())).shape
 
     objective = make_objective(target, training, training_part.labels)
@@ -181,7 +181,7 @@ class Run:
         from torch.utils.tensorboard import SummaryWriter
 
         self.resume()
-        writer = SummaryWriter(str(self.work / "tensorboard"), purge_step=self.epoch)
+        writer = SummaryWriter(str(self.work / "tensorboard"), purge_step=self.epoch + 1)
         bar = progress(total=self.settings["epochs"], initial=self.epoch, desc="train", unit="epoch")
         targets = self.objective.encode(training.labels).to(self.device)
         while self.epoch < self.settings["epochs"] and not self.stale():
@@ -290,11 +290,12 @@ class Run:
 
 
 def read_parts(
-    volumes: dict[str, np.ndarray], labels: Path, splits: Path, fold: int, column: str, device: torch.device
+    volumes: dict[str, np.ndarray], labels: Path, splits: Path, fold: int, target: dict[str, Any], device: torch.device
 ) -> tuple[Part, Part]:
     """Return the training and the validation part of a fold; scans without a preprocessed volume are left out, and counted."""
     parts = read_splits(splits)
-    label_of = read_labels(labels).set_index("id")[column]
+    category = target["column"] if target["type"] == "classification" else None
+    label_of = read_labels(labels, category).set_index("id")[target["column"]]
     parts = parts[parts["fold"] == fold]
     found = []
     for name in ("train", "validation"):

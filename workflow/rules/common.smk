@@ -56,7 +56,7 @@ def experiment(wildcards):
 
 def option(flag, value):
     """A flag with its value for a command line, or nothing if there is no value."""
-    return [] if value in (None, "", False) else [flag if value is True else f"{flag}={value}"]
+    return [] if not value else [flag if value is True else f"{flag}={value}"]
 
 
 def as_json(*keys):
@@ -69,6 +69,12 @@ def as_json(*keys):
         return json.dumps(value)
 
     return part
+
+
+def target_as_json(wildcards):
+    """What training has to know of the target: another unit or name of a folder trains nothing again."""
+    target = experiment(wildcards)["target"]
+    return json.dumps({"column": target["column"], "type": target["type"], "classes": list(target.get("classes", []))})
 
 
 def training_as_json(wildcards):
@@ -115,6 +121,12 @@ def experiment_labels(wildcards):
     return f"<data>/{experiment(wildcards)['names']['dataset']}/labels.csv"
 
 
+def split_sites(wildcards):
+    """The sites that are left out in turn, if that is how an experiment is split."""
+    used = experiment(wildcards)
+    return used["dataset"]["sites"] if used["split"]["method"] == "leave-site-out" else []
+
+
 def trained(file):
     """A function of the wildcards that gives a file of every fold and seed of an experiment."""
 
@@ -142,8 +154,8 @@ def cohort_indices(wildcards):
 
 
 def cohort_targets(wildcards):
-    """The columns of a dataset that its experiments predict."""
-    return sorted({used["target"]["column"] for used in experiments_on(wildcards)})
+    """What is predicted from a dataset: the columns and, of a classification, their classes."""
+    return {used["target"]["column"]: list(used["target"].get("classes", [])) for used in experiments_on(wildcards)}
 
 
 def results(wildcards):

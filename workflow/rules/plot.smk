@@ -195,8 +195,10 @@ rule tell_cohort:
         mem_mb=2000,
         runtime=30,
     params:
-        described=dataset,
-        targets=cohort_targets,
+        about=lambda wildcards: [
+            part for key in ("title", "licence", "citation") for part in option(f"--{key}", dataset(wildcards)[key])
+        ],
+        targets=lambda wildcards: json.dumps(cohort_targets(wildcards)),
         simulated=lambda wildcards: option("--simulated", "simulate" in dataset(wildcards)),
         recipe=recipes.PLOT,
     message:
@@ -208,9 +210,7 @@ rule tell_cohort:
         " --labels {input.labels:q}"
         " --indices {input.indices:q}"
         " --targets {params.targets:q}"
-        " --title {params.described[title]:q}"
-        " --licence {params.described[licence]:q}"
-        " --citation {params.described[citation]:q}"
+        " {params.about:q}"
         " {params.simulated}"
         " > {log:q} 2>&1"
 

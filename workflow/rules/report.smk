@@ -15,7 +15,7 @@ rule config:
     conda:
         "../../envs/conda.yaml"
     params:
-        config=yaml.safe_dump(CONFIG, sort_keys=False, allow_unicode=True),
+        config=lambda wildcards: yaml.safe_dump(CONFIG, sort_keys=False, allow_unicode=True),
     message:
         "Noting the config"
     shell:

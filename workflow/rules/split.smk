@@ -22,7 +22,7 @@ rule split:
         target=lambda wildcards: experiment(wildcards)["target"],
         classes=lambda wildcards: [f"--classes={name}" for name in experiment(wildcards)["target"].get("classes", [])],
         split=lambda wildcards: experiment(wildcards)["split"],
-        sites=lambda wildcards: experiment(wildcards)["dataset"]["sites"],
+        sites=split_sites,
         recipe=recipes.SPLIT,
     message:
         "Splitting the subjects of {wildcards.experiment}"

@@ -32,7 +32,7 @@ rule train:
         gpu=lambda wildcards: experiment(wildcards)["training"]["gpu"],
     params:
         folder=subpath(output.model, parent=True),
-        target=as_json("target"),
+        target=target_as_json,
         network=as_json("network"),
         training=training_as_json,
         allow_cpu=lambda wildcards: option("--allow-cpu", experiment(wildcards)["training"]["allow_cpu"]),
