@@ -29,7 +29,7 @@ def interrupt(folder, stage, arguments, started):
         process = subprocess.Popen(command, stderr=stream)
     while not started(log.read_text()):
         assert process.poll() is None, f"over before it was interrupted: {log.read_text()}"
-        time.sleep(0.005)
+        time.sleep(0.001)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130, log.read_text()
     assert "interrupted" in log.read_text()
@@ -54,9 +54,9 @@ def test_organize_unpacks_the_rest_when_run_again(tmp_path):
     arguments = [f"--labels={out}/labels.csv", f"--scans={out}/scans.csv", f"--table={tmp_path}/t.csv"]
     arguments += [f"--images={tmp_path}/a.tar", r"--pattern=(?P<subject>S\d+)-A-T1\.nii\.gz"]
     arguments += ["--columns", json.dumps({"subject": {"from": "ID", "format": "S{:03d}"}})]
-    interrupt(tmp_path, "organize", arguments, lambda said: len(list((out / "images").glob("[!.]*.gz"))) > 3)
+    interrupt(tmp_path, "organize", arguments, lambda said: list((out / "images").glob("[!.]*.gz")))
     kept = list((out / "images").glob("[!.]*.gz"))
-    assert 3 < len(kept) < 300
+    assert 0 < len(kept) < 300
     assert {path.stat().st_size for path in kept} == {len(image)}
     assert not (out / "labels.csv").exists()
     subprocess.run([sys.executable, "-m", "mriflow.organize", *arguments], check=True, capture_output=True)

@@ -193,7 +193,8 @@ def test_deleted_figure_runs_its_plot_and_the_report_alone(finished):
 
 def test_same_config_twice_gives_the_same_bytes(finished, tmp_path):
     again = checkout(tmp_path / "again")
-    snakemake(again, *QUICK)
+    figure = "quick/results/quick-age/figures/learning-curves.pdf"
+    snakemake(again, figure, *QUICK)
     for name in (
         "predictions.csv",
         "metrics.json",
@@ -211,7 +212,7 @@ def test_same_config_twice_gives_the_same_bytes(finished, tmp_path):
 
 def test_failed_job_says_where_its_log_is_and_why(finished, tmp_path):
     overlay = tmp_path / "gpu.yaml"
-    overlay.write_text(yaml.safe_dump({"training": {"three-epochs": {"gpu": 1}}, "run": ["quick-age"]}))
+    overlay.write_text(yaml.safe_dump({"training": {"three-epochs": {"gpu": 1, "weight_decay": 0.5}}, "run": ["quick-age"]}))
     ended = snakemake(finished, *QUICK, str(overlay), "--until", "train", check=False)
     assert ended.returncode == 1
     assert "asked for 1 GPU and sees none" in ended.stderr
@@ -348,11 +349,11 @@ def test_killed_workflow_goes_on_where_it_was(tmp_path):
     folder = checkout(tmp_path / "killed")
     overlay = tmp_path / "long.yaml"
     overlay.write_text(yaml.safe_dump({"run": ["quick-age"], "training": {"three-epochs": {"epochs": 15}}}))
-    configs = [*QUICK, str(overlay)]
+    configs, wanted = [*QUICK, str(overlay)], "quick/results/quick-age/metrics.json"
     environment = os.environ | {"PATH": "/usr/bin:/bin"}
     with open(tmp_path / "out.txt", "w") as out:
         process = subprocess.Popen(
-            [str(SNAKEMAKE), "--cores", "1", *configs],
+            [str(SNAKEMAKE), "--cores", "1", wanted, *configs],
             cwd=folder,
             env=environment,
             stdout=out,
@@ -368,7 +369,7 @@ def test_killed_workflow_goes_on_where_it_was(tmp_path):
     assert len(arrays) == 2
     killed = next(folder.glob("quick/results/quick-age/fold-*/work/last.ckpt")).parents[1].name
     snakemake(folder, "--unlock", *configs)
-    snakemake(folder, *configs)
+    snakemake(folder, wanted, *configs)
     assert {path: path.stat().st_mtime_ns for path in arrays} == arrays
     log = (folder / f"quick/logs/train/quick-age_{killed}.log").read_text()
     assert "going on after epoch" in log

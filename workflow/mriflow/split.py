@@ -78,7 +78,7 @@ def split(
     rows = []
     for fold, test in enumerate(tests):
         rest = np.flatnonzero(~test)
-        if len(rest) < 2 * share.denominator:
+        if len(rest) < share.denominator:
             raise UserError(
                 f"{labels}: a `validation` of {validation} is no whole subject of the {len(rest)} outside fold {fold}'s test."
             )
