@@ -12,7 +12,8 @@ import pytest
 
 from conftest import shared, write_scan
 from mriflow import preprocess as stage
-from mriflow.preprocess import BadScan, grid_affine, load_scan, preprocess, preprocess_scan, template
+from mriflow.preprocess import preprocess
+from mriflow.scan import BadScan, brain_mask, grid_affine, load_scan, preprocess_scan, template
 from mriflow.volumes import open_shards
 
 GRID = {"voxel_mm": 4.0, "shape": (40, 48, 40)}
@@ -248,7 +249,7 @@ def test_full_disk_ends_with_a_clear_error_and_no_half_shard(brain, tmp_path, sm
 def test_real_head_is_stripped_and_registered(tmp_path):
     folder = shared("ixi-hh-2mm")
     scan = folder / "t1" / "IXI012-HH-1211_T1.nii.gz"
-    mask = stage.brain_mask(load_scan(scan))
+    mask = brain_mask(load_scan(scan))
     truth = np.asarray(nib.as_closest_canonical(nib.load(next((folder / "dlmuse_seg").glob("IXI012*")))).dataobj) > 0
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.95
     image, quality = preprocess_scan(scan, "affine", 4.0, (40, 48, 40), (0.5, 99.5), False)
