@@ -102,21 +102,12 @@ def train(
     parameters = sum(p.numel() for p in net.parameters())
     log.info("%s with %d parameters, grid %s", network["name"], parameters, "x".join(map(str, shape)))
 
+    keys = pd.concat([read_index(index) for index in indices]).set_index("id")["key"]
+    parts = (training_part, validation_part)
     state = fingerprint(
         recipe=recipes.TRAIN,
-        data=[
-            [scan, str(label)]
-            for part in (training_part, validation_part)
-            for scan, label in zip(part.ids, part.labels, strict=True)
-        ],
-        keys=sorted(key for index in indices for key in read_index(index)["key"]),
-        settings=[
-            fold,
-            seed,
-            target,
-            network,
-            {k: v for k, v in training.items() if k not in ("gpu", "allow_cpu", "seeds")},
-        ],
+        data=[[scan, str(label), keys[scan]] for part in parts for scan, label in zip(part.ids, part.labels, strict=True)],
+        settings=[fold, seed, target, network, training],
     )
     run = Run(net, objective, training, len(training_part.ids), work, state, seed, device)
     with StopFlag() as stop:
