@@ -330,7 +330,8 @@ def test_all_147_real_scans(tmp_path):
     labels = found["labels"]
     assert labels.loc[labels["path"].notna(), "problem"].fillna("").eq("scan: no row in the table").sum() == 2
     metrics = found["metrics"]
-    assert metrics["n"] == 145 - metrics["n_excluded"] >= 140
+    # 145 have a row; that of IXI328 is contradictory.
+    assert metrics["n"] == 144 - metrics["n_excluded"] >= 140
     assert metrics["network"]["mae"]["value"] < 0.8 * metrics["trivial"]["mae"]["value"]
 
 
