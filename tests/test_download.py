@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import random
 import signal
 import socket
@@ -477,19 +476,6 @@ def test_ctrl_c_ends_with_130_and_keeps_what_has_come(server, file):
     assert not file.exists()
     kept = part_of(file).read_bytes()
     assert len(kept) >= SIZE // 2 and CONTENT.startswith(kept)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to mount a small disk")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if (tried := subprocess.run(mount, capture_output=True, text=True)).returncode:
-        pytest.skip(f"cannot mount a small disk: {tried.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk_is_told_and_the_rerun_completes_once_there_is_space(server, small_disk):

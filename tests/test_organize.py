@@ -30,13 +30,24 @@ def make_images(folder, names):
     return folder
 
 
-def run(tmp_path, table, names=("S001-A-T1.nii.gz",), columns=COLUMNS, **options):
-    file = tmp_path / "table.csv"
-    file.write_text(table)
-    images = make_images(tmp_path / "images", names)
+def organized(tmp_path, images, columns=COLUMNS, **options):
     out = tmp_path / "data"
-    organize(out / "labels.csv", out / "scans.csv", table=file, columns=columns, images=images, pattern=PATTERN, **options)
-    return read_labels(out / "labels.csv").set_index("id")
+    organize(
+        out / "labels.csv",
+        out / "scans.csv",
+        table=tmp_path / "table.csv",
+        columns=columns,
+        images=images,
+        pattern=PATTERN,
+        **options,
+    )
+    return out
+
+
+def run(tmp_path, table, names=("S001-A-T1.nii.gz",), columns=COLUMNS, **options):
+    (tmp_path / "table.csv").write_text(table)
+    images = make_images(tmp_path / "images", names)
+    return read_labels(organized(tmp_path, images, columns, **options) / "labels.csv").set_index("id")
 
 
 @pytest.fixture(scope="module")
@@ -142,16 +153,7 @@ def test_the_same_image_of_two_subjects_rules_both_out(tmp_path):
     images = tmp_path / "images"
     run(tmp_path, "ID,AGE,SEX,HEIGHT\n1,30,1,170\n2,40,2,160\n3,50,1,180\n", [f"S00{i}-A-T1.nii.gz" for i in (1, 2, 3)])
     (images / "S002-A-T1.nii.gz").write_bytes((images / "S001-A-T1.nii.gz").read_bytes())
-    out = tmp_path / "data"
-    organize(
-        out / "labels.csv",
-        out / "scans.csv",
-        table=tmp_path / "table.csv",
-        columns=COLUMNS,
-        images=images,
-        pattern=PATTERN,
-    )
-    labels = read_labels(out / "labels.csv").set_index("id")
+    labels = read_labels(organized(tmp_path, images) / "labels.csv").set_index("id")
     assert labels.loc["S001-A-T1", "problem"] == "scan: same image as another subject (S002-A-T1)"
     assert labels.loc["S002-A-T1", "problem"] == "scan: same image as another subject (S001-A-T1)"
     assert usable(labels).sum() == 1
@@ -189,16 +191,7 @@ def make_tar(path, entries):
 
 def unpacked(tmp_path, archive):
     (tmp_path / "table.csv").write_text("ID,AGE,SEX,HEIGHT\n1,30,1,170\n")
-    out = tmp_path / "data"
-    organize(
-        out / "labels.csv",
-        out / "scans.csv",
-        table=tmp_path / "table.csv",
-        columns=COLUMNS,
-        images=archive,
-        pattern=PATTERN,
-    )
-    return out
+    return organized(tmp_path, archive)
 
 
 @pytest.mark.parametrize("name", ["../S001-A-T1.nii.gz", "/etc/S001-A-T1.nii.gz", "a/../../S001-A-T1.nii.gz"])

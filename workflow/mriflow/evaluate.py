@@ -24,7 +24,7 @@ from mriflow.device import choose_device
 from mriflow.errors import UserError
 from mriflow.files import write_csv, write_json
 from mriflow.labels import read_labels
-from mriflow.metrics import classification_figures, regression_figures, with_intervals
+from mriflow.metrics import METHODS, classification_figures, regression_figures, with_intervals
 from mriflow.networks import build_network
 from mriflow.objectives import load_objective
 from mriflow.split import read_splits
@@ -33,7 +33,6 @@ from mriflow.volumes import Volumes, open_shards
 
 log = logging.getLogger(__name__)
 
-METHODS = ("network", "classical", "trivial")
 PACKAGES = ("mriflow", "torch", "monai", "scikit-learn", "numpy", "antspyx", "deepbet", "snakemake")
 
 

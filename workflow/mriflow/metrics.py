@@ -7,6 +7,7 @@ import numpy as np
 from scipy.stats import bootstrap
 from sklearn.metrics import confusion_matrix, r2_score, roc_auc_score
 
+METHODS = ("network", "classical", "trivial")  # whose figures stand side by side
 RESAMPLES = 1000
 
 Figures = dict[str, float]

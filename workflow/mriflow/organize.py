@@ -301,8 +301,6 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
             problem = f"scan: no file ({path})"
         elif row["path"] and not path.name.endswith(IMAGE_SUFFIXES):
             problem = f"scan: not a NIfTI file ({path.name})"
-        elif not row["path"] and "scan: no " not in row["problem"]:
-            problem = "scan: no path in the table"
         else:
             continue
         rows.loc[index, "problem"] = append_problem(row["problem"], problem)

@@ -23,7 +23,8 @@ from sklearn.metrics import roc_curve
 from mriflow.cli import run_stage, stage_parser
 from mriflow.errors import UserError
 from mriflow.files import whole_file
-from mriflow.tell import METHODS, not_as_made, read_metrics, with_interval
+from mriflow.metrics import METHODS
+from mriflow.tell import not_as_made, read_metrics, with_interval
 
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph that it puts into a PDF
 

@@ -20,8 +20,8 @@ from mriflow.cohort import exclusions, read_cohort, reasons_of
 from mriflow.errors import UserError
 from mriflow.files import write_csv, write_text
 from mriflow.labels import usable
+from mriflow.metrics import METHODS
 
-METHODS = ("network", "classical", "trivial")
 METRICS = {
     "regression": {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "r": "r", "slope": "slope of the residual"},
     "classification": {
