@@ -130,7 +130,7 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
         with tarfile.open(archive) as tar:
             members = tar.getmembers()
             for member in members:
-                tarfile.data_filter(member, str(folder))
+                refuse_unsafe(member, archive, folder)
                 if member.name.endswith(IMAGE_SUFFIXES) and not member.isfile():
                     raise UserError(f"{archive}: {member.name} is a link, not an image. Get the archive from its publisher.")
             for member in progress(members, desc=f"unpack {archive.name}", unit="file"):
@@ -143,13 +143,32 @@ def unpack(archive: Path, folder: Path) -> list[Path]:
                 source = tar.extractfile(member)
                 with whole_file(path) as temporary, open(temporary, "wb") as target:
                     shutil.copyfileobj(source, target)  # type: ignore[arg-type]
-    except tarfile.FilterError as error:
-        raise UserError(f"{archive}: refused, it holds an unsafe entry ({error}). Get it from its publisher.") from error
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{archive}: broken or no tar archive ({error}). Delete it and download it again.") from error
     if len(set(paths)) < len(paths):
         raise UserError(f"{archive}: holds two images of the same name in different folders; unpack it by hand.")
     return sorted(paths)
+
+
+def refuse_unsafe(member: tarfile.TarInfo, archive: Path, folder: Path) -> None:
+    """Raise a UserError for an entry that the data filter refuses.
+
+    Python before 3.11.4 (Debian 12's) has no such filter: there, nothing but files, folders and links below `folder` is let
+    pass. Either way an image is only ever written under its own name.
+    """
+    if hasattr(tarfile, "data_filter"):
+        try:
+            tarfile.data_filter(member, str(folder))
+            return
+        except tarfile.FilterError as error:
+            reason = str(error)
+    elif ".." in (*Path(member.name).parts, *Path(member.linkname).parts) or member.linkname.startswith("/"):
+        reason = f"{member.name!r} leads outside"
+    elif not (member.isfile() or member.isdir() or member.issym() or member.islnk()):
+        reason = f"{member.name!r} is a special file"
+    else:
+        return
+    raise UserError(f"{archive}: refused, it holds an unsafe entry ({reason}). Get it from its publisher.")
 
 
 def check_whole(archive: Path) -> None:

@@ -20,8 +20,6 @@ rule download:
         urls=lambda wildcards: [f"--url={url}" for url in described_file(wildcards)["urls"]],
         md5=lambda wildcards: [f"--md5={md5}" for md5 in described_file(wildcards)["md5"]],
         size=lambda wildcards: option("--size", described_file(wildcards).get("size")),
-    message:
-        "Downloading {wildcards.file}; its progress is in {log}"
     shell:
         "python -m mriflow.download"
         " --file {output:q}"

@@ -18,8 +18,6 @@ rule settings:
         "../../envs/conda.yaml"
     params:
         settings=as_json(),
-    message:
-        "Noting the settings of {wildcards.experiment}"
     shell:
         "printf '%s\\n' {params.settings:q} > {output:q} 2> {log:q}"
 
@@ -46,8 +44,6 @@ rule evaluate:
         runtime=240,
     params:
         recipe=recipes.EVALUATE,
-    message:
-        "Evaluating {wildcards.experiment}"
     shell:
         "python -m mriflow.evaluate"
         " --predictions {output.predictions:q}"

@@ -31,8 +31,6 @@ rule organize:
         pattern=lambda wildcards: option("--pattern", dataset(wildcards).get("pattern")),
         sheet=lambda wildcards: option("--sheet", dataset(wildcards).get("sheet")),
         recipe=recipes.ORGANIZE,
-    message:
-        "Organizing {wildcards.dataset}"
     shell:
         "python -m mriflow.organize"
         " --labels {output.labels:q}"
@@ -53,6 +51,8 @@ rule layout:
         "<data>/{dataset}/{target}/labels.csv",
     log:
         "<logs>/layout/{dataset}_{target}.log",
+    benchmark:
+        "<benchmarks>/layout/{dataset}_{target}.tsv"
     conda:
         "../../envs/conda.yaml"
     resources:
@@ -62,8 +62,6 @@ rule layout:
         column=lambda wildcards: CONFIG["targets"][wildcards.target]["column"],
         classes=lambda wildcards: json.dumps(CONFIG["targets"][wildcards.target].get("classes")),
         recipe=recipes.ORGANIZE,
-    message:
-        "Laying {wildcards.dataset} out by {wildcards.target}"
     shell:
         "python -m mriflow.layout"
         " --labels {input:q}"

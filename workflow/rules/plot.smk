@@ -22,6 +22,8 @@ rule plot_learning_curves:
         ),
     log:
         "<logs>/plot/{experiment}_learning-curves.log",
+    benchmark:
+        "<benchmarks>/plot_learning_curves/{experiment}.tsv"
     conda:
         "../../envs/conda.yaml"
     resources:
@@ -29,8 +31,6 @@ rule plot_learning_curves:
         runtime=30,
     params:
         recipe=recipes.PLOT,
-    message:
-        "Plotting the learning curves of {wildcards.experiment}"
     shell:
         "python -m mriflow.plot learning-curves"
         " --pdf {output.pdf:q}"
@@ -54,6 +54,8 @@ rule plot_predictions:
         ),
     log:
         "<logs>/plot/{experiment}_{figure}.log",
+    benchmark:
+        "<benchmarks>/plot_predictions/{experiment}_{figure}.tsv"
     wildcard_constraints:
         figure="predicted-vs-true|residual-vs-age|roc|confusion-matrix",
     conda:
@@ -63,8 +65,6 @@ rule plot_predictions:
         runtime=30,
     params:
         recipe=recipes.PLOT,
-    message:
-        "Plotting {wildcards.figure} of {wildcards.experiment}"
     shell:
         "python -m mriflow.plot {wildcards.figure}"
         " --pdf {output.pdf:q}"
@@ -89,6 +89,8 @@ rule plot_scans:
         ),
     log:
         "<logs>/plot/{dataset}_scans_{block}.log",
+    benchmark:
+        "<benchmarks>/plot_scans/{dataset}_{block}.tsv"
     conda:
         "../../envs/conda.yaml"
     resources:
@@ -97,8 +99,6 @@ rule plot_scans:
     params:
         simulated=lambda wildcards: option("--simulated", "simulate" in dataset(wildcards)),
         recipe=recipes.PLOT,
-    message:
-        "Plotting scans of {wildcards.dataset} ({wildcards.block})"
     shell:
         "python -m mriflow.plot_cohort scans"
         " --pdf {output.pdf:q}"
@@ -124,6 +124,8 @@ rule plot_cohort:
         ),
     log:
         "<logs>/plot/{dataset}_cohort.log",
+    benchmark:
+        "<benchmarks>/plot_cohort/{dataset}.tsv"
     conda:
         "../../envs/conda.yaml"
     resources:
@@ -132,8 +134,6 @@ rule plot_cohort:
     params:
         simulated=lambda wildcards: option("--simulated", "simulate" in dataset(wildcards)),
         recipe=recipes.PLOT,
-    message:
-        "Plotting the cohort {wildcards.dataset}"
     shell:
         "python -m mriflow.plot_cohort cohort"
         " --pdf {output.pdf:q}"
@@ -157,6 +157,8 @@ rule plot_comparison:
         ),
     log:
         "<logs>/plot/comparison.log",
+    benchmark:
+        "<benchmarks>/plot_comparison/comparison.tsv"
     conda:
         "../../envs/conda.yaml"
     resources:
@@ -164,8 +166,6 @@ rule plot_comparison:
         runtime=30,
     params:
         recipe=recipes.PLOT,
-    message:
-        "Plotting the comparison of the experiments"
     shell:
         "python -m mriflow.plot comparison"
         " --pdf {output.pdf:q}"
@@ -189,6 +189,8 @@ rule tell_cohort:
         csv="<results>/cohorts/{dataset}/exclusions.csv",
     log:
         "<logs>/tell/{dataset}.log",
+    benchmark:
+        "<benchmarks>/tell_cohort/{dataset}.tsv"
     conda:
         "../../envs/conda.yaml"
     resources:
@@ -201,8 +203,6 @@ rule tell_cohort:
         targets=lambda wildcards: json.dumps(cohort_targets(wildcards)),
         simulated=lambda wildcards: option("--simulated", "simulate" in dataset(wildcards)),
         recipe=recipes.PLOT,
-    message:
-        "Writing up the cohort {wildcards.dataset}"
     shell:
         "python -m mriflow.tell cohort"
         " --page {output.page:q}"
@@ -228,6 +228,8 @@ rule tell_results:
         csv="<results>/results.csv",
     log:
         "<logs>/tell/results.log",
+    benchmark:
+        "<benchmarks>/tell_results/results.tsv"
     conda:
         "../../envs/conda.yaml"
     resources:
@@ -235,8 +237,6 @@ rule tell_results:
         runtime=30,
     params:
         recipe=recipes.PLOT,
-    message:
-        "Writing up the results"
     shell:
         "python -m mriflow.tell results"
         " --page {output.page:q}"

@@ -28,8 +28,6 @@ rule preprocess:
         stripped=lambda wildcards: option("--stripped", dataset(wildcards)["stripped"]),
         block=lambda wildcards: CONFIG["preprocess"][wildcards.block],
         recipe=recipes.PREPROCESS,
-    message:
-        "Preprocessing {wildcards.dataset} ({wildcards.block}), shard {wildcards.shard}"
     shell:
         "python -m mriflow.preprocess"
         " --scans {input:q}"

@@ -16,8 +16,6 @@ rule config:
         "../../envs/conda.yaml"
     params:
         config=lambda wildcards: yaml.safe_dump(CONFIG, sort_keys=False, allow_unicode=True),
-    message:
-        "Noting the config"
     shell:
         "printf '%s' {params.config:q} > {output:q} 2> {log:q}"
 
@@ -30,6 +28,8 @@ rule report:
         "<results>/report.html",
     log:
         "<logs>/report.log",
+    benchmark:
+        "<benchmarks>/report/report.tsv"
     conda:
         "../../envs/conda.yaml"
     resources:
@@ -37,8 +37,6 @@ rule report:
         runtime=60,
     params:
         snakefile=workflow.main_snakefile,
-    message:
-        "Writing the report"
     shell:
         # The outer Snakemake holds the lock; this one only reads.
         "snakemake {input.results:q}"

@@ -22,8 +22,6 @@ rule simulate:
     params:
         cohort=lookup("demo/simulate", within=DATASETS, default={}),
         recipe=recipes.SIMULATE,
-    message:
-        "Simulating the demo cohort"
     shell:
         "python -m mriflow.simulate"
         " --archive {output.archive:q}"

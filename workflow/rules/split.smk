@@ -13,6 +13,8 @@ rule split:
         "<results>/{experiment}/splits.csv",
     log:
         "<logs>/split/{experiment}.log",
+    benchmark:
+        "<benchmarks>/split/{experiment}.tsv"
     conda:
         "../../envs/conda.yaml"
     resources:
@@ -24,8 +26,6 @@ rule split:
         split=lambda wildcards: experiment(wildcards)["split"],
         sites=split_sites,
         recipe=recipes.SPLIT,
-    message:
-        "Splitting the subjects of {wildcards.experiment}"
     shell:
         "python -m mriflow.split"
         " --labels {input:q}"

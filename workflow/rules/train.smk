@@ -37,8 +37,6 @@ rule train:
         training=training_as_json,
         allow_cpu=lambda wildcards: option("--allow-cpu", experiment(wildcards)["training"]["allow_cpu"]),
         recipe=recipes.TRAIN,
-    message:
-        "Training {wildcards.experiment}, fold {wildcards.fold}, seed {wildcards.seed}; its progress is in {log}"
     shell:
         "python -m mriflow.train"
         " --model {output.model:q}"

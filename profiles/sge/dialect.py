@@ -1,0 +1,165 @@
+"""A site's dialect of qsub: what a job asks for in Snakemake's words, as the arguments that this Grid Engine understands."""
+
+import hashlib
+import json
+import math
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PROFILE = Path(__file__).resolve().parent
+
+
+class Request(NamedTuple):
+    """What a job asks for: the whole job's memory and scratch space in MB, its walltime in seconds."""
+
+    mem_mb: int
+    walltime: int
+    threads: int = 1
+    gpu: int = 0
+    gpu_model: str = ""
+    disk_mb: int = 0
+
+    @classmethod
+    def of(cls, resources: dict[str, Any], threads: int) -> "Request":
+        """Return the request of a rule's `resources`, where `runtime` is in minutes."""
+        model = str(resources.get("gpu_model") or "")
+        if not re.fullmatch(r"[\w.|&!*()-]*", model):
+            sys.exit(f"gpu_model={model!r}: only names, | & ! * and parentheses can be asked for, such as 'a100|rtx4090'")
+        numbers = {}
+        for name, default in {"mem_mb": 1000, "runtime": 30, "gpu": 0, "disk_mb": 0}.items():
+            try:
+                numbers[name] = float(resources.get(name, default))
+            except (TypeError, ValueError):
+                sys.exit(f"{name}={resources[name]!r}: a number was expected (mem_mb and disk_mb in MB, runtime in minutes)")
+        if numbers["mem_mb"] <= 0 or numbers["runtime"] <= 0:
+            sys.exit(f"mem_mb={numbers['mem_mb']:g}, runtime={numbers['runtime']:g}: a job needs memory and minutes above 0")
+        return cls(
+            mem_mb=math.ceil(numbers["mem_mb"]),
+            walltime=math.ceil(60 * numbers["runtime"]),
+            threads=threads,
+            gpu=int(numbers["gpu"]),
+            gpu_model=model,
+            disk_mb=math.ceil(numbers["disk_mb"]),
+        )
+
+
+class Site(NamedTuple):
+    """settings.yaml and the dialect that it names, both checked and complete with defaults."""
+
+    settings: dict[str, Any]
+    dialect: dict[str, Any]
+
+    def arguments(self, request: Request, warned: bool = False) -> list[str]:
+        """Return the arguments of qsub for a request; a `warned` job is sent signals before it is killed."""
+        dialect, settings = self.dialect, self.settings
+        if request.gpu and "gpu" not in dialect:
+            sys.exit(f"{dialect['site']}: its dialect does not say how a GPU is asked for (key `gpu`)")
+        slots = self.slots(request)
+        arguments = amount(dialect["memory"], request.mem_mb, slots)
+        limit = dialect.get("memory_limit")
+        how = settings.get("memory_limit") or (limit["per"] if limit else "omit")
+        if limit and how != "omit" and not request.gpu:
+            arguments += amount(limit | {"per": how}, request.mem_mb, slots)
+        arguments += fill(dialect["walltime"], clock(request.walltime))
+        if warned:
+            if "warning" in dialect:
+                arguments += fill(dialect["warning"], clock(request.walltime - self.margin(request) // 2))
+            arguments += ["-notify"]
+        if request.gpu:
+            arguments += fill(dialect["gpu"], request.gpu)
+            model = request.gpu_model or dialect.get("old_gpus")
+            if model and "gpu_model" in dialect:
+                arguments += fill(dialect["gpu_model"], model)
+            if request.gpu > 1 and "gpus" in dialect:
+                arguments += fill(dialect["gpus"], request.gpu)
+        if slots > 1 and not (request.gpu and "gpus" in dialect):
+            if "slots" not in dialect:
+                sys.exit(f"{dialect['site']}: its dialect does not say how several slots are asked for (key `slots`)")
+            arguments += fill(dialect["slots"], slots)
+        if request.disk_mb and "scratch" in dialect:
+            arguments += amount(dialect["scratch"], request.disk_mb, slots)
+        return arguments + shlex.split(settings["qsub"]) + (shlex.split(settings["qsub_gpu"]) if request.gpu else [])
+
+    def slots(self, request: Request) -> int:
+        """Return by how many slots the site counts a job: its GPUs, where each is a slot, else its threads."""
+        return request.gpu if request.gpu and "gpus" in self.dialect else max(1, request.threads)
+
+    def margin(self, request: Request) -> int:
+        """Return how many seconds before its kill a job that saves its progress has to stop."""
+        return min(self.settings["margin"], request.walltime // 4)
+
+
+def amount(form: dict[str, str], megabytes: int, slots: int) -> list[str]:
+    """Return the arguments that ask for an amount of memory or disk, rounded up."""
+    share = megabytes if form["per"] == "job" else megabytes / slots
+    return fill(form["qsub"], f"{math.ceil(share if form['unit'] == 'M' else share / 1000)}{form['unit']}")
+
+
+def fill(template: str, value: object) -> list[str]:
+    """Return a template's arguments with `value` in place of {}; what stands in it is never split or read by a shell."""
+    return [argument.replace("{}", str(value)) for argument in shlex.split(template)]
+
+
+def clock(seconds: int) -> str:
+    """Return a duration as Grid Engine reads it, h:mm:ss."""
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def read_site(cache: Path) -> Site:
+    """Read and check settings.yaml and its dialect; `cache` keeps the outcome, for this is asked with every job.
+
+    Exits with the file, the key and what was expected if something is wrong.
+    """
+    sources = [PROFILE / "settings.yaml", PROFILE / "schema.yaml", *sorted((PROFILE / "dialects").glob("*.yaml"))]
+    digest = hashlib.sha256(b"\0".join(str(file).encode() + file.read_bytes() for file in sources)).hexdigest()
+    try:
+        kept = json.loads(cache.read_text())
+        if kept["digest"] == digest:
+            return Site(kept["settings"], kept["dialect"])
+    except (OSError, ValueError, KeyError):
+        pass
+    site = check_site()
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(cache, json.dumps({"digest": digest, **site._asdict()}))
+    return site
+
+
+def check_site() -> Site:
+    """Read settings.yaml and its dialect, check both against schema.yaml and add the defaults."""
+    import yaml
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    def load(file: Path) -> Any:
+        try:
+            return yaml.safe_load(file.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            sys.exit(f"{file}: this is not YAML: {error}")
+
+    settings_file = PROFILE / "settings.yaml"
+    schema = load(PROFILE / "schema.yaml")
+    settings = load(settings_file)
+    name = settings.get("dialect") if isinstance(settings, dict) else None
+    file = PROFILE / "dialects" / f"{name}.yaml"
+    if not file.is_file():
+        known = ", ".join(sorted(one.stem for one in (PROFILE / "dialects").glob("*.yaml")))
+        sys.exit(f"{settings_file}: dialect: {name!r} is no file of {PROFILE / 'dialects'}; there are: {known}")
+    found = {"settings": settings, "dialect": load(file)}
+    error = best_match(Draft202012Validator(schema).iter_errors(found))
+    if error:
+        part, *keys = [*map(str, error.absolute_path)] or ["settings"]
+        where = settings_file if part == "settings" else file
+        message = error.message if error.validator != "pattern" else f"{error.instance!r} has no place {{}} for the value"
+        sys.exit(f"{where}: {'.'.join(keys) or 'top level'}: {message}. What may stand there: {PROFILE / 'schema.yaml'}")
+    defaults = {key: one["default"] for key, one in schema["properties"]["settings"]["properties"].items() if "default" in one}
+    return Site(defaults | settings, found["dialect"])
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file that is either whole or not there."""
+    temporary = file.with_name(f".part.{file.name}")
+    temporary.write_text(text)
+    temporary.replace(file)

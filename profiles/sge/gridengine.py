@@ -1,0 +1,138 @@
+"""Grid Engine's commands: submit, delete, and one look at the queue that all jobs share."""
+
+import contextlib
+import fcntl
+import getpass
+import json
+import re
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from dialect import write_whole
+
+# What the commands say when the master or the way to it is down, rather than the request wrong.
+AWAY = re.compile(
+    r"commlib|got send (error|timeout)|unable to (contact|send message to|connect to) qmaster|qmaster is not", re.I
+)
+
+
+class MasterAway(Exception):
+    """Grid Engine's master did not answer; a later try may do."""
+
+
+class Refused(Exception):
+    """Grid Engine refused a request, for the reason given."""
+
+
+class Queued(NamedTuple):
+    """A job in the queue: its name and the letters of its state, such as qw, r, dr or Eqw."""
+
+    name: str
+    state: str
+
+    @property
+    def in_error(self) -> bool:
+        """Whether it will never run until someone clears the error."""
+        return "E" in self.state
+
+    @property
+    def being_deleted(self) -> bool:
+        """Whether it was deleted and only has not ended yet."""
+        return "d" in self.state
+
+
+class Snapshot(NamedTuple):
+    """The user's jobs in the queue by id, and when they were asked for, in seconds since the epoch."""
+
+    asked: float
+    jobs: dict[str, Queued]
+
+
+def look(folder: Path, max_age: float) -> Snapshot:
+    """Return the queue as it was at most `max_age` seconds ago.
+
+    The answer of qstat is kept in `folder` and shared between the calls of all jobs, and so is its failure.
+    Raises MasterAway if there is none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "qstat.lock", "w") as lock:
+        with contextlib.suppress(OSError):  # a file system without locks costs a qstat too many at worst
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        kept, now = folder / "qstat.json", time.time()
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            last = json.loads(kept.read_text())
+            if now - max_age <= last["asked"] <= now:
+                if last["jobs"] is None:
+                    raise MasterAway("qstat failed a moment ago")
+                return Snapshot(last["asked"], {job: Queued(*value) for job, value in last["jobs"].items()})
+        try:
+            jobs = read_queue(run("qstat", "-u", getpass.getuser(), "-xml"))
+        except MasterAway:
+            write_whole(kept, json.dumps({"asked": now, "jobs": None}))
+            raise
+        write_whole(kept, json.dumps({"asked": now, "jobs": jobs}))
+        return Snapshot(now, jobs)
+
+
+def read_queue(xml: str) -> dict[str, Queued]:
+    """Return the jobs of qstat's XML by their ids."""
+    try:
+        listed = ElementTree.fromstring(xml).iter("job_list")  # noqa: S314 - from the site's own qstat
+    except ElementTree.ParseError as error:
+        raise MasterAway(f"qstat's answer was cut off: {error}") from None
+    return {one.findtext("JB_job_number", ""): Queued(one.findtext("JB_name", ""), one.findtext("state", "")) for one in listed}
+
+
+def submit(arguments: Sequence[str]) -> str:
+    """Hand a job to qsub and return its id. Raises MasterAway or Refused."""
+    answer = run("qsub", *arguments)
+    number = answer.strip().splitlines()[-1:] or [""]
+    if not number[0].isdigit():
+        raise Refused(f"qsub answered {answer!r} where the id of a job was expected")
+    return number[0]
+
+
+def delete(jobs: Sequence[str]) -> None:
+    """Delete jobs, those that have ended meanwhile too, and leave qdel to itself if it takes long."""
+    if jobs:
+        process = subprocess.Popen(
+            ["qdel", *jobs], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1.5)
+
+
+def error_reason(job: str) -> str:
+    """Return why a job is in the error state, in Grid Engine's words."""
+    with contextlib.suppress(MasterAway, Refused):
+        for line in run("qstat", "-j", job).splitlines():
+            if line.startswith("error reason"):
+                return line.split(":", 1)[1].strip()
+    return "reason unknown"
+
+
+def accounting(job: str) -> dict[str, str]:
+    """Return what the accounting file says of a job's last end, or nothing where it is missing or slow."""
+    with contextlib.suppress(MasterAway, Refused):
+        lines = run("qacct", "-j", job, timeout=10).rsplit("=====", 1)[-1].splitlines()
+        return {words[0]: words[1].strip() for words in (line.split(None, 1) for line in lines) if len(words) == 2}
+    return {}
+
+
+def run(*command: str, timeout: float = 60) -> str:
+    """Run a command and return its output. Raises MasterAway or Refused."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except FileNotFoundError:
+        raise Refused(f"there is no {command[0]} on this machine: Grid Engine is used from a login node") from None
+    except subprocess.TimeoutExpired:
+        raise MasterAway(f"{command[0]} did not answer within {timeout:g} s") from None
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        # A qstat that fails says nothing about a job; it may always be tried again.
+        raise MasterAway(said) if command[0] == "qstat" or AWAY.search(said) else Refused(said)
+    return done.stdout

@@ -1,0 +1,29 @@
+#!/bin/bash
+# Run Snakemake itself as a job, for a site where nothing may be left running on the login node.
+#
+#   profiles/sge/head.sh [SNAKEMAKE ARGUMENTS]     for example --configfile config/experiments/ixi-age.yaml
+#
+# A workflow-manager node, where one may run Snakemake in tmux, is the better place if your site has one: a job ends with its
+# walltime, and not every site lets jobs submit jobs. If it ends early, run this again: what is in the queue is taken over.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+export PATH="$PWD/.venv/bin:$PATH"
+HOURS=${HOURS:-72}
+
+case "${1:-}" in -h | --help)
+    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+    echo "HOURS (now $HOURS) is how long the job may take: HOURS=200 profiles/sge/head.sh"
+    exit
+    ;;
+esac
+
+plan=$(snakemake --profile profiles/sge --dry-run --nolock --quiet rules "$@" --until download 2>&1) || {
+    echo "$plan" >&2
+    exit 1
+}
+if grep -qE '^download +[0-9]' <<< "$plan"; then
+    echo "The data are not here yet, and jobs do not download. First, on this node:" >&2
+    echo "  snakemake --cores 1 $(printf '%q ' "$@")--until download" >&2
+    exit 1
+fi
+profiles/sge/submit --head "$HOURS" "$@"

@@ -1,0 +1,30 @@
+# What every job does. `submit` puts these variables above it and hands the whole to qsub, which runs it in the working directory:
+#   record            where this submission's notes go, without their endings
+#   command           the script with Snakemake's command
+#   profile           the folder of this file
+#   walltime, margin  seconds until the job is killed, and how long before that it has to have saved
+#   scratch           folder to make on the node's own disk, or nothing
+
+# Grid Engine warns all processes of a job at once (USR1 at s_rt, USR2 before the kill of -notify). Who has no handler dies of it,
+# bash and Snakemake first and training with them. What is ignored here stays so in all of them; training sets its own handler.
+trap '' USR1 USR2
+
+start=$(date +%s)
+here=$PWD
+note() { # whole or not at all, for it is read from another machine
+    printf '%s\n' "$2" > "$here/$record.$1.part" && mv "$here/$record.$1.part" "$here/$record.$1"
+}
+finish() {
+    code=$?
+    [ -z "$scratch" ] || rm -rf -- "$scratch"
+    note exit "$code"
+}
+trap finish EXIT
+
+note start "{\"time\": $start, \"host\": \"$HOSTNAME\", \"queue\": \"$QUEUE\", \"slots\": ${NSLOTS:-1}}"
+export JOB_DEADLINE=$((start + walltime - margin))
+if [ -n "$scratch" ]; then
+    mkdir -p -- "$scratch" && export TMPDIR=$scratch
+fi
+source "$profile/prologue.sh"
+bash "$here/$command"

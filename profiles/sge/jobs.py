@@ -1,0 +1,190 @@
+"""The jobs of the workflow: what Snakemake says of one, and the record of its submissions.
+
+A record is a folder of .snakemake/sge, named for the rule and a hash of its outputs:
+
+    job.json, command.sh   the job, and the script that Snakemake wants run
+    1.json, 1.sh           the first submission: its id, what was asked for and when; what was handed to qsub
+    1.start, 1.exit        written by the job itself: when and where it started, its exit code
+    1.end                  why it failed, once `status` has told Snakemake so
+"""
+
+import hashlib
+import json
+import math
+import re
+import shlex
+import shutil
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gridengine
+from dialect import PROFILE, Request, Site, write_whole
+
+STATE = Path(".snakemake/sge")
+GROWTH = 1.5
+
+
+class Job(NamedTuple):
+    """A job of the workflow."""
+
+    rule: str
+    wildcards: dict[str, str]
+    name: str
+    fingerprint: str
+    resources: dict[str, Any]
+    threads: int
+    logs: list[str]
+    note: str | None
+    attempt: int = 1
+
+    @classmethod
+    def read(cls, script: Path, saves_progress: dict[str, str]) -> "Job":
+        """Read the job script that Snakemake wrote; rules of `saves_progress` leave a note beside their first output."""
+        text = script.read_text()
+        described = json.loads(re.search(r"^# properties = (.*)$", text, re.MULTILINE)[1])  # type: ignore[index]
+        rule, outputs = described.get("rule") or described.get("groupid"), described.get("output") or []
+        wildcards = described.get("wildcards") or {}
+        attempt = re.search(r"--attempt (\d+)", text)
+        same = {key: described.get(key) for key in ("input", "params", "wildcards", "output")}
+        return cls(
+            rule=rule,
+            wildcards=wildcards,
+            name=f"{plain(rule)}-{digest([str(Path.cwd()), rule, wildcards, outputs])}",
+            fingerprint=digest(same),
+            resources=described["resources"],
+            threads=described["threads"],
+            logs=described.get("log") or [],
+            note=str(Path(outputs[0]).parent / saves_progress[rule]) if rule in saves_progress and outputs else None,
+            attempt=int(attempt[1]) if attempt else 1,
+        )
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{name}={value}" for name, value in self.wildcards.items())
+        return f"{self.rule} ({values})" if values else self.rule
+
+
+class Record:
+    """The submissions of a job; the latest is `last`, counted from 1."""
+
+    def __init__(self, name: str) -> None:
+        self.folder = STATE / name
+        self.last = max((int(file.stem) for file in self.folder.glob("[0-9]*.json")), default=0)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the last submission was given an id; one that was cut short may be in the queue all the same."""
+        return "id" in self.read("json")
+
+    def file(self, ending: str, number: int | None = None) -> Path:
+        """Return a file of a submission, by default of the last."""
+        return self.folder / f"{number or self.last}.{ending}"
+
+    def read(self, ending: str) -> dict[str, Any]:
+        """Return what a file of the last submission says, nothing if there is none."""
+        try:
+            return json.loads(self.file(ending).read_text())
+        except FileNotFoundError:
+            return {}
+
+    def write(self, ending: str, **values: Any) -> None:
+        """Write a file of the last submission."""
+        write_whole(self.file(ending), json.dumps(values))
+
+    def exit_code(self) -> int | None:
+        """Return the exit code of the last submission, None while it has not ended."""
+        list(self.folder.iterdir())  # makes a network file system look again
+        try:
+            return int(self.file("exit").read_text())
+        except FileNotFoundError:
+            return None
+
+    def job(self) -> Job:
+        """Return the job."""
+        return Job(**json.loads((self.folder / "job.json").read_text()))
+
+    def log(self) -> Path:
+        """Return where the last submission's output goes."""
+        return Path("logs/sge", plain(self.job().rule), f"{self.read('json').get('id')}.log")
+
+    def prepare(self, job: Job, script: Path) -> None:
+        """Keep a job and the script that Snakemake wants run."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.folder / "job.json", json.dumps(job._asdict()))
+        shutil.copy(script, self.folder / "command.sh")
+
+    def submit(self, site: Site, mem_mb: int) -> None:
+        """Submit the job with this much memory. Raises MasterAway, after which it can be called again, or Refused."""
+        job = self.job()
+        request = Request.of(job.resources, job.threads)._replace(mem_mb=mem_mb)
+        if not self.last or self.answered:
+            self.last += 1
+        Path("logs/sge", plain(job.rule)).mkdir(parents=True, exist_ok=True)
+        self.file("sh").write_text(job_script(job, request, site, self.folder / str(self.last)))
+        arguments = qsub_arguments(job.rule, job.name, request, site, job.note is not None)
+        asked = {"walltime": request.walltime, "slots": site.slots(request), "qsub": arguments, "fingerprint": job.fingerprint}
+        asked |= {"mem_mb": mem_mb, "time": time.time(), "started_from": read_note(job)}
+        self.write("json", **asked)  # before it is there, so that a Snakemake killed in between leaves a trace
+        self.write("json", **asked, id=gridengine.submit([*arguments, str(self.file("sh"))]))
+
+    def adopt(self, queue: gridengine.Snapshot) -> bool:
+        """Return whether the last submission is in the queue, alive, and note its id if that was lost."""
+        asked = self.read("json")
+        earlier = {json.loads(file.read_text()).get("id") for file in self.folder.glob("[0-9]*.json")} - {asked.get("id")}
+        for job_id, queued in queue.jobs.items():
+            alive = not queued.in_error and not queued.being_deleted
+            if queued.name == self.folder.name and job_id not in earlier and alive:
+                self.write("json", **asked | {"id": job_id})
+                return True
+        return False
+
+
+def qsub_arguments(rule: str, name: str, request: Request, site: Site, saves_progress: bool) -> list[str]:
+    """Return the arguments of a job's qsub, but for the script."""
+    fixed = ["-terse", "-S", "/bin/bash", "-cwd", "-j", "y", "-r", "n", "-N", name, "-o", f"logs/sge/{plain(rule)}/$JOB_ID.log"]
+    return [*fixed, *site.arguments(request, warned=saves_progress)]
+
+
+def job_script(job: Job, request: Request, site: Site, record: Path) -> str:
+    """Return the script that is handed to qsub; `record` is where its notes go, without their endings."""
+    scratch = site.dialect.get("scratch_folder", "") if request.disk_mb else ""
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            f"record={record}",
+            f"command={record.parent / 'command.sh'}",
+            f"profile={shlex.quote(str(PROFILE))}",
+            f"walltime={request.walltime}",
+            f"margin={site.margin(request)}",
+            f'scratch="{scratch}"',
+            "",
+            (PROFILE / "job.sh").read_text(),
+        ]
+    )
+
+
+def next_memory(job: Job, record: Record) -> int:
+    """Return how many MB a job is to ask for: more than last time if, and only if, that was not enough."""
+    mem_mb = Request.of(job.resources, job.threads).mem_mb
+    if record.read("end").get("why") == "memory":
+        mem_mb = max(mem_mb, math.ceil(GROWTH * record.read("json")["mem_mb"]))
+    return mem_mb
+
+
+def read_note(job: Job) -> dict[str, Any] | None:
+    """Return why and where a job that saves its progress stopped the last time, if it left word."""
+    try:
+        return json.loads(Path(job.note).read_text()) if job.note else None
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def plain(text: str) -> str:
+    """Return `text` as a part of a job's or folder's name that Grid Engine and every shell take as it is."""
+    name = re.sub(r"\W", "_", text, flags=re.ASCII)[:40]
+    return f"_{name}" if name[:1].isdigit() else name
+
+
+def digest(value: Any) -> str:
+    """Return a short hash of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
