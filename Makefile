@@ -1,5 +1,7 @@
 # make demo       install, run the whole workflow on the demo cohort, say where the report is
 # make test       install, run the tests that take minutes; make test-all: those that take longer too
+# make test-sge   the tests that take minutes on a real Grid Engine, which fail where none answers; as an ordinary user, with
+#                 the cell that tests/sge/cell.sh starts (as root). test-all has them too, and skips them where none answers
 # make lint       the checks that every commit passes
 # make bench      measure speed
 PYTHON ?= python3
@@ -7,7 +9,7 @@ CORES ?= all
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
-.PHONY: demo test test-all lint format bench lock
+.PHONY: demo test test-sge test-all lint format bench lock
 .DEFAULT_GOAL := demo
 
 .venv/installed: envs/requirements.lock pyproject.toml
@@ -25,7 +27,11 @@ demo: .venv/installed
 	@echo "models:  $(CURDIR)/results/*/fold-*/model.pt"
 
 test: .venv/installed
-	$(BIN)/pytest -m "not long"
+	$(BIN)/pytest -m "not long" --ignore=tests/sge
+
+# Such a test mostly waits for its jobs, so there are more of them at once than cores.
+test-sge: .venv/installed
+	REQUIRE_SGE=1 $(BIN)/pytest tests/sge -m "not long" -n 6
 
 test-all: .venv/installed
 	$(BIN)/pytest

@@ -2,6 +2,7 @@
 
 snakemake --cores 2                                                        the demo cohort
 snakemake --cores 2 --configfile config/experiments/ixi-age.yaml           real scans
+snakemake --profile profiles/sge                                           on a Sun Grid Engine
 """
 
 from snakemake.utils import min_version

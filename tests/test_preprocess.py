@@ -1,3 +1,4 @@
+import errno
 import gzip
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 
 from conftest import shared, write_scan
 from mriflow import preprocess as stage
+from mriflow.errors import UserError
 from mriflow.preprocess import preprocess
 from mriflow.scan import BadScan, brain_mask, grid_affine, load_scan, preprocess_scan, template
 from mriflow.volumes import open_shards
@@ -271,15 +273,51 @@ def test_failed_scan_is_tried_again(brain, tmp_path, monkeypatch):
     scans = make_list(tmp_path, 2, brain)
     real = stage.preprocess_scan
 
-    def short_of_memory(path, *arguments):
+    def fails(path, *arguments):
         if path.name == "scan-1.nii.gz":
-            raise RuntimeError("can't allocate memory")
+            raise RuntimeError("something")
         return real(path, *arguments)
 
-    monkeypatch.setattr(stage, "preprocess_scan", short_of_memory)
-    assert run(scans, tmp_path)["problem"].tolist()[1] == "scan: failed (RuntimeError: can't allocate memory)"
+    monkeypatch.setattr(stage, "preprocess_scan", fails)
+    assert run(scans, tmp_path)["problem"].tolist()[1] == "scan: failed (RuntimeError: something)"
     monkeypatch.setattr(stage, "preprocess_scan", real)
     assert run(scans, tmp_path)["problem"].isna().all()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_lack_of_memory_is_told_and_taken_for_no_scans_fault(brain, tmp_path, monkeypatch, error, wrapped):
+    scans = make_list(tmp_path, 2, brain)
+    real = stage.preprocess_scan
+
+    def fails(path, *arguments):
+        if path.name == "scan-0.nii.gz":
+            return real(path, *arguments)
+        if wrapped:
+            raise BadScan("no brain found in the image") from error
+        raise error
+
+    monkeypatch.setattr(stage, "preprocess_scan", fails)
+    with pytest.raises(UserError, match="too little memory for a scan"):
+        run(scans, tmp_path)
+    monkeypatch.setattr(stage, "preprocess_scan", real)
+    assert run(scans, tmp_path)["problem"].isna().all()
+
+
+def test_header_with_an_absurd_size_is_that_scans_problem(tmp_path):
+    header = nib.Nifti1Header()
+    header.set_data_shape((30000, 30000, 30000))
+    (tmp_path / "huge.nii").write_bytes(header.binaryblock + bytes(500))
+    with pytest.raises(BadScan, match="30000x30000x30000 voxels"):
+        load_scan(tmp_path / "huge.nii")
 
 
 def test_stripped_scan_that_was_centred_on_zero_keeps_its_brain(brain, tmp_path):

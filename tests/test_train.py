@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import random
@@ -5,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,12 +15,13 @@ import torch
 
 from conftest import training_settings, write_dataset
 from mriflow.augment import augment
+from mriflow.cli import run_stage
 from mriflow.device import check_card, choose_device
 from mriflow.errors import UserError
 from mriflow.networks import SFCN, build_network
 from mriflow.objectives import Classification, Regression, SoftLabel, load_objective
 from mriflow.split import split
-from mriflow.train import make_optimizer, make_schedule, train
+from mriflow.train import main, make_optimizer, make_schedule, train
 from mriflow.volumes import Volumes
 
 AGE = {"column": "age", "type": "regression", "unit": "years"}
@@ -35,8 +38,8 @@ def data(tmp_path_factory):
     return files | {"splits": folder / "splits.csv"}
 
 
-def run(folder, data, target=AGE, network=SMALL, fold=0, seed=0, **changes):
-    files = {"model": folder / "model.pt", "history": folder / "history.csv", "work": folder / "work"}
+def run(folder, data, target=AGE, network=SMALL, fold=0, seed=0, deadline=None, **changes):
+    files = {"model": folder / "model.pt", "history": folder / "history.csv", "work": folder / "work", "deadline": deadline}
     return train(**files, **data, fold=fold, seed=seed, target=target, network=network, training=training_settings(**changes))
 
 
@@ -117,6 +120,67 @@ def test_interrupted_in_mid_epoch_it_says_why_and_exits_with_130(data, tmp_path)
     stopped = json.loads((tmp_path / "work/stopped.json").read_text())
     assert stopped["reason"] == "SIGINT"
     assert not (tmp_path / "model.pt").exists()
+
+
+def run_until(looks, folder, data, monkeypatch, **changes):
+    """Train with a clock that ticks each time it is looked at, until the deadline, and return where the run stopped."""
+    ticks = itertools.count(1)
+    monkeypatch.setattr("mriflow.train.time", SimpleNamespace(time=lambda: next(ticks)))
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, data, deadline=looks, **changes)
+    stopped = json.loads((folder / "work/stopped.json").read_text())
+    assert stopped.pop("reason") == "walltime"
+    assert not (folder / "model.pt").exists()
+    return tuple(stopped.values())
+
+
+def test_training_stopped_by_the_clock_ends_with_the_same_bytes(data, tmp_path, monkeypatch):
+    run(tmp_path / "whole", data)
+    folder = tmp_path / "broken"
+    stops = []
+    # Looked at before an epoch and after each of its three steps: in mid-epoch, before validation and after it.
+    for looks in (3, 3, 2, 3):
+        stops.append(run_until(looks, folder, data, monkeypatch))
+        saved = torch.load(folder / "work/last.ckpt", weights_only=True)
+        assert stops[-1] == (saved["epoch"], saved["step"])
+    assert stops == [(0, 2), (1, 0), (1, 1), (1, 3)]
+    run(folder, data, deadline=time.time() + 3600)
+    assert not (folder / "work/stopped.json").exists()
+    assert (folder / "model.pt").read_bytes() == (tmp_path / "whole/model.pt").read_bytes()
+    assert (folder / "history.csv").read_bytes() == (tmp_path / "whole/history.csv").read_bytes()
+
+
+def test_after_the_deadline_nothing_is_trained_and_a_finished_training_is_written(data, tmp_path, monkeypatch):
+    assert run_until(0, tmp_path, data, monkeypatch) == (0, 0)
+    stop = run_until(7, tmp_path, data, monkeypatch)
+    checkpoint = tmp_path / "work/last.ckpt"
+    before = checkpoint.stat().st_mtime_ns, checkpoint.read_bytes()
+    assert run_until(0, tmp_path, data, monkeypatch) == stop == (1, 2)
+    assert (checkpoint.stat().st_mtime_ns, checkpoint.read_bytes()) == before
+    run(tmp_path, data)
+    model = (tmp_path / "model.pt").read_bytes()
+    (tmp_path / "model.pt").unlink()
+    run(tmp_path, data, deadline=0)
+    assert (tmp_path / "model.pt").read_bytes() == model
+    assert not (tmp_path / "work/stopped.json").exists()
+
+
+def test_deadline_comes_from_the_environment_of_the_job(data, tmp_path, monkeypatch, capsys):
+    arguments = command(tmp_path, data)[3:]
+    for wrong in ("soon", "nan"):
+        monkeypatch.setenv("JOB_DEADLINE", wrong)
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert f"--deadline: '{wrong}', of the flag or of JOB_DEADLINE, is no number of seconds" in capsys.readouterr().err
+    monkeypatch.setenv("JOB_DEADLINE", "1700000000.5")
+    with pytest.raises(SystemExit) as ended:
+        run_stage(lambda: main(arguments))
+    assert ended.value.code == 130
+    assert json.loads((tmp_path / "work/stopped.json").read_text()) == {"reason": "walltime", "epoch": 0, "step": 0}
+    main([*arguments, f"--deadline={time.time() + 3600}"])
+    assert (tmp_path / "model.pt").exists(), "the flag goes before the environment"
+    monkeypatch.setenv("JOB_DEADLINE", "")
+    main(arguments)
 
 
 def test_checkpoint_of_other_settings_or_data_is_not_used_and_not_lost(data, tmp_path, caplog):

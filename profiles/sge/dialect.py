@@ -59,10 +59,8 @@ class Site(NamedTuple):
             sys.exit(f"{dialect['site']}: its dialect does not say how a GPU is asked for (key `gpu`)")
         slots = self.slots(request)
         arguments = amount(dialect["memory"], request.mem_mb, slots)
-        limit = dialect.get("memory_limit")
-        how = settings.get("memory_limit") or (limit["per"] if limit else "omit")
-        if limit and how != "omit" and not request.gpu:
-            arguments += amount(limit | {"per": how}, request.mem_mb, slots)
+        if how := self.memory_limit(request):
+            arguments += amount(dialect["memory_limit"] | {"per": how}, request.mem_mb, slots)
         arguments += fill(dialect["walltime"], clock(request.walltime))
         if warned:
             if "warning" in dialect:
@@ -82,6 +80,12 @@ class Site(NamedTuple):
         if request.disk_mb and "scratch" in dialect:
             arguments += amount(dialect["scratch"], request.disk_mb, slots)
         return arguments + shlex.split(settings["qsub"]) + (shlex.split(settings["qsub_gpu"]) if request.gpu else [])
+
+    def memory_limit(self, request: Request) -> str | None:
+        """Return whether a job's memory is limited by slot or by job; None if it is not, as with GPUs."""
+        limit = self.dialect.get("memory_limit")
+        how = self.settings.get("memory_limit") or (limit and limit["per"])
+        return how if limit and how != "omit" and not request.gpu else None
 
     def slots(self, request: Request) -> int:
         """Return by how many slots the site counts a job: its GPUs, where each is a slot, else its threads."""

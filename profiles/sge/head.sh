@@ -23,7 +23,7 @@ plan=$(snakemake --profile profiles/sge --dry-run --nolock --quiet rules "$@" --
 }
 if grep -qE '^download +[0-9]' <<< "$plan"; then
     echo "The data are not here yet, and jobs do not download. First, on this node:" >&2
-    echo "  snakemake --cores 1 $(printf '%q ' "$@")--until download" >&2
+    echo "  snakemake --cores 1 ${*:+${*@Q} }--until download" >&2
     exit 1
 fi
 profiles/sge/submit --head "$HOURS" "$@"

@@ -26,5 +26,7 @@ export JOB_DEADLINE=$((start + walltime - margin))
 if [ -n "$scratch" ]; then
     mkdir -p -- "$scratch" && export TMPDIR=$scratch
 fi
+# Snakemake itself needs one thread; it gives its jobs theirs. Left alone, the libraries would map memory for each core of the node.
+export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 MALLOC_ARENA_MAX=2
 source "$profile/prologue.sh"
 bash "$here/$command"

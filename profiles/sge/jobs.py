@@ -124,6 +124,7 @@ class Record:
         arguments = qsub_arguments(job.rule, job.name, request, site, job.note is not None)
         asked = {"walltime": request.walltime, "slots": site.slots(request), "qsub": arguments, "fingerprint": job.fingerprint}
         asked |= {"mem_mb": mem_mb, "time": time.time(), "started_from": read_note(job)}
+        asked["limited"] = site.memory_limit(request) is not None
         self.write("json", **asked)  # before it is there, so that a Snakemake killed in between leaves a trace
         self.write("json", **asked, id=gridengine.submit([*arguments, str(self.file("sh"))]))
 

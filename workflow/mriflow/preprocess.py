@@ -7,9 +7,11 @@ Finished scans are kept in a partial folder until the shard is whole, and taken 
 or grown dataset redoes only what is missing.
 """
 
+import errno
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -113,14 +115,29 @@ def run_scan(scan: Mapping[str, str], key: str, folder: Path, settings: Sequence
     try:
         volume, quality = preprocess_scan(folder / scan["path"], *settings)
     except BadScan as error:
+        refuse_lack_of_memory(error)
         log.warning("%s: %s", scan["id"], error)
         return Result(None, {**row, "problem": f"scan: {error}"})
-    except MemoryError:
-        raise
     except Exception as error:  # one bad scan never stops the cohort, whatever a library makes of it
+        refuse_lack_of_memory(error)
         log.exception("%s", scan["id"])
         return Result(None, {**row, "problem": f"scan: failed ({type(error).__name__}: {error})"})
     return Result(volume, {**row, **quality})
+
+
+def refuse_lack_of_memory(error: BaseException | None) -> None:
+    """Raise a UserError if an error, or what caused it, is the machine's lack of memory: that is no scan's fault.
+
+    Libraries tell of it in their own ways; one that cannot be mapped into memory is not imported.
+    """
+    while error:
+        lacking = isinstance(error, MemoryError | ImportError) or getattr(error, "errno", None) == errno.ENOMEM
+        if lacking or re.search("allocate|bad_alloc", str(error)):
+            raise UserError(
+                f"too little memory for a scan ({type(error).__name__}: {error}). Give the job more (`mem_mb` of the rule); the "
+                "scans that are done are kept."
+            ) from error
+        error = error.__cause__ or error.__context__
 
 
 def read_scans(path: Path) -> pd.DataFrame:

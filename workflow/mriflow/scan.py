@@ -25,6 +25,9 @@ QC_CORRELATION = {"affine": 0.7, "rigid": 0.5, "none": 0.3}
 UNREADABLE = (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError)
 
 
+MOST_VOXELS = 2**30  # a head at 0.2 mm
+
+
 class BadScan(Exception):
     """A scan that cannot be preprocessed; its text becomes the scan's problem."""
 
@@ -76,6 +79,8 @@ def load_scan(path: Path) -> nib.Nifti1Image:
                 while stream.read(2**22):
                     pass
         scan: Any = nib.load(path)
+        if np.prod(scan.shape, dtype=float) > MOST_VOXELS:
+            raise BadScan(f"its header tells of {'x'.join(map(str, scan.shape))} voxels")
         data = np.asarray(scan.dataobj, dtype=np.float32)
     except FileNotFoundError as error:
         raise BadScan("no file") from error

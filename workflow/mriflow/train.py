@@ -5,13 +5,18 @@ goes on where a killed or interrupted one stopped, and ends with the same weight
 CPU with the same number of threads). The model with the lowest validation loss is written at the very end.
 """
 
+import argparse
 import json
 import logging
+import math
+import os
 import random
 import signal
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -58,6 +63,7 @@ def train(
     training: dict[str, Any],
     gpus: int = 0,
     allow_cpu: bool = False,
+    deadline: float | None = None,
 ) -> pd.DataFrame:
     """Train one network and write `model` and `history`.
 
@@ -79,6 +85,8 @@ def train(
         Blocks of the config with these names, complete with defaults.
     gpus, allow_cpu
         How many GPUs the job was given, and whether it may use the CPU if it sees none of them.
+    deadline
+        When to have saved and stopped, in seconds since the epoch. It changes nothing of what is trained.
 
     Returns
     -------
@@ -89,7 +97,7 @@ def train(
     UserError
         If there is no GPU though one was asked for, too few scans, a leak, or a network that does not fit the grid.
     KeyboardInterrupt
-        After Ctrl-C, TERM, USR1 or USR2, once the checkpoint is saved.
+        After Ctrl-C, TERM, USR1 or USR2, or at the deadline, once the checkpoint is saved.
     """
     device = choose_device(gpus, allow_cpu)
     seed_everything(seed, device)
@@ -110,7 +118,7 @@ def train(
         settings=[fold, seed, target, network, training],
     )
     run = Run(net, objective, training, len(training_part.ids), work, state, seed, device)
-    with StopFlag() as stop:
+    with StopFlag(deadline) as stop:
         run.fit(training_part, validation_part, stop)
 
     write_csv(run.table(), history)
@@ -176,6 +184,8 @@ class Run:
         bar = progress(total=self.settings["epochs"], initial=self.epoch, desc="train", unit="epoch")
         targets = self.objective.encode(training.labels).to(self.device)
         while self.epoch < self.settings["epochs"] and not self.stale():
+            if reason := stop.reason():
+                self.leave(reason)  # nothing was done since the checkpoint
             self.run_epoch(training.scans, targets, stop)
             row = self.validate(validation)
             self.finish_epoch(row)
@@ -209,10 +219,9 @@ class Run:
             self.schedule.step()
             self.loss_sum += loss.item()
             self.step += 1
-            if stop.signal:
-                self.save(reason=stop.signal)
-                log.warning("stopped by %s in epoch %d, step %d; saved", stop.signal, self.epoch + 1, self.step)
-                raise KeyboardInterrupt
+            if reason := stop.reason():
+                self.save()
+                self.leave(reason)
 
     def validate(self, validation: Part) -> dict[str, float]:
         """Return the epoch's row of the history."""
@@ -245,8 +254,8 @@ class Run:
         """Return the history so far."""
         return pd.DataFrame(self.history)
 
-    def save(self, reason: str | None = None) -> None:
-        """Save the checkpoint and, if the run stops here, why."""
+    def save(self) -> None:
+        """Save the checkpoint."""
         save_checkpoint(
             self.work / "last.ckpt",
             {
@@ -263,8 +272,12 @@ class Run:
                 "history": self.history,
             },
         )
-        if reason:
-            write_json({"reason": reason, "epoch": self.epoch, "step": self.step}, self.work / "stopped.json")
+
+    def leave(self, reason: str) -> NoReturn:
+        """End a run whose checkpoint is saved; note why, and where, so that two stops tell whether there was progress."""
+        write_json({"reason": reason, "epoch": self.epoch, "step": self.step}, self.work / "stopped.json")
+        log.warning("stopped by %s in epoch %d, step %d; saved", reason, self.epoch + 1, self.step)
+        raise KeyboardInterrupt
 
     def resume(self) -> None:
         """Go back to the state of the checkpoint, if there is one of this very run."""
@@ -355,14 +368,15 @@ def seed_everything(seed: int, device: torch.device) -> None:
 
 
 class StopFlag:
-    """Catches the signals that ask a job to end, for the training loop to look at between two steps.
+    """Tells the training loop between two steps whether to end: a signal asked for it, or the deadline is there.
 
     Saving inside a signal handler would save a half-made step.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: float | None) -> None:
+        self.deadline = math.inf if deadline is None else deadline
         self.signal: str | None = None
 
     def __enter__(self) -> "StopFlag":
@@ -376,6 +390,18 @@ class StopFlag:
     def catch(self, number: int, _frame: object) -> None:
         """Remember the signal."""
         self.signal = signal.Signals(number).name
+
+    def reason(self) -> str | None:
+        """Return the signal's name, "walltime" from the deadline on, or None to go on."""
+        return self.signal or ("walltime" if time.time() >= self.deadline else None)
+
+
+def moment(text: str) -> float:
+    """Read a deadline from the command line or the environment."""
+    with suppress(ValueError):
+        if math.isfinite(seconds := float(text)):
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r}, of the flag or of JOB_DEADLINE, is no number of seconds since the epoch")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -395,6 +421,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--training", type=json.loads, required=True, help="block of `training` with all defaults, as JSON")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs that the job was given (default: 0, use one if there is one)")
     parser.add_argument("--allow-cpu", action="store_true", help="use the CPU if the job was given a GPU and sees none")
+    parser.add_argument(
+        "--deadline",
+        type=moment,
+        default=os.environ.get("JOB_DEADLINE") or None,
+        help="when to have saved and stopped, in seconds since the epoch (default: the environment variable JOB_DEADLINE)",
+    )
     train(**vars(parser.parse_args(argv)))
 
 

@@ -1,5 +1,6 @@
 """The preprocessed scans as the network sees them: batches of float tensors out of memory-mapped shards."""
 
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,4 +80,6 @@ def free_memory(device: torch.device) -> int:
     """Return the free memory of a device in bytes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    available = psutil.virtual_memory().available
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)  # as a cluster's h_vmem sets it
+    return available if limit == resource.RLIM_INFINITY else min(available, limit - psutil.Process().memory_info().vms)

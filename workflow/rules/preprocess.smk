@@ -21,7 +21,7 @@ rule preprocess:
     conda:
         "../../envs/conda.yaml"
     resources:
-        mem_mb=4000,
+        mem_mb=8000,
         runtime=240,
     params:
         shards=lambda wildcards: dataset(wildcards)["shards"],

@@ -1,0 +1,274 @@
+"""What goes wrong on a cluster, on a real Grid Engine: nothing is lost, nothing runs twice, and the user is told why."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import write_dataset
+
+# A command that hangs, the first time that it is run, and one that waits for the test.
+HANGS_ONCE = "[ $(wc -l < started) -gt 1 ] || sleep 600; touch {output}"
+WAITS = "until [ -e go ]; do sleep 0.2; done; touch {output}"
+
+
+def one(command: str, resources: str = "gpu=0", rule: str = "one", more: str = "") -> str:
+    """Return a Snakefile with one rule, of which every run notes its process in the file `started`."""
+    command = f"echo $$ >> started; {command}"
+    return f"rule {rule}:\n    output: 'one.txt'\n    resources: {resources}\n{more}    shell: {command!r}\n"
+
+
+def before(place, program: str, script: str) -> None:
+    """Put a script before a command of Grid Engine."""
+    (place.bin / program).write_text(f"#!/bin/bash\n{script}\n")
+    (place.bin / program).chmod(0o755)
+
+
+def started(place) -> list[int]:
+    """Return the processes of all runs of the rule's command."""
+    return [int(line) for line in place.read("started").splitlines()]
+
+
+def wait_for_start(place) -> int:
+    """Wait until the rule's command runs, and return its process."""
+    place.wait_for(lambda: started(place), "the rule's command to run")
+    return started(place)[-1]
+
+
+def ended(place, *said: str, times: int = 1) -> None:
+    """See that the job was submitted and run so many times and is gone from the queue, and that the user was told why."""
+    assert len(place.submissions()) == len(started(place)) == times, place.said()
+    for text in said:
+        assert text in place.said()
+    place.wait_for(lambda: not place.queue(), "an empty queue")
+
+
+def test_killed_at_the_end_of_its_walltime(workdir):
+    place = workdir(one("echo half > {output}; sleep 600", "runtime=1"))
+    assert place.run("--retries", "0") == 1, place.said()
+    ended(place, "killed at the end of its walltime, 0:01:00; give the rule more `runtime`")
+    assert not (place.folder / "one.txt").exists()
+
+
+def training(workdir, folder: Path, size: int, epochs: int, runtime: int = 1, first: str = "true"):
+    """Return a working directory whose rule `train` trains for some time, and the command that trains the same in `folder`."""
+    from mriflow.split import split
+    from test_train import command
+
+    data = write_dataset(folder / "data", shape=(size, size, size))
+    split(data["labels"], folder / "splits.csv", target="age", folds=3, validation=0.25)
+    data["splits"] = folder / "splits.csv"
+    place = workdir(
+        f"rule train:\n    output: 'results/model.pt', 'results/history.csv'\n    resources: mem_mb=8000, runtime={runtime}\n"
+        f"    shell: 'echo $$ >> started; {first}; bash train.sh'\n"
+    )
+    (place.folder / "train.sh").write_text(shlex.join(command(place.folder / "results", data, epochs=epochs)))
+    return place, command(folder, data, epochs=epochs)
+
+
+def test_training_stopped_by_the_clock_goes_on_in_new_jobs_and_ends_with_the_same_bytes(workdir, tmp_path):
+    place, command = training(workdir, tmp_path / "whole", size=48, epochs=220)
+    whole = subprocess.Popen(command)
+    assert place.run(timeout=900) == 0, place.said()
+    windows = place.submissions("train")
+    assert len(windows) >= 3, "over too soon: give it more epochs"
+    assert {job["started_from"]["reason"] for job in windows[1:]} == {"walltime"}
+    ended(place, "when its walltime ended; goes on in a new job", times=len(windows))
+    assert "Error" not in place.said(), "no retry is spent"
+    assert whole.wait(600) == 0
+    for file in ("model.pt", "history.csv"):
+        assert (place.folder / "results" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+def test_training_warned_by_grid_engine_goes_on_in_a_new_job(workdir, tmp_path):
+    place, _ = training(workdir, tmp_path / "whole", size=48, epochs=150, first="unset JOB_DEADLINE")
+    assert place.run(timeout=600) == 0, place.said()
+    windows = place.submissions("train")
+    assert {job["started_from"]["reason"] for job in windows[1:]} == {"SIGUSR1"}, "over too soon: give it more epochs"
+    ended(place, "when its walltime ended; goes on in a new job", times=len(windows))
+    assert "Error" not in place.said(), "no retry is spent"
+
+
+def test_training_that_was_deleted_goes_on_at_the_next_try(workdir, tmp_path):
+    place, _ = training(workdir, tmp_path / "whole", size=16, epochs=300, runtime=30)
+    process = place.start()
+    place.wait_for((place.folder / "results/work/last.ckpt").exists, "a checkpoint")
+    subprocess.run(["qdel", place.submissions()[-1]["id"]], check=True)
+    assert process.wait(240) == 0, place.said()
+    assert place.submissions()[1]["started_from"]["reason"] == "SIGUSR2"
+    ended(place, times=2)
+
+
+def test_walltime_without_progress_is_an_error(workdir):
+    note = '{{"reason": "walltime", "epoch": 1, "step": 0}}'
+    place = workdir(one(f"mkdir -p work; echo '{note}' > work/stopped.json; exit 1", rule="train"))
+    assert place.run() == 1, place.said()
+    ended(place, "goes on in a new job", "made no step in its whole walltime; give the rule more `runtime`", times=2)
+
+
+@pytest.mark.parametrize("accounting", ["there", "missing"])
+def test_job_killed_from_outside_is_run_again(workdir, accounting):
+    place = workdir(one(HANGS_ONCE))
+    if accounting == "missing":
+        before(place, "qacct", 'exec /usr/bin/qacct -f /nonexistent/accounting "$@"')
+    process = place.start()
+    os.killpg(os.getpgid(wait_for_start(place)), signal.SIGKILL)
+    assert process.wait(180) == 0, place.said()
+    ended(place, "ended without an exit code: it was killed or deleted, or its node was lost", times=2)
+    assert ("(accounting: " in place.said()) == (accounting == "there")
+    assert [job["mem_mb"] for job in place.submissions()] == [1000, 1000]
+
+
+def test_gpu_job_that_was_killed_asks_for_no_more_memory(workdir):
+    place = workdir(one(HANGS_ONCE, "gpu=1"))
+    before(place, "qacct", "echo 'maxvmem      21.500G'")  # what CUDA reserves, and never uses
+    process = place.start()
+    os.killpg(os.getpgid(wait_for_start(place)), signal.SIGKILL)
+    assert process.wait(180) == 0, place.said()
+    ended(place, "ended without an exit code", times=2)
+    assert [job["mem_mb"] for job in place.submissions()] == [1000, 1000]
+
+
+def test_job_whose_command_was_killed_is_run_again(workdir):
+    place = workdir(one(HANGS_ONCE))
+    process = place.start()
+    os.kill(wait_for_start(place), signal.SIGKILL)
+    assert process.wait(180) == 0, place.said()
+    ended(place, "had a process that was killed", times=2)
+
+
+def test_job_deleted_from_outside_is_run_again(workdir):
+    place = workdir(one(HANGS_ONCE))
+    process = place.start()
+    wait_for_start(place)
+    subprocess.run(["qdel", place.submissions()[0]["id"]], check=True)
+    assert process.wait(180) == 0, place.said()
+    ended(place, "ended without an exit code: it was killed or deleted, or its node was lost", times=2)
+
+
+def test_job_that_exceeds_its_memory_gets_more_at_the_next_try(workdir):
+    place = workdir(one("python3 -c 'bytearray(int(500e6))' && touch {output}", "mem_mb=450"))
+    assert place.run() == 0, place.said()
+    ended(place, "had too little memory with mem_mb=450; the next try asks for 675 MB", times=2)
+    assert [job["mem_mb"] for job in place.submissions("one")] == [450, 675]
+
+
+def test_error_of_the_command_is_not_run_again(workdir):
+    place = workdir(one("exit 3"))
+    assert place.run() == 1, place.said()
+    ended(place, "ended with an error", "not run again, for it ended with an error of its own")
+
+
+def test_job_in_the_error_state_is_deleted_and_the_reason_shown(workdir):
+    place = workdir(one("touch {output}"), qsub="-o /nonexistent/x.log")
+    assert place.run("--retries", "0") == 1, place.said()
+    assert "was put into the error state and deleted: " in place.said()
+    assert "/nonexistent/x.log" in place.said().partition("error state")[2]
+    place.wait_for(lambda: not place.queue(), "an empty queue")
+    assert not started(place)
+
+
+def test_qstat_that_fails_ten_times_loses_no_job(workdir):
+    place = workdir(one(WAITS))
+    fails = "{ echo 'error: commlib error: got select error (Connection refused)' >&2; exit 1; }"
+    before(place, "qstat", f'echo >> looks; [ $(wc -l < looks) -gt 10 ] || {fails}\nexec /usr/bin/qstat "$@"')
+    process = place.start()
+    place.wait_for(lambda: place.read("looks").count("\n") > 12, "ten looks in vain")
+    (place.folder / "go").touch()
+    assert process.wait(120) == 0, place.said()
+    ended(place)
+
+
+def killed_and_unlocked(place):
+    """Run Snakemake until its job runs, kill it and unlock the working directory."""
+    process = place.start()
+    wait_for_start(place)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert place.run("--unlock") == 0
+
+
+def test_running_job_of_a_snakemake_that_was_killed_is_taken_over(workdir):
+    place = workdir(one(WAITS))
+    killed_and_unlocked(place)
+    process = place.start()
+    place.wait_for(lambda: "is in the queue already" in place.said(), "the job to be found")
+    (place.folder / "go").touch()
+    assert process.wait(120) == 0, place.said()
+    ended(place)
+
+
+def test_job_that_ended_after_its_snakemake_was_killed_is_not_run_again(workdir):
+    place = workdir(one(WAITS))
+    killed_and_unlocked(place)
+    (place.folder / "go").touch()
+    place.wait_for(lambda: not place.queue(), "the job to end")
+    assert place.run() == 0, place.said()
+    ended(place)
+
+
+def test_running_job_whose_parameters_changed_is_deleted_and_replaced(workdir):
+    command = "echo {params.value} >> values; sleep {params.value}; echo {params.value} > {output}"
+    place = workdir(one(command, more="    params: value=600\n"))
+    killed_and_unlocked(place)
+    (place.folder / "Snakefile").write_text(one(command, more="    params: value=1\n"))
+    assert place.run() == 0, place.said()
+    ended(place, times=2)
+    assert place.read("values").split() == ["600", "1"]
+    assert place.read("one.txt") == "1\n"
+
+
+@pytest.mark.parametrize("moment", ["between looks", "during a look"])
+def test_ctrl_c_deletes_the_jobs(workdir, moment):
+    place = workdir(one(WAITS), profile={"seconds-between-status-checks": 30 if moment == "between looks" else 1})
+    if moment == "during a look":
+        before(place, "qstat", 'touch looking; sleep 5; rm looking; exec /usr/bin/qstat "$@"')
+    process = place.start()
+    wait_for_start(place)
+    if moment == "during a look":
+        place.wait_for((place.folder / "looking").exists, "a look at the queue")
+    else:
+        place.wait_for((place.folder / ".snakemake/sge/qstat.json").exists, "the first look")
+        time.sleep(3)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) != 0
+    ended(place)
+    assert "Traceback" not in place.said()
+
+
+def test_ctrl_c_during_submission_leaves_nothing_in_the_queue(workdir):
+    place = workdir(one(WAITS))
+    before(place, "qsub", 'touch submitting; sleep 3; exec /usr/bin/qsub "$@"')
+    process = place.start()
+    place.wait_for((place.folder / "submitting").exists, "a submission")
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) != 0
+    time.sleep(5)  # for what was on its way
+    assert not place.queue()
+    assert "Traceback" not in place.said()
+
+
+def test_snakemake_runs_as_a_job_once_the_data_are_there(workdir):
+    download = "rule download:\n    output: 'data.txt'\n    localrule: True\n    shell: 'touch {output}'\n"
+    place = workdir(one("touch {output}", more="    input: 'data.txt'\n") + download)
+
+    def head() -> subprocess.CompletedProcess:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = os.environ | {"PATH": path, "HOURS": "1"}
+        return subprocess.run(["profiles/sge/head.sh"], cwd=place.folder, env=environment, capture_output=True, text=True)
+
+    refused = head()
+    assert refused.returncode == 1
+    assert "  snakemake --cores 1 --until download\n" in refused.stderr
+    assert not place.submissions()
+    (place.folder / "data.txt").touch()
+    accepted = head()
+    assert accepted.returncode == 0, accepted.stderr
+    log = place.folder / accepted.stdout.split()[-1]
+    place.wait_for(lambda: log.exists() and "1 of 1 steps (100%) done" in log.read_text(), f"{log}")
+    ended(place)

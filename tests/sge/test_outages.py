@@ -1,0 +1,225 @@
+"""A bad day of the cluster itself, odd names, and very many jobs, on a real Grid Engine. Each test takes minutes."""
+
+import itertools
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import time
+from datetime import datetime
+
+import pytest
+
+pytestmark = pytest.mark.long
+
+CELL = "/usr/local/sbin/mriflow-test-cell"  # root's copy of cell.sh, which `cell.sh start` lets this user run
+
+
+@pytest.fixture
+def cell():
+    """Take a daemon of the cell down or up; both are up again after the test."""
+
+    def do(command: str) -> None:
+        subprocess.run(["sudo", "-n", CELL, command], check=True, timeout=180)
+
+    if subprocess.run(["sudo", "-n", "-l", CELL, "stop-master"], capture_output=True).returncode:
+        pytest.skip(f"this user may not take the cell's daemons down with {CELL}")
+    yield do
+    do("start-master")
+    do("start-execd")
+
+
+def rule(name: str, command: str, needs: str = "", odd_name: str = "") -> str:
+    """Return a rule whose every run appends its name to the file `runs`."""
+    lines = [f"rule {name}:", f"output: '{name}.txt'"]
+    lines += [f"name: {odd_name!r}"] * bool(odd_name) + [f"input: '{needs}.txt'"] * bool(needs)
+    return "\n    ".join([*lines, f"shell: {f'echo {name} >> runs; {command}; touch {{output}}'!r}"]) + "\n"
+
+
+def until(file: str) -> str:
+    """Return a command that waits for a file."""
+    return f"until [ -e {file} ]; do sleep 0.2; done"
+
+
+def all_of(*rules: str) -> str:
+    """Return the rule that asks for the outputs of others."""
+    return f"rule all:\n    input: {[f'{name}.txt' for name in rules]}\n"
+
+
+def shim(place, command: str, script: str) -> None:
+    """Put a bash script before one of Grid Engine's commands, which it calls as `real`."""
+    file = place.bin / command
+    file.write_text(f'#!/bin/bash\nreal() {{ {shutil.which(command)} "$@"; }}\n{script}\n')
+    file.chmod(0o755)
+
+
+def wait_for_note(place, ending: str) -> None:
+    """Wait for a file of the first submission of the rule `one`."""
+    place.wait_for(lambda: list(place.folder.glob(f".snakemake/sge/one-*/1.{ending}")), f"1.{ending}")
+
+
+def check_that_each_ran_once(place, *rules: str) -> None:
+    """Check that a run ended well with one submission and one run of each job, and left nothing in the queue."""
+    place.wait_for(lambda: not place.queue(), "the queue to be empty")
+    assert sorted(place.read("runs").split()) == sorted(rules), place.said()
+    assert len(list(place.folder.glob("logs/sge/*/*.log"))) == len(place.submissions()) == len(rules), place.said()
+    assert not list(place.folder.glob(".snakemake/sge/*/*.end")), place.said()
+
+
+def test_job_that_vanished_without_a_trace_is_run_once_more(workdir):
+    place = workdir(rule("one", "ps -o pgid= $$ > group; [ $(wc -l < runs) -gt 1 ] || sleep 600"))
+    shim(place, "qacct", "echo 'error: job id not found' >&2; exit 1")
+    run = place.start()
+    place.wait_until_running("one")
+    place.wait_for(lambda: place.read("group").strip(), "the job to say its process group")
+    os.killpg(int(place.read("group")), signal.SIGKILL)  # the job script too, so that nobody writes an exit code
+    killed = time.time()
+    assert run.wait(120) == 0, place.said()
+    first, second = place.submissions("one")
+    assert f"job {first['id']}: ended without an exit code: it was killed or deleted, or its node was lost. Its" in place.said()
+    assert place.read("runs").split() == ["one", "one"]
+    assert 6 <= second["time"] - killed < 60
+    place.wait_for(lambda: not place.queue(), "the queue to be empty")
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["runs", "has ended"])
+def test_job_whose_submission_was_not_answered_is_not_submitted_again(workdir, ended):
+    place = workdir(rule("one", "true" if ended else until("go")))
+    lose = "{ real \"$@\" > /dev/null; echo 'error: commlib error: got read error' >&2; exit 1; }"
+    shim(place, "qsub", f'mkdir lost 2>/dev/null && {lose}\nreal "$@"')
+    if ended:  # the master is away until then
+        away = "[ -e go ] || { echo 'error: commlib error: got select error' >&2; exit 1; }\n"
+        shim(place, "qstat", away + 'real "$@"')
+    run = place.start()
+    if ended:
+        wait_for_note(place, "exit")
+        place.wait_for(lambda: not place.queue(), "the queue to be empty")
+    else:
+        place.wait_until_running("one")
+    (place.folder / "go").touch()
+    assert run.wait(120) == 0, place.said()
+    assert "one: trying again in 2 s: error: commlib error: got read error" in place.said()
+    check_that_each_ran_once(place, "one")
+
+
+def test_unanswered_submission_of_a_killed_snakemake_does_not_answer_for_the_next(workdir):
+    place = workdir(rule("one", "[ $(wc -l < runs) -gt 1 ]"))
+    shim(place, "qsub", 'real "$@"\nsleep 600')
+    run = place.start()
+    wait_for_note(place, "exit")
+    os.killpg(run.pid, signal.SIGKILL)
+    (place.bin / "qsub").unlink()
+    assert place.run("--unlock") == 0, place.said()
+    assert place.run() == 0, place.said()
+    assert place.read("runs").split() == ["one", "one"]
+
+
+def test_output_that_shows_late_is_waited_for(workdir):
+    place = workdir(rule("one", "true"), profile={"latency-wait": 60})
+    prologue = place.folder / "profiles/sge/prologue.sh"
+    prologue.write_text("trap 'mv one.txt unseen; finish' EXIT\n")  # there for the node, not yet for Snakemake here
+    run = place.start()
+    wait_for_note(place, "exit")
+    time.sleep(20)
+    assert run.poll() is None, place.said()
+    (place.folder / "unseen").rename(place.folder / "one.txt")
+    assert run.wait(120) == 0, place.said()
+    check_that_each_ran_once(place, "one")
+
+
+def test_exit_code_that_shows_late_is_waited_for(workdir):
+    place = workdir(rule("one", "true"), grace=30)
+    prologue = place.folder / "profiles/sge/prologue.sh"
+    prologue.write_text("trap 'note unseen $?' EXIT\n")
+    run = place.start()
+    wait_for_note(place, "gone")
+    time.sleep(5)
+    (unseen,) = place.folder.glob(".snakemake/sge/one-*/1.unseen")
+    unseen.rename(unseen.with_suffix(".exit"))
+    assert run.wait(120) == 0, place.said()
+    check_that_each_ran_once(place, "one")
+
+
+@pytest.mark.parametrize("name", ["1 it's a dir @home", '2 "dirs" @home'])
+def test_odd_names_of_directories_and_rules(workdir, name):
+    odd_names = ["1st", "two words", '3 "quoted" @rule', "a/b = {c}, 100 %", "$HOME*"]
+    rules = [f"odd{number}" for number in range(len(odd_names))]
+    snakefile = [rule(one, until("go"), odd_name=odd) for one, odd in zip(rules, odd_names, strict=True)]
+    place = workdir(all_of(*rules) + "".join(snakefile), name=name)
+    run = place.start()
+    place.wait_for(lambda: [*place.queue().values()] == ["r"] * len(rules), "all jobs to run", 240)
+    os.killpg(run.pid, signal.SIGKILL)
+    assert place.run("--unlock") == 0, place.said()
+    run = place.start()
+    place.wait_for(lambda: place.said().count("is in the queue already") == len(rules), "all jobs to be found")
+    (place.folder / "go").touch()
+    assert run.wait(120) == 0, place.said()
+    check_that_each_ran_once(place, *rules)
+
+
+def test_two_hundred_jobs_at_once_share_one_look_at_the_queue(workdir):
+    jobs = 200
+    snakefile = f"""
+rule all:
+    input: expand("{{number}}.txt", number=range({jobs}))
+rule tiny:
+    output: "{{number}}.txt"
+    shell: "echo {{wildcards.number}} >> runs; touch {{output}}"
+"""
+    status = "echo >> status.calls; profiles/sge/status"
+    place = workdir(snakefile, poll=10, profile={"seconds-between-status-checks": 5, "cluster-generic-status-cmd": status})
+    shim(place, "qstat", 'echo >> qstat.calls; real "$@"')
+    begun = time.time()
+    assert place.run(timeout=1800) == 0, place.said()
+    seconds = time.time() - begun
+    check_that_each_ran_once(place, *map(str, range(jobs)))
+    looks, asked = place.read("qstat.calls").count("\n"), place.read("status.calls").count("\n")
+    print(f"{jobs} jobs in {seconds:.0f} s, {looks} calls of qstat for {asked} of status; {measured(place)}")
+    assert looks < seconds / 10 + 2
+
+
+def measured(place) -> str:
+    """Say how long submissions took, and how long after its end a job was noticed (Snakemake's clock shows whole seconds)."""
+    sent = [one["time"] for one in place.submissions()]
+    between = sorted(after - before for before, after in itertools.pairwise(sent))
+    names = dict(re.findall(r"Submitted job (\d+) with external jobid '\d+\.(.*)'", place.said()))
+    delays = []
+    for when, number in re.findall(r"\[(.*)\]\nFinished jobid: (\d+) \(Rule: (?!all)", place.said()):
+        ended = (place.folder / f".snakemake/sge/{names[number]}/1.exit").stat().st_mtime
+        delays.append(datetime.strptime(when, "%a %b %d %H:%M:%S %Y").timestamp() + 0.5 - ended)
+    return (
+        f"seconds between submissions: median {statistics.median(between):.2f}, max {between[-1]:.1f}; "
+        f"from end to noticed: median {statistics.median(delays):.1f}, max {max(delays):.1f}"
+    )
+
+
+def test_killed_and_restarted_execd_loses_no_job(workdir, cell):
+    place = workdir(all_of("one", "two") + rule("one", until("go1")) + rule("two", until("go2")))
+    run = place.start()
+    place.wait_for(lambda: [*place.queue().values()] == ["r", "r"], "both jobs to run")
+    cell("kill-execd")
+    (place.folder / "go1").touch()
+    place.wait_for(lambda: "(Rule: one)" in place.said(), "the job that ended meanwhile to be noticed")
+    cell("start-execd")
+    (place.folder / "go2").touch()
+    assert run.wait(180) == 0, place.said()
+    check_that_each_ran_once(place, "one", "two")
+
+
+def test_master_away_for_a_minute_loses_no_job_and_delays_a_submission(workdir, cell):
+    next_one = rule("next", "true", needs="one")
+    place = workdir(all_of("next", "two") + rule("one", until("go1")) + next_one + rule("two", until("go2")))
+    run = place.start()
+    place.wait_for(lambda: [*place.queue().values()] == ["r", "r"], "both jobs to run")
+    cell("stop-master")
+    down = time.monotonic()
+    (place.folder / "go1").touch()
+    place.wait_for(lambda: "next: trying again in 10 s" in place.said(), "a submission that fails")
+    time.sleep(max(0, 60 - (time.monotonic() - down)))
+    assert run.poll() is None, place.said()
+    cell("start-master")
+    (place.folder / "go2").touch()
+    assert run.wait(240) == 0, place.said()
+    check_that_each_ran_once(place, "one", "next", "two")
