@@ -21,7 +21,7 @@ finish() {
 }
 trap finish EXIT
 
-note start "{\"time\": $start, \"host\": \"$HOSTNAME\", \"queue\": \"$QUEUE\", \"slots\": ${NSLOTS:-1}}"
+note start "{\"id\": \"$JOB_ID\", \"time\": $start, \"host\": \"$HOSTNAME\", \"queue\": \"$QUEUE\", \"slots\": ${NSLOTS:-1}}"
 export JOB_DEADLINE=$((start + walltime - margin))
 if [ -n "$scratch" ]; then
     mkdir -p -- "$scratch" && export TMPDIR=$scratch

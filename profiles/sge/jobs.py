@@ -117,7 +117,7 @@ class Record:
         """Submit the job with this much memory. Raises MasterAway, after which it can be called again, or Refused."""
         job = self.job()
         request = Request.of(job.resources, job.threads)._replace(mem_mb=mem_mb)
-        if not self.last or self.answered:
+        if not self.last or self.answered or self.file("start").exists():  # what another left is not this one's
             self.last += 1
         Path("logs/sge", plain(job.rule)).mkdir(parents=True, exist_ok=True)
         self.file("sh").write_text(job_script(job, request, site, self.folder / str(self.last)))
@@ -127,6 +127,13 @@ class Record:
         asked["limited"] = site.memory_limit(request) is not None
         self.write("json", **asked)  # before it is there, so that a Snakemake killed in between leaves a trace
         self.write("json", **asked, id=gridengine.submit([*arguments, str(self.file("sh"))]))
+
+    def arrived(self, queue: gridengine.Snapshot) -> bool:
+        """Return whether Grid Engine took the last submission though its answer was lost, and note the id."""
+        if job_id := self.read("start").get("id"):  # it may have ended long since
+            self.write("json", **self.read("json") | {"id": job_id})
+            return True
+        return self.adopt(queue)
 
     def adopt(self, queue: gridengine.Snapshot) -> bool:
         """Return whether the last submission is in the queue, alive, and note its id if that was lost."""
