@@ -238,7 +238,7 @@ MISTAKES = {
     ),
     "unknown key of a dataset": (
         "datasets: {demo: {shard: 2}}",
-        ["mine.yaml: datasets.demo.shard: unknown key; did you mean 'shards'? Allowed: citation, columns"],
+        ["mine.yaml: datasets.demo.shard: unknown key; did you mean 'shards'? Allowed: affine, citation"],
     ),
     "number to predict without a range": (
         {
@@ -268,11 +268,11 @@ MISTAKES = {
         ["mine.yaml: datasets.own.images: missing, expected the archive or folder of the images, or a column `path`"],
     ),
     "dataset with images twice": (
-        {"datasets": {"own": {**OWN, "images": "scans", "pattern": "(?P<subject>.*)"}}},
+        {"datasets": {"own": {**OWN, "images": ["scans"], "pattern": "(?P<subject>.*)"}}},
         ["mine.yaml: datasets.own.images: found beside the column `path`, expected one of the two"],
     ),
     "images without pattern": (
-        {"datasets": {"own": {**OWN, "columns": {"subject": {"from": "id"}}, "images": "scans"}}},
+        {"datasets": {"own": {**OWN, "columns": {"subject": {"from": "id"}}, "images": ["scans"]}}},
         ["mine.yaml: datasets.own.pattern: missing, expected a regular expression with the named group (?P<subject>."],
     ),
     "pattern that is none": (

@@ -37,7 +37,7 @@ def organized(tmp_path, images, columns=COLUMNS, **options):
         out / "scans.csv",
         table=tmp_path / "table.csv",
         columns=columns,
-        images=images,
+        images=[images],
         pattern=PATTERN,
         **options,
     )
@@ -63,7 +63,7 @@ def ixi(tmp_path_factory):
         folder / "scans.csv",
         table=tables / "IXI.xls",
         columns=described["columns"],
-        images=images,
+        images=[images],
         pattern=described["pattern"],
     )
     return folder

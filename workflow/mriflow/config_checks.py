@@ -5,6 +5,7 @@ schema and have their defaults.
 """
 
 import re
+from pathlib import Path
 
 from mriflow.config_errors import Findings, found, hint, instead
 from mriflow.labels import TEXT_COLUMNS
@@ -23,9 +24,9 @@ OUR_COLUMNS = set(TEXT_COLUMNS) - {"subject", "session", "site", "path"}
 
 
 def check_dataset_names(datasets: dict, published: dict, findings: Findings) -> None:
-    """Add changes to a dataset that there is not; a block with a table is a dataset of one's own."""
+    """Add changes to a dataset that there is not; a block with columns is a dataset of one's own."""
     for name, dataset in datasets.items():
-        if name not in published and "table" not in dataset:
+        if name not in published and "columns" not in dataset:
             text = f"there is no config/datasets/{name}.yaml to change{instead(name, published)}"
             findings.add(("datasets", name), text)
 
@@ -42,6 +43,9 @@ def check_blocks(whole: dict, findings: Findings) -> None:
         if low < high < low + width:
             text = f"found {width}, expected at most {high - low}, for the bins go from {low} to {high}"
             findings.add(("training", name, "bin_width"), text)
+    results = "" if findings.touch("pathvars") else whole["pathvars"]["results"]
+    for name, block in whole["splits"].items():
+        check_split_file(("splits", name, "file"), block, results, findings)
     for name, dataset in whole["datasets"].items():
         check_images(("datasets", name), dataset, findings)
         check_columns(("datasets", name, "columns"), dataset["columns"], findings)
@@ -51,6 +55,19 @@ def check_ascending(at: tuple, pair: list, findings: Findings) -> None:
     """Add a pair of limits that is not in ascending order."""
     if not pair[0] < pair[1]:
         findings.add(at, f"found {pair}, expected the smaller number first, then the larger")
+
+
+def check_split_file(at: tuple, split: dict, results: str, findings: Findings) -> None:
+    """Add a split's file that is missing, not used, or one that the workflow writes itself."""
+    file = split.get("file")
+    if split["method"] != "file":
+        if file is not None:
+            findings.add(at, f"found {found(file)} beside `method: {split['method']}`, expected it with `method: file` alone")
+    elif not file:
+        findings.add(at, "missing, expected a table with the part of each scan or subject, for example my-data/splits.csv")
+    elif results and Path(file).resolve().is_relative_to(Path(results).resolve()):
+        text = f"found {found(file)}, in the folder of the results, which a run writes anew"
+        findings.add(at, f"{text}; copy it to a folder of your own and name that")
 
 
 def check_classes(at: tuple, target: dict, findings: Findings) -> None:
@@ -76,6 +93,8 @@ def check_images(at: tuple, dataset: dict, findings: Findings) -> None:
     if "images" not in dataset and "path" not in dataset["columns"]:
         text = "missing, expected the archive or folder of the images, or a column `path` in `columns`"
         findings.add((*at, "images"), text)
+    if "table" not in dataset and "images" not in dataset:
+        findings.add((*at, "table"), "missing, expected the table of the subjects or scans")
     if "images" in dataset and "path" in dataset["columns"]:
         findings.add((*at, "images"), "found beside the column `path`, expected one of the two")
     if "simulate" in dataset and at != ("datasets", "demo"):
@@ -85,8 +104,9 @@ def check_images(at: tuple, dataset: dict, findings: Findings) -> None:
     text += ", expected a regular expression with the named group (?P<subject>...), to read the names of the `images`"
     try:
         groups = re.compile(pattern).groupindex.keys()
-        if "images" in dataset and ("subject" not in groups or groups - {"subject", "session", "site"}):
-            findings.add((*at, "pattern"), f"{text} and no other but session and site")
+        others = groups - {"subject", "session", "site"} if "table" in dataset else set()
+        if "images" in dataset and ("subject" not in groups or others):
+            findings.add((*at, "pattern"), f"{text} and, with a table, no other but session and site")
     except re.error as error:
         findings.add((*at, "pattern"), f"{text}: {error}")
 
@@ -97,6 +117,8 @@ def check_columns(at: tuple, columns: dict, findings: Findings) -> None:
         if name in OUR_COLUMNS:
             text = f"{name!r} is a column that the workflow itself writes to labels.csv, expected another name"
             findings.add((*at, name), text)
+        if "pattern" in column:
+            check_group((*at, name, "pattern"), column["pattern"], findings)
         if "range" in column:
             check_ascending((*at, name, "range"), column["range"], findings)
 
@@ -158,8 +180,9 @@ def check_labels(experiment: str, names: dict, dataset: dict, target: dict, find
 def check_split(experiment: str, names: dict, dataset: dict, split: dict, findings: Findings) -> None:
     """Add columns to spread that the dataset does not have, and leave-site-out without sites."""
     columns = columns_of(dataset)
-    # A dataset without sites has an empty column `site`, over which all is spread evenly.
-    for column in (column for column in split["stratify"] if column not in columns | {"site"}):
+    # A dataset without sites has an empty column `site`, over which all is spread evenly. A split from a file spreads nothing.
+    spread = [] if split["method"] == "file" else split["stratify"]
+    for column in (column for column in spread if column not in columns | {"site"}):
         findings.add(("splits", names["split"], "stratify"), lacking(column, experiment, names, dataset))
     if split["method"] == "leave-site-out":
         at = ("datasets", names["dataset"])
@@ -175,6 +198,17 @@ def lacking(column: str, experiment: str, names: dict, dataset: dict) -> str:
     """Return in words that the dataset of an experiment does not have a column."""
     text = f"found {column!r}, which dataset {names['dataset']!r} of experiment {experiment!r} does not have"
     return text + instead(column, columns_of(dataset))
+
+
+def check_group(at: tuple, pattern: str, findings: Findings) -> None:
+    """Add a regular expression that has not exactly one group."""
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        findings.add(at, f"found {found(pattern)}, expected a regular expression: {error}")
+    else:
+        if groups != 1:
+            findings.add(at, f"found {found(pattern)} with {groups} groups, expected one, (...), that is the value")
 
 
 def columns_of(dataset: dict) -> set[str]:

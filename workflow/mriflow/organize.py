@@ -4,42 +4,40 @@ Nothing is dropped: a scan that cannot be used keeps its row and says why in the
 are unpacked beside labels.csv; a folder of images, or paths in the table, are used where they are.
 """
 
-import gzip
-import hashlib
 import json
 import logging
 import os
 import re
-import shutil
-import tarfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from mriflow.cli import progress, run_stage, stage_parser
+from mriflow.cli import run_stage, stage_parser
 from mriflow.errors import UserError
-from mriflow.files import whole_file, write_csv
+from mriflow.files import write_csv
+from mriflow.images import NIFTI, find_images, fingerprint, scan_id
 from mriflow.labels import TEXT_COLUMNS, reasons_of, usable
 from mriflow.tables import as_text, pick_column, read_table, read_value
 
 log = logging.getLogger(__name__)
 
 Columns = Mapping[str, Mapping[str, Any]]
-IMAGE_SUFFIXES = (".nii", ".nii.gz")
 
 
 def organize(
     labels: Path,
     scans: Path,
     *,
-    table: Path,
     columns: Columns,
-    images: Path | None = None,
-    pattern: str | None = None,
+    table: Path | None = None,
     sheet: str | None = None,
+    images: Sequence[Path] = (),
+    pattern: str | None = None,
+    ignore: str | None = None,
+    affine: Sequence[Sequence[float]] | None = None,
+    expect: Mapping[str, int] | None = None,
     exclude: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Write `labels` (see `mriflow.labels`) and `scans`, the list of the images that can be preprocessed.
@@ -48,13 +46,16 @@ def organize(
 
     Parameters
     ----------
-    table, sheet
-        The table of subjects or scans, and the sheet if it is an Excel file with several.
     columns
         For every column of `labels` where it comes from; see the dataset's schema.
-    images, pattern
-        Archive or folder of images, and the regular expression that reads subject, session and site from their names. Without
-        them the table has one row per scan, with a column `path`.
+    table, sheet
+        The table of subjects or scans, and the sheet if it is an Excel file with several. Without one, the labels are what the
+        names of the images tell.
+    images, pattern, ignore, affine
+        Archives and folders of images, and how to read them; see `mriflow.images.find_images`. Without them the table has one
+        row per scan, with a column `path`.
+    expect
+        How many rows the published table has (`rows`), and in how many a column is known; one that differs was altered.
     exclude
         Scans to leave out by hand: id and reason.
 
@@ -67,15 +68,22 @@ def organize(
     UserError
         For a table, archive or image folder that is missing, unreadable or not as described.
     """
-    raw = read_table(table, sheet)
-    if images is not None:
-        if pattern is None:
-            raise UserError("images need a `pattern` that reads the subject from their names.")
-        found = find_images(images, pattern, unpacked=labels.parent / "images")
+    if images and pattern:
+        found = find_images(images, pattern, labels.parent / "images", ignore=ignore, affine=affine)
+        if table is None:
+            raw, source = found[found["subject"].notna()].drop(columns=["id", "path"]), images[0]
+        else:
+            raw, source = read_table(table, sheet), table
+        found = found[[c for c in ("id", "path", "subject", "session", "site") if c in found]]
+        check_expected(raw, columns, source, expect or {})
         keys = [key for key in ("subject", "session") if key in columns and key in found]
-        rows = join_images(found, people_of(raw, columns, table, keys), keys)
-    else:
+        rows = join_images(found, people_of(raw, columns, source, keys), keys)
+    elif table is not None:
+        raw = read_table(table, sheet)
+        check_expected(raw, columns, table, expect or {})
         rows = rows_of_scans(raw, columns, table)
+    else:
+        raise UserError("a dataset needs a table, or images with a `pattern` that reads the subject from their names.")
     rows = flag_scans(rows, exclude or {})
     rows["path"] = [os.path.relpath(path, labels.parent) if path else "" for path in rows["path"]]
 
@@ -85,110 +93,19 @@ def organize(
     return rows
 
 
-def find_images(images: Path, pattern: str, unpacked: Path) -> pd.DataFrame:
-    """Return one row per image, unpacking an archive to `unpacked`: `id`, `path`, and the groups of `pattern`.
-
-    An image whose name does not fit has no subject.
-    """
-    if images.is_dir():
-        paths = [path for path in sorted(images.rglob("*")) if path.name.endswith(IMAGE_SUFFIXES)]
-    elif images.is_file():
-        paths = unpack(images, unpacked)
-    else:
-        raise UserError(f"{images}: no such archive or folder of images. Check the `images` of the dataset.")
-
-    rows = []
-    for path in paths:
-        match = re.fullmatch(pattern, path.name)
-        rows.append({"id": scan_id(path), "path": str(path), "subject": None, **(match.groupdict() if match else {})})
-    found = pd.DataFrame(rows, columns=None if rows else ["id", "path", "subject"])
-    # Files of one name in folders of their own are told apart by these.
-    twins = found["id"].duplicated(keep=False)
-    found.loc[twins, "id"] = [
-        "_".join((*Path(p).relative_to(images).parts[:-1], scan_id(Path(p)))) for p in found["path"][twins]
-    ]
-    if not found["subject"].notna().any():
-        raise UserError(
-            f"{images}: none of its {len(paths)} images has a name that fits the `pattern` {pattern!r} of the dataset"
-            + (f"; the first is {paths[0].name!r}." if paths else ".")
-        )
-    return found
-
-
-def unpack(archive: Path, folder: Path) -> list[Path]:
-    """Unpack the images of a tar archive flat into `folder`; those that were unpacked from it before are kept.
-
-    Raises
-    ------
-    UserError
-        If the archive is broken or cut short, or holds a link, a device, or a name that leaves the folder.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    try:
-        check_whole(archive)
-        with tarfile.open(archive) as tar:
-            members = tar.getmembers()
-            for member in members:
-                refuse_unsafe(member, archive, folder)
-                if member.name.endswith(IMAGE_SUFFIXES) and not member.isfile():
-                    raise UserError(f"{archive}: {member.name} is a link, not an image. Get the archive from its publisher.")
-            for member in progress(members, desc=f"unpack {archive.name}", unit="file"):
-                if not member.name.endswith(IMAGE_SUFFIXES):
-                    continue
-                path = folder / Path(member.name).name
-                paths.append(path)
-                if path.is_file() and path.stat().st_size == member.size and path.stat().st_mtime >= archive.stat().st_mtime:
-                    continue
-                source = tar.extractfile(member)
-                with whole_file(path) as temporary, open(temporary, "wb") as target:
-                    shutil.copyfileobj(source, target)  # type: ignore[arg-type]
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{archive}: broken or no tar archive ({error}). Delete it and download it again.") from error
-    if len(set(paths)) < len(paths):
-        raise UserError(f"{archive}: holds two images of the same name in different folders; unpack it by hand.")
-    return sorted(paths)
-
-
-def refuse_unsafe(member: tarfile.TarInfo, archive: Path, folder: Path) -> None:
-    """Raise a UserError for an entry that the data filter refuses.
-
-    Python before 3.11.4 (Debian 12's) has no such filter: there, nothing but files, folders and links below `folder` is let
-    pass. Either way an image is only ever written under its own name.
-    """
-    if hasattr(tarfile, "data_filter"):
-        try:
-            tarfile.data_filter(member, str(folder))
-            return
-        except tarfile.FilterError as error:
-            reason = str(error)
-    elif ".." in (*Path(member.name).parts, *Path(member.linkname).parts) or member.linkname.startswith("/"):
-        reason = f"{member.name!r} leads outside"
-    elif not (member.isfile() or member.isdir() or member.issym() or member.islnk()):
-        reason = f"{member.name!r} is a special file"
-    else:
+def check_expected(raw: pd.DataFrame, columns: Columns, file: Path, expect: Mapping[str, int]) -> None:
+    """Raise a UserError if a table has not the rows, or not the known values, that the published one has."""
+    if not expect:
         return
-    raise UserError(f"{archive}: refused, it holds an unsafe entry ({reason}). Get it from its publisher.")
-
-
-def check_whole(archive: Path) -> None:
-    """Raise an error if an archive is cut short or damaged: tarfile takes a missing header for the end, in silence."""
-    with open(archive, "rb") as stream:
-        if stream.read(2) == b"\x1f\x8b":
-            with gzip.open(archive) as unzipped:  # its checksum stands at the very end
-                end = b""
-                while block := unzipped.read(2**22):
-                    end = (end + block)[-1024:]
-        else:
-            stream.seek(max(archive.stat().st_size - 1024, 0))
-            end = stream.read()
-    if len(end) < 1024 or end.strip(b"\0"):
-        raise tarfile.ReadError("it ends too early")
-
-
-def scan_id(path: Path) -> str:
-    """Return the id of a scan, its file's name without the suffix."""
-    return re.sub(r"\.nii(\.gz)?$", "", path.name)
+    values, _ = read_columns(raw, columns, file)
+    for name, expected in expect.items():
+        count = len(raw) if name == "rows" else int(values[name].notna().sum())
+        if count != expected:
+            what = "rows" if name == "rows" else f"rows with a value in {columns[name]['from']!r}"
+            raise UserError(
+                f"{file}: {count} {what}, where the published table has {expected}: this copy was altered (were blanks filled "
+                "in, or rows lost?). Get it from its publisher; if yours is meant to differ, change `expect` of the dataset."
+            )
 
 
 def people_of(raw: pd.DataFrame, columns: Columns, file: Path, keys: list[str]) -> pd.DataFrame:
@@ -318,7 +235,7 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
             problem = f"scan: left out by hand ({exclude[row['id']]})"
         elif row["path"] and not path.is_file():
             problem = f"scan: no file ({path})"
-        elif row["path"] and not path.name.endswith(IMAGE_SUFFIXES):
+        elif row["path"] and not path.name.endswith(NIFTI):
             problem = f"scan: not a NIfTI file ({path.name})"
         else:
             continue
@@ -340,20 +257,6 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
     return rows[first + [c for c in rows if c not in first + last] + last]
 
 
-def fingerprint(image: Path) -> str:
-    """Return a short text that two files share only if they hold the same image.
-
-    A gzip file ends with the CRC-32 and the length of what it holds (RFC 1952), so its size and end are enough, however
-    large it is; any other file is read whole.
-    """
-    with open(image, "rb") as stream:
-        if image.suffix == ".gz":
-            size = image.stat().st_size
-            stream.seek(max(size - 8, 0))
-            return f"{size:x}-{stream.read().hex()}"
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
-
-
 def tell(rows: pd.DataFrame) -> None:
     """Log how many scans there are and how many are left out, for which reason."""
     kinds = rows["problem"].map(lambda problems: "; ".join(reasons_of(problems)))
@@ -368,11 +271,14 @@ def main(argv: list[str] | None = None) -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--labels", type=Path, required=True, help="the table to write, one row per scan")
     parser.add_argument("--scans", type=Path, required=True, help="the list of images to preprocess to write")
-    parser.add_argument("--table", type=Path, required=True, help="table of the subjects or scans: .csv, .tsv, .xls, .xlsx")
+    parser.add_argument("--table", type=Path, help="table of the subjects or scans: .csv, .tsv, .xls, .xlsx")
     parser.add_argument("--sheet", help="sheet of an Excel file (default: the first)")
     parser.add_argument("--columns", type=json.loads, required=True, help="the dataset's `columns`, as JSON")
-    parser.add_argument("--images", type=Path, help="archive or folder of images, unless the table has their paths")
+    parser.add_argument("--images", type=Path, nargs="+", default=[], help="archives or folders, unless the table has paths")
     parser.add_argument("--pattern", help="regular expression of an image's name, with the group `subject`")
+    parser.add_argument("--ignore", help="regular expression of the names of images that are not meant")
+    parser.add_argument("--affine", type=json.loads, help="voxel to RAS+ mm of Analyze images, 4 x 4, as JSON")
+    parser.add_argument("--expect", type=json.loads, default={}, help="rows and known values of the published table, as JSON")
     parser.add_argument("--exclude", type=json.loads, default={}, help="scans to leave out, as JSON: id and reason")
     organize(**vars(parser.parse_args(argv)))
 

@@ -1,11 +1,13 @@
 """Split the subjects of a dataset into folds, each with a training, a validation and a test part.
 
 Subjects are split, never scans, so that two sessions of one person never stand on two sides; the target and the `stratify`
-columns are spread evenly. A subject, or the same image, on two sides of a fold is an error.
+columns are spread evenly, and how evenly is written beside the split. The parts can also be read from a file. A subject, or
+the same image, on two sides of a fold is an error.
 """
 
 import logging
 import warnings
+from collections.abc import Collection, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,14 +15,14 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
+from mriflow.balance import balance_of, warn_of_imbalance
 from mriflow.cli import run_stage, stage_parser
 from mriflow.errors import UserError
 from mriflow.files import write_csv
 from mriflow.labels import read_labels, usable
+from mriflow.split_file import PARTS, listed, parts_from_file
 
 log = logging.getLogger(__name__)
-
-PARTS = ("train", "validation", "test")
 
 
 def split(
@@ -31,10 +33,12 @@ def split(
     classes: list[str] | None = None,
     method: str = "k-fold",
     folds: int = 5,
+    file: Path | None = None,
     sites: list[str] | None = None,
     validation: float = 0.15,
     stratify: list[str] | None = None,
     seed: int = 0,
+    balance: Path | None = None,
 ) -> pd.DataFrame:
     """Write `splits`: one row per fold and scan, with fold, part, id, subject and fingerprint.
 
@@ -44,38 +48,81 @@ def split(
         The dataset's labels.csv; only scans usable for `target` are split.
     target, classes
         The column to be predicted and, if it is a category, its values.
-    method, folds, sites
-        ``k-fold`` with so many folds, or ``leave-site-out`` with one fold for each of `sites`.
+    method, folds, sites, file
+        ``k-fold`` with so many folds, ``leave-site-out`` with one fold for each of `sites`, or ``file`` with the folds and
+        parts that stand in a table (`mriflow.split_file`).
     validation
         Share of the subjects outside the test part that goes to the validation part.
     stratify
         Further columns to spread evenly.
+    balance
+        Where to write how evenly the target, sex, site and the `stratify` columns are spread (`mriflow.balance`).
 
     Raises
     ------
     UserError
-        If there are too few subjects, a class or site has too few, or a subject or image would stand on two sides.
+        If there are too few subjects, a class, site or part has too few, `file` has a mistake, or a subject or image would
+        stand on two sides.
     """
-    scans = read_labels(labels, category=target if classes else None)
-    scans = scans[usable(scans, target)]
+    everything = read_labels(labels, category=target if classes else None)
+    scans = everything[usable(everything, target)]
     if classes is not None:
         others = scans[~scans[target].isin(classes)]
         if len(others):
             log.warning("%d scans of other classes are not used: %s", len(others), others[target].value_counts().to_dict())
         scans = scans[scans[target].isin(classes)]
+    if method == "file":
+        if file is None:
+            raise UserError("--method file needs the table of the parts; give it with --file.")
+        chosen = parts_given(scans, everything, file, labels)
+    else:
+        left_out = (sites or []) if method == "leave-site-out" else None
+        chosen = parts_drawn(scans, target, classes, folds, left_out, validation, stratify or [], seed, labels)
+
+    source = file if method == "file" else labels
+    rows = []
+    for fold, part in enumerate(chosen):
+        kept = scans.assign(part=part, fold=fold)[part.notna()]
+        for name in set(classes or []) - set(kept.loc[kept["part"] == "train", target]):
+            raise UserError(
+                f"{source}: fold {fold} has no scan of class {name!r} to train on. "
+                + ("Give it one." if method == "file" else "Use fewer folds, or k-fold.")
+            )
+        rows.append(kept)
+        counts = kept["part"].value_counts()
+        log.info("fold %d: %s", fold, ", ".join(f"{counts.get(name, 0)} {name}" for name in PARTS))
+    whole = pd.concat(rows)
+    table = whole[["fold", "part", "id", "subject", "fingerprint"]]
+    check_leaks(table, str(source))
+    if balance is not None:
+        meant = ["site"] if method == "leave-site-out" else []
+        write_csv(measure_balance(whole, target, classes, stratify or [], meant), balance)
+    write_csv(table, splits)
+    return table
+
+
+def parts_drawn(
+    scans: pd.DataFrame,
+    target: str,
+    classes: list[str] | None,
+    folds: int,
+    sites: list[str] | None,
+    validation: float,
+    stratify: list[str],
+    seed: int,
+    labels: Path,
+) -> Iterator[pd.Series]:
+    """Yield the part of every scan in each fold, drawn at random; with `sites`, each is the test part of one fold."""
     subjects = scans.drop_duplicates("subject").reset_index(drop=True)
     columns = [groups_of(subjects[target])]
-    columns += [groups_of(subjects[name]) for name in stratify or [] if name in subjects and name != target]
-
-    if method == "leave-site-out":
-        tests = [subjects["subject"].isin(subjects_of_site(scans, site)).to_numpy() for site in sites or []]
+    columns += [groups_of(subjects[name]) for name in stratify if name in subjects and name != target]
+    if sites is not None:
+        tests = [subjects["subject"].isin(subjects_of_site(scans, site)).to_numpy() for site in sites]
     else:
         check_enough(columns[0] if classes else None, len(subjects), folds, labels)
         tests = partition(strata(columns, folds), folds, seed)
     # The validation part is so many of so many equal parts of the rest.
     share = Fraction(validation).limit_denominator(max(10, round(1 / validation)))
-
-    rows = []
     for fold, test in enumerate(tests):
         rest = np.flatnonzero(~test)
         if len(rest) < share.denominator:
@@ -89,24 +136,77 @@ def split(
         parts[test] = "test"
         parts[rest[np.any(divided[: share.numerator], axis=0)]] = "validation"
         part = scans["subject"].map(dict(zip(subjects["subject"], parts, strict=True)))
-        kept = scans.assign(part=part, fold=fold)
-        if method == "leave-site-out":
+        if sites is not None:
             # Scans that the tested subjects have at other sites belong to neither side.
-            kept = kept[(kept["part"] != "test") | (kept["site"] == (sites or [])[fold])]
-        for name in set(classes or []) - set(kept.loc[kept["part"] == "train", target]):
-            raise UserError(f"{labels}: fold {fold} has no scan of class {name!r} to train on. Use fewer folds, or k-fold.")
-        rows.append(kept)
-        counts = kept["part"].value_counts()
-        log.info("fold %d: %s", fold, ", ".join(f"{counts.get(name, 0)} {name}" for name in PARTS))
-    table = pd.concat(rows)[["fold", "part", "id", "subject", "fingerprint"]]
-    check_leaks(table, str(labels))
-    write_csv(table, splits)
-    return table
+            part = part.where((part != "test") | (scans["site"] == sites[fold]))
+        yield part
+
+
+def parts_given(scans: pd.DataFrame, everything: pd.DataFrame, file: Path, labels: Path) -> Iterator[pd.Series]:
+    """Yield the part of every usable scan in each fold as `file` says, and tell which scans are left out.
+
+    Parameters
+    ----------
+    scans, everything
+        The scans that can be used, and all of the dataset.
+
+    Raises
+    ------
+    UserError
+        If the file has a mistake (`mriflow.split_file`), or no scan of one of its parts can be used.
+    """
+    chosen = parts_from_file(file, everything, labels)
+    named = pd.concat(chosen, axis=1).notna().any(axis=1)
+    unusable = everything.loc[named & ~everything["id"].isin(scans["id"]), "id"]
+    if len(unusable):
+        text = "%d scan(s) that %s names cannot be used for this target (the column `problem` of %s says why): %s"
+        log.warning(text, len(unusable), file, labels, listed(unusable, 5))
+    tested = pd.concat([part == "test" for part in chosen], axis=1).sum(axis=1)
+    if (tested > 1).any():
+        text = "%d scan(s) are in the test part of several folds of %s; every figure counts them as often"
+        log.warning(text, (tested > 1).sum(), file)
+    for fold, whole in enumerate(chosen):
+        part = whole[scans.index]
+        if part.isna().any():
+            text = "fold %d: %d scan(s) that could be used are not named by %s and are left out: %s"
+            log.warning(text, fold, part.isna().sum(), file, listed(scans.loc[part.isna(), "id"], 5))
+        for name in (name for name in PARTS if name not in set(part)):
+            raise UserError(
+                f"{file}: none of the {(whole == name).sum()} scan(s) in the {name} part of fold {fold} can be used for this "
+                f"target. The column `problem` of {labels} says why."
+            )
+        yield part
+
+
+def measure_balance(
+    rows: pd.DataFrame, target: str, classes: list[str] | None, stratify: list[str], meant: Collection[str]
+) -> pd.DataFrame:
+    """Return how evenly target, `stratify`, sex and site are spread (`mriflow.balance`), and warn if they are not.
+
+    Parameters
+    ----------
+    rows
+        The scans of all folds, with fold and part.
+    meant
+        Columns that are meant to differ between the parts.
+    """
+    names = [name for name in dict.fromkeys([target, *stratify, "sex", "site"]) if name in rows]
+    names = [name for name in names if (rows[name].notna() & (rows[name] != "")).any()]
+    numbers = [name for name in names if is_number(rows[name]) or (name == target and classes is None)]
+    categories = [name for name in names if name not in numbers]
+    measured = balance_of(rows, numbers, categories)
+    warn_of_imbalance(measured, numbers, categories, meant)
+    return measured
+
+
+def is_number(column: pd.Series) -> bool:
+    """Tell whether a column is a number with a distribution, not a few codes."""
+    return pd.api.types.is_numeric_dtype(column) and column.nunique() > 4
 
 
 def groups_of(column: pd.Series) -> pd.Series:
     """Return a column as groups to stratify by: its categories, or the quarters of the distribution of a number."""
-    if pd.api.types.is_numeric_dtype(column) and column.nunique() > 4:
+    if is_number(column):
         return pd.qcut(column.rank(method="first"), 4, labels=False).astype(str)
     return column.astype(str)
 
@@ -190,12 +290,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--splits", type=Path, required=True, help="the table to write, one row per fold and scan")
     parser.add_argument("--target", required=True, help="column to be predicted")
     parser.add_argument("--classes", action="append", help="a value of the target, if it is a category (repeat it)")
-    parser.add_argument("--method", choices=["k-fold", "leave-site-out"], default="k-fold", help="how to choose test parts")
+    parser.add_argument(
+        "--method", choices=["k-fold", "leave-site-out", "file"], default="k-fold", help="how to choose test parts"
+    )
     parser.add_argument("--folds", type=int, default=5, help="number of folds of k-fold (default: 5)")
+    parser.add_argument("--file", type=Path, help="table with the part of each scan or subject, for the method file")
     parser.add_argument("--sites", nargs="*", help="the sites, for leave-site-out")
     parser.add_argument("--validation", type=float, default=0.15, help="share of the rest for validation (default: 0.15)")
     parser.add_argument("--stratify", nargs="*", help="further columns to spread evenly over the parts")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random split (default: 0)")
+    parser.add_argument("--balance", type=Path, help="the table to write of how evenly the parts are filled")
     split(**vars(parser.parse_args(argv)))
 
 

@@ -1,6 +1,7 @@
 """Read a table that someone made by hand, and say exactly what is wrong with a cell."""
 
 import math
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -105,7 +106,7 @@ def read_value(cell: Any, column: Mapping[str, Any]) -> tuple[str | float | None
     cell
         What stands in the table.
     column
-        The column's block of the dataset: `codes`, `missing`, `range`, `unit`, `format`.
+        The column's block of the dataset: `pattern`, `codes`, `missing`, `range`, `unit`, `format`.
 
     Returns
     -------
@@ -113,6 +114,11 @@ def read_value(cell: Any, column: Mapping[str, Any]) -> tuple[str | float | None
         None for a value that is not known; the problem is '' if there is none.
     """
     text = as_text(cell)
+    if text and "pattern" in column:
+        match = re.fullmatch(column["pattern"], text)
+        if not match:
+            return None, f"unexpected ({text!r}, expected the form {column['pattern']})"
+        cell = text = match[1]
     meanings = {plain(code): str(meaning) for code, meaning in column.get("codes", {}).items()}
     if plain(cell) in meanings:
         return meanings[plain(cell)], ""

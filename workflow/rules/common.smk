@@ -13,6 +13,7 @@ import yaml
 from mriflow import recipes
 from mriflow.config import resolve, settings
 from mriflow.errors import UserError
+from mriflow.split_file import folds_of
 from snakemake.exceptions import WorkflowError
 
 # The Python that runs Snakemake runs the jobs too, whether its environment is activated or not.
@@ -22,6 +23,7 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 *overlays, first_configfile = workflow.configfiles
 try:
     CONFIG = resolve(config, [Path(first_configfile), *map(Path, overlays)], Path(workflow.basedir))
+    FOLDS = {name: folds_of(settings(CONFIG, name)) for name in CONFIG["run"]}
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -86,14 +88,14 @@ def training_as_json(wildcards):
 def source(key):
     """A function of the wildcards that gives the table or images of a dataset: downloaded, simulated or one's own."""
 
-    def file(wildcards):
+    def files(wildcards):
         described = dataset(wildcards)
-        if key not in described:
-            return []
-        ours = "simulate" in described or (wildcards.dataset, described[key]) in DOWNLOADS
-        return f"<resources>/{wildcards.dataset}/{described[key]}" if ours else described[key]
+        given = described.get(key, [])
+        given = [given] if key == "table" and given else given
+        ours = [file for file in given if "simulate" in described or (wildcards.dataset, file) in DOWNLOADS]
+        return [f"<resources>/{wildcards.dataset}/{file}" if file in ours else file for file in given]
 
-    return file
+    return files
 
 
 def described_file(wildcards):
@@ -131,12 +133,9 @@ def trained(file):
     """A function of the wildcards that gives a file of every fold and seed of an experiment."""
 
     def files(wildcards):
-        used = experiment(wildcards)
-        by_site = used["split"]["method"] == "leave-site-out"
-        folds = len(used["dataset"]["sites"]) if by_site else used["split"]["folds"]
-        seeds = used["training"]["seeds"]
+        folds, seeds = range(FOLDS[wildcards.experiment]), experiment(wildcards)["training"]["seeds"]
         folder = f"<results>/{wildcards.experiment}"
-        return [f"{folder}/fold-{fold}_seed-{seed}/{file}" for fold in range(folds) for seed in seeds]
+        return [f"{folder}/fold-{fold}_seed-{seed}/{file}" for fold in folds for seed in seeds]
 
     return files
 

@@ -26,20 +26,27 @@ rule organize:
         runtime=120,
     params:
         columns=lambda wildcards: json.dumps(dataset(wildcards)["columns"]),
-        exclude=lambda wildcards: json.dumps(dataset(wildcards)["exclude"]),
-        images=lambda wildcards, input: option("--images", input.images),
-        pattern=lambda wildcards: option("--pattern", dataset(wildcards).get("pattern")),
+        table=lambda wildcards, input: option("--table", input.table),
         sheet=lambda wildcards: option("--sheet", dataset(wildcards).get("sheet")),
+        images=lambda wildcards, input: ["--images", *input.images] if input.images else [],
+        pattern=lambda wildcards: option("--pattern", dataset(wildcards).get("pattern")),
+        ignore=lambda wildcards: option("--ignore", dataset(wildcards).get("ignore")),
+        affine=lambda wildcards: option("--affine", dataset(wildcards).get("affine")),
+        expect=lambda wildcards: json.dumps(dataset(wildcards)["expect"]),
+        exclude=lambda wildcards: json.dumps(dataset(wildcards)["exclude"]),
         recipe=recipes.ORGANIZE,
     shell:
         "python -m mriflow.organize"
         " --labels {output.labels:q}"
         " --scans {output.scans:q}"
-        " --table {input.table:q}"
+        " {params.table:q}"
         " {params.sheet:q}"
         " {params.images:q}"
         " {params.pattern:q}"
+        " {params.ignore:q}"
+        " {params.affine:q}"
         " --columns {params.columns:q}"
+        " --expect {params.expect:q}"
         " --exclude {params.exclude:q}"
         " > {log:q} 2>&1"
 
@@ -56,7 +63,7 @@ rule layout:
     conda:
         "../../envs/conda.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=2000,
         runtime=30,
     params:
         column=lambda wildcards: CONFIG["targets"][wildcards.target]["column"],

@@ -1,16 +1,21 @@
 """
 Split the subjects of an experiment into folds with a training, a validation and a test part.
 
-INPUT:  data/<dataset>/labels.csv
-OUTPUT: results/<experiment>/splits.csv   one row per fold and scan
+splits.csv can be copied elsewhere and given back as the `file` of a split, to split in the same way again.
+
+INPUT:  data/<dataset>/labels.csv, the user's own table of parts (method: file)
+OUTPUT: results/<experiment>/splits.csv    one row per fold and scan
+        results/<experiment>/balance.csv   how evenly target, sex and site are spread over the parts
 """
 
 
 rule split:
     input:
-        experiment_labels,
+        labels=experiment_labels,
+        file=lambda wildcards: experiment(wildcards)["split"].get("file", []),
     output:
-        "<results>/{experiment}/splits.csv",
+        splits="<results>/{experiment}/splits.csv",
+        balance="<results>/{experiment}/balance.csv",
     log:
         "<logs>/split/{experiment}.log",
     benchmark:
@@ -18,22 +23,25 @@ rule split:
     conda:
         "../../envs/conda.yaml"
     resources:
-        mem_mb=1000,
+        mem_mb=2000,
         runtime=30,
     params:
         target=lambda wildcards: experiment(wildcards)["target"],
         classes=lambda wildcards: [f"--classes={name}" for name in experiment(wildcards)["target"].get("classes", [])],
         split=lambda wildcards: experiment(wildcards)["split"],
         sites=split_sites,
+        file=lambda wildcards, input: option("--file", input.file),
         recipe=recipes.SPLIT,
     shell:
         "python -m mriflow.split"
-        " --labels {input:q}"
-        " --splits {output:q}"
+        " --labels {input.labels:q}"
+        " --splits {output.splits:q}"
+        " --balance {output.balance:q}"
         " --target {params.target[column]:q}"
         " {params.classes:q}"
         " --method {params.split[method]}"
         " --folds {params.split[folds]}"
+        " {params.file:q}"
         " --sites {params.sites:q}"
         " --validation {params.split[validation]}"
         " --stratify {params.split[stratify]:q}"

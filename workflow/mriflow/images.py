@@ -1,0 +1,249 @@
+"""Find the images of a dataset in folders and archives, and read subject, session and site from their names."""
+
+import gzip
+import hashlib
+import logging
+import os
+import re
+import shutil
+import tarfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from mriflow.cli import progress
+from mriflow.errors import UserError
+from mriflow.files import whole_file
+
+log = logging.getLogger(__name__)
+
+NIFTI = (".nii", ".nii.gz")
+ANALYZE = ".hdr"  # with an .img beside it
+
+
+def find_images(
+    sources: Sequence[Path],
+    pattern: str,
+    unpacked: Path,
+    *,
+    ignore: str | None = None,
+    affine: Sequence[Sequence[float]] | None = None,
+) -> pd.DataFrame:
+    """Return one row per image of folders and archives: `id`, `path`, and the groups of `pattern`.
+
+    Parameters
+    ----------
+    pattern
+        Regular expression of an image's file name; with slashes in it, of the last folders and the name. An image that does not
+        fit has no subject.
+    unpacked
+        Where archives are unpacked, and Analyze images rewritten as NIfTI.
+    ignore
+        Regular expression of the file names of images that are not meant, such as masks; they are counted, not listed.
+    affine
+        Voxel to world (RAS+, mm), 4 x 4, of Analyze images, whose headers do not tell it.
+
+    Raises
+    ------
+    UserError
+        For a source that is missing, broken or unsafe, and if no name fits.
+    """
+    images: list[Path] = []
+    for source in sources:
+        if source.is_dir():
+            images += [path for path in sorted(source.rglob("*")) if path.name.endswith((*NIFTI, ANALYZE))]
+        elif source.is_file():
+            images += unpack(source, unpacked, ignore)
+        else:
+            raise UserError(f"{source}: no such archive or folder of images. Check the `images` of the dataset.")
+    meant = [path for path in images if not ignored(path.name, ignore)]
+    if len(meant) < len(images):
+        log.info(
+            "%d images are not meant (`ignore`), such as %s", len(images) - len(meant), (set(images) - set(meant)).pop().name
+        )
+
+    rows = []
+    for path in progress(meant, desc="images", unit="image"):
+        groups = read_name(path, pattern)
+        image = to_nifti(path, unpacked, affine) if path.name.endswith(ANALYZE) and groups else path
+        rows.append({"id": scan_id(image), "path": str(image), "subject": None, **(groups or {})})
+    found = pd.DataFrame(rows, columns=None if rows else ["id", "path", "subject"])
+    # Files of one name in folders of their own are told apart by these.
+    twins = found["id"].duplicated(keep=False)
+    common = os.path.commonpath(meant) if len(meant) > 1 else ""
+    found.loc[twins, "id"] = [
+        "_".join((*Path(p).relative_to(common).parts[:-1], scan_id(Path(p)))) for p in found["path"][twins]
+    ]
+    if not found["subject"].notna().any():
+        raise UserError(
+            f"{', '.join(map(str, sources))}: none of its {len(meant)} images has a name that fits the `pattern` {pattern!r} "
+            "of the dataset" + (f"; the first is {meant[0].name!r}." if meant else ".") + hint(sources)
+        )
+    return found
+
+
+def read_name(path: Path, pattern: str) -> dict[str, str] | None:
+    """Return what an image's name tells, None if it does not fit."""
+    match = re.fullmatch(pattern, "/".join(path.parts[-pattern.count("/") - 1 :]))
+    return match.groupdict() if match else None
+
+
+def ignored(name: str, ignore: str | None) -> bool:
+    """Tell whether a file name is one of those that are not meant."""
+    return bool(ignore and re.fullmatch(ignore, name))
+
+
+def hint(sources: Sequence[Path]) -> str:
+    """Return what to do where the images are of a kind that has to be converted first."""
+    for source in sources:
+        if source.is_dir():
+            for path in source.rglob("*"):
+                if path.suffix.lower() in (".dcm", ".ima") or (path.is_file() and is_dicom(path)):
+                    return (
+                        f" {path} is DICOM: make NIfTI files of it first, with dcm2niix "
+                        "(https://github.com/rordenlab/dcm2niix): dcm2niix -z y -o nifti FOLDER."
+                    )
+    return ""
+
+
+def is_dicom(path: Path) -> bool:
+    """Tell whether a file begins as DICOM files do (PS3.10, 7.1)."""
+    with open(path, "rb") as stream:
+        stream.seek(128)
+        return stream.read(4) == b"DICM"
+
+
+def to_nifti(header: Path, folder: Path, affine: Sequence[Sequence[float]] | None) -> Path:
+    """Rewrite an Analyze image (.hdr and .img) as NIfTI in `folder`, voxel for voxel, and return its path.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, or neither its header nor `affine` says how it is oriented.
+    """
+    path = folder / f"{header.stem}.nii"
+    if path.is_file() and (not header.exists() or is_newer(path, header)):
+        return path
+    try:
+        image = nib.load(header)
+        voxels = np.asanyarray(image.dataobj)  # type: ignore[attr-defined]
+    except Exception as error:  # nibabel raises a dozen kinds of errors for a broken file
+        raise UserError(f"{header}: cannot be read as an Analyze image ({error}).") from error
+    oriented = image.affine if isinstance(image, nib.Nifti1Pair) else affine
+    if oriented is None:
+        raise UserError(
+            f"{header}: the header of an Analyze image does not say how it is oriented. Give the dataset's `affine` (4 x 4, "
+            "voxel to RAS+ mm)."
+        )
+    while voxels.ndim > 3 and voxels.shape[-1] == 1:
+        voxels = voxels[..., 0]
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary:
+        nib.save(nib.Nifti1Image(voxels, np.array(oriented, float)), temporary)
+    if header.parent == folder:  # unpacked from an archive, and of no more use
+        header.with_suffix(".img").unlink()
+        header.unlink()
+    return path
+
+
+def unpack(archive: Path, folder: Path, ignore: str | None) -> list[Path]:
+    """Unpack the images of a tar archive flat into `folder`; those that were unpacked from it before are kept.
+
+    Raises
+    ------
+    UserError
+        If the archive is broken or cut short, or holds a link, a device, or a name that leaves the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    wanted = (*NIFTI, ANALYZE, ".img")
+    try:
+        check_whole(archive)
+        with tarfile.open(archive) as tar:
+            members = tar.getmembers()
+            for member in members:
+                refuse_unsafe(member, archive, folder)
+                if member.name.endswith(wanted) and not member.isfile():
+                    raise UserError(f"{archive}: {member.name} is a link, not an image. Get the archive from its publisher.")
+            for member in progress(members, desc=f"unpack {archive.name}", unit="file"):
+                name = PurePosixPath(member.name).name
+                if not name.endswith(wanted) or ignored(re.sub(r"\.img$", ANALYZE, name), ignore):
+                    continue
+                path = folder / name
+                paths.append(path)
+                if is_newer(path, archive) and path.stat().st_size == member.size:
+                    continue
+                if path.suffix in (ANALYZE, ".img") and is_newer(path.with_suffix(".nii"), archive):
+                    continue
+                source = tar.extractfile(member)
+                with whole_file(path) as temporary, open(temporary, "wb") as target:
+                    shutil.copyfileobj(source, target)  # type: ignore[arg-type]
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{archive}: broken or no tar archive ({error}). Delete it and download it again.") from error
+    if len(set(paths)) < len(paths):
+        raise UserError(f"{archive}: holds two images of the same name in different folders; unpack it by hand.")
+    return sorted(path for path in paths if path.suffix != ".img")
+
+
+def is_newer(file: Path, than: Path) -> bool:
+    """Tell whether a file is there and not older than another."""
+    return file.is_file() and file.stat().st_mtime >= than.stat().st_mtime
+
+
+def refuse_unsafe(member: tarfile.TarInfo, archive: Path, folder: Path) -> None:
+    """Raise a UserError for an entry that the data filter refuses.
+
+    Python before 3.11.4 (Debian 12's) has no such filter: there, nothing but files, folders and links below `folder` is let
+    pass. Either way an image is only ever written under its own name.
+    """
+    if hasattr(tarfile, "data_filter"):
+        try:
+            tarfile.data_filter(member, str(folder))
+            return
+        except tarfile.FilterError as error:
+            reason = str(error)
+    elif ".." in (*Path(member.name).parts, *Path(member.linkname).parts) or member.linkname.startswith("/"):
+        reason = f"{member.name!r} leads outside"
+    elif not (member.isfile() or member.isdir() or member.issym() or member.islnk()):
+        reason = f"{member.name!r} is a special file"
+    else:
+        return
+    raise UserError(f"{archive}: refused, it holds an unsafe entry ({reason}). Get it from its publisher.")
+
+
+def check_whole(archive: Path) -> None:
+    """Raise an error if an archive is cut short or damaged: tarfile takes a missing header for the end, in silence."""
+    with open(archive, "rb") as stream:
+        if stream.read(2) == b"\x1f\x8b":
+            with gzip.open(archive) as unzipped:  # its checksum stands at the very end
+                end = b""
+                while block := unzipped.read(2**22):
+                    end = (end + block)[-1024:]
+        else:
+            stream.seek(max(archive.stat().st_size - 1024, 0))
+            end = stream.read()
+    if len(end) < 1024 or end.strip(b"\0"):
+        raise tarfile.ReadError("it ends too early")
+
+
+def scan_id(path: Path) -> str:
+    """Return the id of a scan, its file's name without the suffix."""
+    return re.sub(r"\.nii(\.gz)?$", "", path.name)
+
+
+def fingerprint(image: Path) -> str:
+    """Return a short text that two files share only if they hold the same image.
+
+    A gzip file ends with the CRC-32 and the length of what it holds (RFC 1952), so its size and end are enough, however
+    large it is; any other file is read whole.
+    """
+    with open(image, "rb") as stream:
+        if image.suffix == ".gz":
+            size = image.stat().st_size
+            stream.seek(max(size - 8, 0))
+            return f"{size:x}-{stream.read().hex()}"
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
