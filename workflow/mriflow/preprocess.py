@@ -134,8 +134,8 @@ def refuse_lack_of_memory(error: BaseException | None) -> None:
         lacking = isinstance(error, MemoryError | ImportError) or getattr(error, "errno", None) == errno.ENOMEM
         if lacking or re.search("allocate|bad_alloc", str(error)):
             raise UserError(
-                f"too little memory for a scan ({type(error).__name__}: {error}). Give the job more (`mem_mb` of the rule); the "
-                "scans that are done are kept."
+                f"too little memory for a scan ({type(error).__name__}: {error}). Give the job more (`mem_mb` of the rule); "
+                "the scans that are done are kept."
             ) from error
         error = error.__cause__ or error.__context__
 
