@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import re
 import shlex
 import sys
@@ -68,7 +69,7 @@ class Site(NamedTuple):
             arguments += ["-notify"]
         if request.gpu:
             arguments += fill(dialect["gpu"], request.gpu)
-            model = request.gpu_model or dialect.get("old_gpus")
+            model = request.gpu_model or dialect.get("default_gpu_model")
             if model and "gpu_model" in dialect:
                 arguments += fill(dialect["gpu_model"], model)
             if request.gpu > 1 and "gpus" in dialect:
@@ -164,6 +165,6 @@ def check_site() -> Site:
 
 def write_whole(file: Path, text: str) -> None:
     """Write a file that is either whole or not there."""
-    temporary = file.with_name(f".part.{file.name}")
+    temporary = file.with_name(f".part.{os.getpid()}.{file.name}")
     temporary.write_text(text)
     temporary.replace(file)

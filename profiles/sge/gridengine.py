@@ -16,7 +16,9 @@ from dialect import write_whole
 
 # What the commands say when the master or the way to it is down, rather than the request wrong.
 AWAY = re.compile(
-    r"commlib|got send (error|timeout)|unable to (contact|send message to|connect to) qmaster|qmaster is not", re.I
+    r"commlib|got send (error|timeout)|unable to (contact|send message to|connect to) qmaster"
+    r"|failed receiving gdi|receive timeout|cannot (connect|get connection)|no response from JSV|allowed per user",
+    re.IGNORECASE,
 )
 
 
@@ -65,16 +67,16 @@ def look(folder: Path, max_age: float) -> Snapshot:
         kept, now = folder / "qstat.json", time.time()
         with contextlib.suppress(OSError, ValueError, KeyError):
             last = json.loads(kept.read_text())
-            if now - max_age <= last["asked"] <= now:
+            if now - max_age <= last["answered"] <= now:
                 if last["jobs"] is None:
                     raise MasterAway("qstat failed a moment ago")
                 return Snapshot(last["asked"], {job: Queued(*value) for job, value in last["jobs"].items()})
         try:
             jobs = read_queue(run("qstat", "-u", getpass.getuser(), "-xml"))
         except MasterAway:
-            write_whole(kept, json.dumps({"asked": now, "jobs": None}))
+            write_whole(kept, json.dumps({"asked": now, "answered": time.time(), "jobs": None}))
             raise
-        write_whole(kept, json.dumps({"asked": now, "jobs": jobs}))
+        write_whole(kept, json.dumps({"asked": now, "answered": time.time(), "jobs": jobs}))
         return Snapshot(now, jobs)
 
 

@@ -4,7 +4,8 @@
 #   profiles/sge/head.sh [SNAKEMAKE ARGUMENTS]     for example --configfile config/experiments/ixi-age.yaml
 #
 # A workflow-manager node, where one may run Snakemake in tmux, is the better place if your site has one: a job ends with its
-# walltime, and not every site lets jobs submit jobs. If it ends early, run this again: what is in the queue is taken over.
+# walltime, and not every site lets jobs submit jobs. If it ends early, snakemake --unlock and run this again: what is in the queue
+# is taken over. To end it all: qdel its job, then profiles/sge/cancel --all.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PATH="$PWD/.venv/bin:$PATH"
@@ -24,6 +25,10 @@ plan=$(snakemake --profile profiles/sge --dry-run --nolock --quiet rules "$@" --
 if grep -qE '^download +[0-9]' <<< "$plan"; then
     echo "The data are not here yet, and jobs do not download. First, on this node:" >&2
     echo "  snakemake --cores 1 ${*:+${*@Q} }--until download" >&2
+    exit 1
+fi
+if compgen -G '.snakemake/locks/*' > /dev/null; then
+    echo "A Snakemake runs in this folder, or was killed here. If none runs (qstat), first: snakemake --unlock" >&2
     exit 1
 fi
 profiles/sge/submit --head "$HOURS" "$@"

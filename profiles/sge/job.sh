@@ -16,17 +16,20 @@ note() { # whole or not at all, for it is read from another machine
 }
 finish() {
     code=$?
+    # Snakemake ends with 0 when it did nothing because its input did not show on this node.
+    if [ "$code" = 0 ] && grep -q '^Missing files after' "$SGE_STDOUT_PATH"; then code=75; fi
     [ -z "$scratch" ] || rm -rf -- "$scratch"
-    note exit "$code"
+    note exit "$JOB_ID $code"
 }
 trap finish EXIT
 
 note start "{\"id\": \"$JOB_ID\", \"time\": $start, \"host\": \"$HOSTNAME\", \"queue\": \"$QUEUE\", \"slots\": ${NSLOTS:-1}}"
 export JOB_DEADLINE=$((start + walltime - margin))
 if [ -n "$scratch" ]; then
-    mkdir -p -- "$scratch" && export TMPDIR=$scratch
+    mkdir -p -- "$scratch" || exit 75
+    export TMPDIR=$scratch
 fi
 # Snakemake itself needs one thread; it gives its jobs theirs. Left alone, the libraries would map memory for each core of the node.
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 MALLOC_ARENA_MAX=2
-source "$profile/prologue.sh"
+source "$profile/prologue.sh" || exit 75
 bash "$here/$command"

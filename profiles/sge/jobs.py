@@ -13,7 +13,6 @@ import json
 import math
 import re
 import shlex
-import shutil
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,23 +94,29 @@ class Record:
         """Return the exit code of the last submission, None while it has not ended."""
         list(self.folder.iterdir())  # makes a network file system look again
         try:
-            return int(self.file("exit").read_text())
+            job_id, code = self.file("exit").read_text().split()
         except FileNotFoundError:
             return None
+        return int(code) if job_id == self.read("json").get("id") else None
 
     def job(self) -> Job:
         """Return the job."""
-        return Job(**json.loads((self.folder / "job.json").read_text()))
+        known = json.loads((self.folder / "job.json").read_text())
+        return Job(**{field: known[field] for field in Job._fields})
 
     def log(self) -> Path:
         """Return where the last submission's output goes."""
         return Path("logs/sge", plain(self.job().rule), f"{self.read('json').get('id')}.log")
 
     def prepare(self, job: Job, script: Path) -> None:
-        """Keep a job and the script that Snakemake wants run."""
+        """Keep a job and the script that Snakemake wants run, also for what is in the queue already.
+
+        The script would wait for a temporary folder of the Snakemake that wrote it, which may be gone by then.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / "job.json", json.dumps(job._asdict()))
-        shutil.copy(script, self.folder / "command.sh")
+        command = re.sub(rf"(?<= ){re.escape(shlex.quote(str(script.parent.absolute())))}(?= )", "", script.read_text())
+        write_whole(self.folder / "command.sh", command)
 
     def submit(self, site: Site, mem_mb: int) -> None:
         """Submit the job with this much memory. Raises MasterAway, after which it can be called again, or Refused."""
@@ -145,6 +150,11 @@ class Record:
                 self.write("json", **asked | {"id": job_id})
                 return True
         return False
+
+
+def in_queue(queue: gridengine.Snapshot) -> list[str]:
+    """Return the ids of this folder's jobs that are in the queue and not being deleted."""
+    return [number for number, job in queue.jobs.items() if (STATE / job.name).is_dir() and not job.being_deleted]
 
 
 def qsub_arguments(rule: str, name: str, request: Request, site: Site, saves_progress: bool) -> list[str]:

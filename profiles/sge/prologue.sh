@@ -1,4 +1,4 @@
-# What every job does first, read by bash: make this site's Python run. Yours to edit.
+# What every job does first, read by bash: make this site's Python run. Yours to edit; if it ends with an error, the job does.
 
 # UCL Computer Science: the Python that the environment was made with. Nothing where there is none.
 python=/share/apps/source_files/python/python-3.11.9.source

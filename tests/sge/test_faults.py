@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,6 +224,77 @@ def test_running_job_whose_parameters_changed_is_deleted_and_replaced(workdir):
     assert place.read("one.txt") == "1\n"
 
 
+def test_running_job_whose_record_was_deleted_is_replaced(workdir):
+    place = workdir(one("sleep $(cat seconds); touch {output}"))
+    (place.folder / "seconds").write_text("600")
+    process = place.start()
+    wait_for_start(place)
+    first = place.submissions()[0]["id"]
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    shutil.rmtree(place.folder / ".snakemake")
+    (place.folder / "seconds").write_text("0")
+    assert place.run() == 0, place.said()
+    assert f"waiting until an earlier job of the same output is gone ({first})" in place.said()
+    assert len(place.submissions()) == 1 and place.submissions()[0]["id"] != first
+
+
+def test_job_whose_snakemake_ended_by_itself_is_taken_over_and_still_does_its_work(workdir):
+    place = workdir(one("sleep 1; touch {output}"), qsub="-h")  # held back
+    process = place.start()
+    place.wait_for(place.queue, "the job in the queue")
+    job = place.submissions()[0]["id"]
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for folder in place.folder.glob(".snakemake/tmp.*"):
+        shutil.rmtree(folder)  # as Snakemake does when it ends by itself
+    assert place.run("--unlock") == 0
+    process = place.start()
+    place.wait_for(lambda: "is in the queue already" in place.said(), "the job to be found")
+    subprocess.run(["qrls", job], check=True)
+    assert process.wait(120) == 0, place.said()
+    ended(place)
+    assert (place.folder / "one.txt").exists()
+
+
+def test_job_on_a_node_that_does_not_see_its_input_is_not_taken_for_done(workdir):
+    place = workdir(one("cat in.txt > {output}", more="    input: 'in.txt'\n").replace("'one.txt'", "update('one.txt')"))
+    (place.folder / "one.txt").write_text("old")
+    (place.folder / "in.txt").write_text("new")
+    os.utime(place.folder / "one.txt", (1e9, 1e9))
+    hides = 'mv in.txt hidden.txt; trap "mv hidden.txt in.txt; finish" EXIT'
+    prologue = place.folder / "profiles/sge/prologue.sh"
+    prologue.write_text(f"[ -e seen ] || {{ touch seen; {hides}; }}\n")
+    assert place.run() == 0, place.said()
+    assert "could not start: its node did not see its input in time" in place.said()
+    assert place.read("one.txt") == "new"
+    assert len(place.submissions()) == 2 and len(started(place)) == 1
+
+
+def test_mistake_in_the_settings_during_a_run_loses_no_job(workdir):
+    place = workdir(one(WAITS))
+    process = place.start()
+    wait_for_start(place)
+    place.change("settings.yaml", {"memory_limits": "omit"})
+    place.wait_for(lambda: "'memory_limits' was unexpected" in place.said(), "the mistake to be told")
+    settings = place.folder / "profiles/sge/settings.yaml"
+    settings.write_text(settings.read_text().replace("memory_limits: omit\n", ""))
+    (place.folder / "go").touch()
+    assert process.wait(120) == 0, place.said()
+    ended(place)
+
+
+def test_training_with_other_settings_is_not_measured_by_the_progress_of_the_old(workdir):
+    last = '{{"reason": "SIGINT", "epoch": 50, "step": 3}}'
+    new = '{{"reason": "walltime", "epoch": 10, "step": 0}}'
+    command = f"[ $(wc -l < started) -gt 1 ] && touch {{output}} || {{{{ echo '{new}' > work/stopped.json; exit 1; }}}}"
+    place = workdir(one(command, rule="train"))
+    (place.folder / "work").mkdir()
+    (place.folder / "work/stopped.json").write_text(last.replace("{{", "{").replace("}}", "}"))
+    assert place.run() == 0, place.said()
+    ended(place, "saved at epoch 10, step 0 when its walltime ended; goes on in a new job", times=2)
+
+
 @pytest.mark.parametrize("moment", ["between looks", "during a look"])
 def test_ctrl_c_deletes_the_jobs(workdir, moment):
     place = workdir(one(WAITS), profile={"seconds-between-status-checks": 30 if moment == "between looks" else 1})
@@ -267,6 +339,10 @@ def test_snakemake_runs_as_a_job_once_the_data_are_there(workdir):
     assert "  snakemake --cores 1 --until download\n" in refused.stderr
     assert not place.submissions()
     (place.folder / "data.txt").touch()
+    (place.folder / ".snakemake/locks").mkdir(parents=True, exist_ok=True)
+    (place.folder / ".snakemake/locks/0.input.lock").touch()
+    assert "first: snakemake --unlock" in head().stderr
+    (place.folder / ".snakemake/locks/0.input.lock").unlink()
     accepted = head()
     assert accepted.returncode == 0, accepted.stderr
     log = place.folder / accepted.stdout.split()[-1]

@@ -99,6 +99,7 @@ def train(
     KeyboardInterrupt
         After Ctrl-C, TERM, USR1 or USR2, or at the deadline, once the checkpoint is saved.
     """
+    (work / "stopped.json").unlink(missing_ok=True)  # a note that is found after this run is of this run
     device = choose_device(gpus, allow_cpu)
     seed_everything(seed, device)
     volumes = open_shards(arrays, indices)
@@ -281,7 +282,6 @@ class Run:
 
     def resume(self) -> None:
         """Go back to the state of the checkpoint, if there is one of this very run."""
-        (self.work / "stopped.json").unlink(missing_ok=True)
         saved = load_checkpoint(self.work / "last.ckpt", self.fingerprint)
         if saved is None:
             return
