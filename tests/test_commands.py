@@ -9,6 +9,7 @@ from mriflow.files import whole_file, write_json
 STAGES = [
     "download",
     "simulate",
+    "ukbfetch",
     "organize",
     "layout",
     "preprocess",
@@ -18,6 +19,7 @@ STAGES = [
     "plot",
     "plot_cohort",
     "tell",
+    "check",
     "config_docs",
 ]
 

@@ -238,7 +238,7 @@ MISTAKES = {
     ),
     "unknown key of a dataset": (
         "datasets: {demo: {shard: 2}}",
-        ["mine.yaml: datasets.demo.shard: unknown key; did you mean 'shards'? Allowed: affine, citation"],
+        ["mine.yaml: datasets.demo.shard: unknown key; did you mean 'shards'? Allowed: affine, bids, citation"],
     ),
     "number to predict without a range": (
         {

@@ -54,8 +54,15 @@ def test_dry_run_of_a_clean_checkout_shows_the_whole_run(overlay, tmp_path):
     if overlay and overlay.stem == "my-data":
         (folder / "my-data").mkdir()
         (folder / "my-data/my.csv").write_text("file,participant,age,sex\n")
+    if overlay and overlay.stem == "my-bids":
+        (folder / "my-bids").mkdir()
+        (folder / "my-bids/participants.tsv").write_text("participant_id\tgroup\n")
+    if overlay and overlay.stem == "ukb-age":
+        (folder / "ukb").mkdir()
+        (folder / "ukb/t1.bulk").write_text("1002532 20252_2_0\n")
+        (folder / "ukb/ukb.csv").write_text("eid,31-0.0,21003-2.0\n")
     planned = jobs(snakemake(folder, "-n", *(["--configfile", str(overlay)] if overlay else [])))
-    for rule in ("organize", "preprocess", "split", "train", "evaluate", "plot_scans", "report"):
+    for rule in ("organize", "preprocess", "split", "train", "evaluate", "check", "plot_scans", "report"):
         assert planned[rule] >= 1, rule
     if overlay is None:
         assert planned["train"] == 6
@@ -170,7 +177,7 @@ def test_changed_training_key_runs_training_and_what_follows_alone(finished, tmp
     planned = jobs(snakemake(finished, "-n", *QUICK, str(overlay)))
     assert planned["train"] == 4
     assert planned["evaluate"] == 2
-    assert not {"simulate", "organize", "preprocess", "split", "layout", "plot_scans", "plot_cohort"} & set(planned)
+    assert not {"simulate", "organize", "check", "preprocess", "split", "layout", "plot_scans", "plot_cohort"} & set(planned)
 
 
 def test_one_more_seed_trains_no_other_again(finished, tmp_path):

@@ -18,13 +18,13 @@ case "${1:-}" in -h | --help)
     ;;
 esac
 
-plan=$(snakemake --profile profiles/sge --dry-run --nolock --quiet rules "$@" --until download 2>&1) || {
+plan=$(snakemake --profile profiles/sge --dry-run --nolock --quiet rules "$@" 2>&1) || {
     echo "$plan" >&2
     exit 1
 }
-if grep -qE '^download +[0-9]' <<< "$plan"; then
+if missing=$(grep -oE '^(download|ukbfetch) ' <<< "$plan" | sort -u); then
     echo "The data are not here yet, and jobs do not download. First, on this node:" >&2
-    echo "  snakemake --cores 1 ${*:+${*@Q} }--until download" >&2
+    echo "  snakemake --cores 1 ${*:+${*@Q} }--until" $missing >&2
     exit 1
 fi
 if compgen -G '.snakemake/locks/*' > /dev/null; then

@@ -45,6 +45,10 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
     named |= blocks_of(config, "datasets").keys()
     below = {name: read_yaml(path) for name, path in published.items() if name in named}
     whole = merge({"datasets": below}, config)
+    for dataset in blocks_of(whole, "datasets").values():
+        if isinstance(dataset.get("bids"), str) and isinstance(dataset.get("columns"), dict):
+            dataset |= {**described_bids(dataset["bids"]), **dataset}
+            dataset["columns"] = {"subject": {"from": "participant_id"}, **dataset["columns"]}
 
     sources = [Source(shown(published[n], folder), {"datasets": {n: below[n]}}, f"datasets.{n}.") for n in below]
     sources += [Source(shown(file, folder), read_yaml(file)) for file in map(Path, files) if file.exists()]
@@ -74,6 +78,18 @@ def settings(config: dict, experiment: str) -> dict:
     names = config["experiments"][experiment]
     blocks = {kind: config[section][names[kind]] for kind, section in SECTIONS.items()}
     return {"experiment": experiment, "names": dict(names), **blocks}
+
+
+def described_bids(folder: str) -> dict:
+    """Return how a BIDS dataset is read (https://bids-specification.readthedocs.io): its T1w images and participants.tsv."""
+    entities = r"(_(?P<session>ses-[A-Za-z0-9]+))?(_(acq|ce|rec|run)-[A-Za-z0-9]+)*"
+    return {
+        "table": str(Path(folder) / "participants.tsv"),
+        "images": [folder],
+        "pattern": rf"(?P<subject>sub-[A-Za-z0-9]+){entities}_T1w\.nii(\.gz)?",
+        "ignore": r".*(?<!_T1w)\.nii(\.gz)?",
+        "scans_per_session": "first",
+    }
 
 
 def read_yaml(path: Path) -> dict:

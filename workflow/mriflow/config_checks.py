@@ -90,7 +90,9 @@ def check_images(at: tuple, dataset: dict, findings: Findings) -> None:
     """Add it if a dataset has no images, has them from two places, or cannot read a subject from their names."""
     if "simulate" in dataset and dataset["downloads"]:
         findings.add((*at, "simulate"), "found beside `downloads`, expected one of the two")
-    if "images" not in dataset and "path" not in dataset["columns"]:
+    if "ukbfetch" in dataset:
+        check_ukbfetch(at, dataset, findings)
+    elif "images" not in dataset and "path" not in dataset["columns"]:
         text = "missing, expected the archive or folder of the images, or a column `path` in `columns`"
         findings.add((*at, "images"), text)
     if "table" not in dataset and "images" not in dataset:
@@ -109,6 +111,20 @@ def check_images(at: tuple, dataset: dict, findings: Findings) -> None:
             findings.add((*at, "pattern"), f"{text} and, with a table, no other but session and site")
     except re.error as error:
         findings.add((*at, "pattern"), f"{text}: {error}")
+
+
+def check_ukbfetch(at: tuple, dataset: dict, findings: Findings) -> None:
+    """Add what cannot stand beside `ukbfetch`, and a brain that is said to be a head, or a head a brain."""
+    for key in ("images", "bids", "simulate"):
+        if key in dataset:
+            findings.add((*at, key), "found beside `ukbfetch`, expected one of the two")
+    for name in ("path", "session"):
+        if name in dataset["columns"]:
+            findings.add((*at, "columns", name), "found beside `ukbfetch`, which tells it, expected none")
+    brain = dataset["ukbfetch"]["member"].endswith("_brain.nii.gz")
+    if dataset["stripped"] != brain:
+        text = f"found {found(dataset['stripped'])}, expected {found(brain)} for {dataset['ukbfetch']['member']}"
+        findings.add((*at, "stripped"), text)
 
 
 def check_columns(at: tuple, columns: dict, findings: Findings) -> None:
@@ -214,4 +230,4 @@ def check_group(at: tuple, pattern: str, findings: Findings) -> None:
 def columns_of(dataset: dict) -> set[str]:
     """Return the columns of labels.csv that a dataset fills: its own, and what the names of its images tell."""
     told = re.compile(dataset.get("pattern", "")).groupindex.keys() & {"subject", "session", "site"}
-    return dataset["columns"].keys() - {"path"} | told
+    return dataset["columns"].keys() - {"path"} | told | ({"session"} if "ukbfetch" in dataset else set())

@@ -19,6 +19,9 @@ from mriflow.cli import progress
 from mriflow.errors import UserError
 from mriflow.files import whole_file
 
+# Folders of BIDS beside the subjects', with images of the same names.
+NOT_RAW = {"derivatives", "sourcedata"}
+
 log = logging.getLogger(__name__)
 
 NIFTI = (".nii", ".nii.gz")
@@ -55,7 +58,8 @@ def find_images(
     images: list[Path] = []
     for source in sources:
         if source.is_dir():
-            images += [path for path in sorted(source.rglob("*")) if path.name.endswith((*NIFTI, ANALYZE))]
+            inside = (path for path in sorted(source.rglob("*")) if path.name.endswith((*NIFTI, ANALYZE)))
+            images += [path for path in inside if not NOT_RAW & set(path.relative_to(source).parts)]
         elif source.is_file():
             images += unpack(source, unpacked, ignore)
         else:

@@ -2,6 +2,7 @@
 
 For a number (regression) a folder per subject, ``Sub_101/T1.nii.gz``; for a category (classification) a folder per class,
 ``Females/Sub_101_T1.nii.gz``. Beside them a ``labels.csv`` of ID, label and path. Only scans with the label are in it.
+A scan in a zip has no link: its path leads into the zip.
 """
 
 import json
@@ -16,6 +17,7 @@ from mriflow.cli import run_stage, stage_parser
 from mriflow.errors import UserError
 from mriflow.files import write_csv
 from mriflow.labels import read_labels, usable
+from mriflow.ukbzip import split_path
 
 
 def layout(labels: Path, table: Path, *, column: str, classes: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -52,6 +54,9 @@ def layout(labels: Path, table: Path, *, column: str, classes: Mapping[str, str]
     for (_, scan), one_of_several in zip(scans.iterrows(), several, strict=True):
         subject = "Sub_" + re.sub(r"[^\w.-]+", "-", scan["subject"])
         image = (labels.parent / scan["path"]).resolve()
+        if split_path(image):
+            rows.append({"ID": subject, "label": scan[column], "path": os.path.relpath(image, folder.resolve())})
+            continue
         name = (f"{scan['id']}_" if one_of_several else "") + "T1" + (".nii.gz" if image.name.endswith(".nii.gz") else ".nii")
         link = folder / (Path(subject) / name if classes is None else Path(classes[scan[column]]) / f"{subject}_{name}")
         link.parent.mkdir(parents=True, exist_ok=True)

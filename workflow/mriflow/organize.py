@@ -16,10 +16,12 @@ import pandas as pd
 
 from mriflow.cli import run_stage, stage_parser
 from mriflow.errors import UserError
+from mriflow.fetched import read_fetched, read_participants
 from mriflow.files import write_csv
 from mriflow.images import NIFTI, find_images, fingerprint, scan_id
 from mriflow.labels import TEXT_COLUMNS, reasons_of, usable
 from mriflow.tables import as_text, pick_column, read_table, read_value
+from mriflow.ukbzip import split_path
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +35,12 @@ def organize(
     columns: Columns,
     table: Path | None = None,
     sheet: str | None = None,
+    fetched: Path | None = None,
     images: Sequence[Path] = (),
     pattern: str | None = None,
     ignore: str | None = None,
     affine: Sequence[Sequence[float]] | None = None,
+    scans_per_session: str = "all",
     expect: Mapping[str, int] | None = None,
     exclude: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
@@ -51,9 +55,13 @@ def organize(
     table, sheet
         The table of subjects or scans, and the sheet if it is an Excel file with several. Without one, the labels are what the
         names of the images tell.
+    fetched
+        The scans that `mriflow.ukbfetch` listed, in zips, instead of `images`; see `mriflow.fetched`.
     images, pattern, ignore, affine
         Archives and folders of images, and how to read them; see `mriflow.images.find_images`. Without them the table has one
         row per scan, with a column `path`.
+    scans_per_session
+        `all`, or `first` to use the first scan of a session by name.
     expect
         How many rows the published table has (`rows`), and in how many a column is known; one that differs was altered.
     exclude
@@ -68,7 +76,12 @@ def organize(
     UserError
         For a table, archive or image folder that is missing, unreadable or not as described.
     """
-    if images and pattern:
+    if fetched is not None and table is not None:
+        found = read_fetched(fetched)
+        raw, columns = read_participants(table, sheet, found, columns)
+        check_expected(raw, columns, table, expect or {})
+        rows = join_fetched(found, people_of(raw, columns, table, ["subject", "session"]))
+    elif images and pattern:
         found = find_images(images, pattern, labels.parent / "images", ignore=ignore, affine=affine)
         if table is None:
             raw, source = found[found["subject"].notna()].drop(columns=["id", "path"]), images[0]
@@ -84,6 +97,8 @@ def organize(
         rows = rows_of_scans(raw, columns, table)
     else:
         raise UserError("a dataset needs a table, or images with a `pattern` that reads the subject from their names.")
+    if scans_per_session == "first":
+        rows = flag_repeats(rows)
     rows = flag_scans(rows, exclude or {})
     rows["path"] = [os.path.relpath(path, labels.parent) if path else "" for path in rows["path"]]
 
@@ -148,7 +163,10 @@ def merge_twins(values: pd.DataFrame, problems: pd.DataFrame, keys: list[str], c
     A value that only one of the twins has is taken; two different values leave the cell empty, with a problem.
     """
     rows = []
-    for key, twins in values.groupby(keys, sort=True, dropna=False):
+    twin = values.duplicated(keys, keep=False)
+    for row, told in zip(values[~twin].to_dict("records"), problems[~twin].to_dict("records"), strict=True):
+        rows.append(row | explain(row, {name: text for name, text in told.items() if text and name not in keys}, columns))
+    for key, twins in values[twin].groupby(keys, sort=True, dropna=False):
         row = dict(zip(keys, key, strict=True))
         wrong: dict[str, str] = {}
         for name in values.columns.difference(keys, sort=False):
@@ -166,11 +184,26 @@ def merge_twins(values: pd.DataFrame, problems: pd.DataFrame, keys: list[str], c
 def read_columns(raw: pd.DataFrame, columns: Columns, file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the values of all `columns` and, in a table of the same shape, what is wrong with them."""
     values, problems = {}, {}
+    levels = read_levels(file)
     for name, column in columns.items():
+        if not column.keys() & {"codes", "range"} and column["from"] in levels:
+            column = {**column, "codes": {level: level for level in levels[column["from"]]}}
         read = [read_value(cell, column) for cell in pick_column(raw, column["from"], file)]
         values[name] = pd.Series([value for value, _ in read], index=raw.index, dtype=object)
         problems[name] = pd.Series([problem for _, problem in read], index=raw.index, dtype=object)
     return pd.DataFrame(values), pd.DataFrame(problems)
+
+
+def read_levels(table: Path) -> dict[str, list[str]]:
+    """Return the levels of a table's columns, as the JSON file that BIDS lays beside a table tells them."""
+    described = table.with_suffix(".json")
+    if table.suffix != ".tsv" or not described.is_file():
+        return {}
+    try:
+        columns = json.loads(described.read_text(encoding="utf-8-sig"))
+        return {name: list(column["Levels"]) for name, column in columns.items() if column.get("Levels")}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{described}: does not describe the columns of {table.name} as BIDS wants it ({error}).") from error
 
 
 def explain(row: Mapping[str, Any], wrong: Mapping[str, str], columns: Columns) -> dict[str, str]:
@@ -213,6 +246,25 @@ def join_images(found: pd.DataFrame, people: pd.DataFrame, keys: list[str]) -> p
     return pd.concat([rows.drop(columns="_merge"), stray, nobody], ignore_index=True)
 
 
+def flag_repeats(rows: pd.DataFrame) -> pd.DataFrame:
+    """Give all scans of a session but the first, by name, a problem; one that has a problem already does not count as first."""
+    rows = rows.sort_values("id", ignore_index=True)
+    session = rows["session"].fillna("") if "session" in rows else pd.Series("", index=rows.index)
+    good = (rows["problem"] == "") & (rows["path"] != "") & rows["subject"].notna()
+    for _, scans in rows[good].groupby([rows["subject"], session]):
+        for index in scans.index[1:]:
+            rows.loc[index, "problem"] = f"scan: another of the session is used ({scans['id'].iloc[0]})"
+    return rows
+
+
+def join_fetched(found: pd.DataFrame, people: pd.DataFrame) -> pd.DataFrame:
+    """Join the fetched scans with the rows of their participants; each keeps its own problem and fingerprint."""
+    rows = join_images(found[["id", "path", "subject", "session"]], people, ["subject", "session"])
+    own = found.set_index("id").loc[rows["id"]]
+    rows["problem"] = [append_problem(*texts) for texts in zip(own["problem"], rows["problem"], strict=True)]
+    return rows.assign(fingerprint=own["fingerprint"].to_numpy())
+
+
 def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
     """Add the `fingerprint` of every image and the problems of whole scans: no file, an image twice, left out by hand.
 
@@ -233,7 +285,7 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
         path = Path(row["path"])
         if row["id"] in exclude:
             problem = f"scan: left out by hand ({exclude[row['id']]})"
-        elif row["path"] and not path.is_file():
+        elif row["path"] and not (path.is_file() or (row.get("fingerprint") and split_path(path))):
             problem = f"scan: no file ({path})"
         elif row["path"] and not path.name.endswith(NIFTI):
             problem = f"scan: not a NIfTI file ({path.name})"
@@ -241,7 +293,8 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
             continue
         rows.loc[index, "problem"] = append_problem(row["problem"], problem)
 
-    rows["fingerprint"] = [fingerprint(Path(path)) if path and Path(path).is_file() else "" for path in rows["path"]]
+    if "fingerprint" not in rows:  # those of fetched scans are known
+        rows["fingerprint"] = [fingerprint(Path(path)) if path and Path(path).is_file() else "" for path in rows["path"]]
     candidates = rows[usable(rows)]
     for _, twins in candidates[candidates["fingerprint"].duplicated(keep=False)].groupby("fingerprint"):
         one_subject = twins["subject"].nunique() == 1
@@ -274,10 +327,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--table", type=Path, help="table of the subjects or scans: .csv, .tsv, .xls, .xlsx")
     parser.add_argument("--sheet", help="sheet of an Excel file (default: the first)")
     parser.add_argument("--columns", type=json.loads, required=True, help="the dataset's `columns`, as JSON")
+    parser.add_argument("--fetched", type=Path, help="the scans that ukbfetch listed, instead of images")
     parser.add_argument("--images", type=Path, nargs="+", default=[], help="archives or folders, unless the table has paths")
     parser.add_argument("--pattern", help="regular expression of an image's name, with the group `subject`")
     parser.add_argument("--ignore", help="regular expression of the names of images that are not meant")
     parser.add_argument("--affine", type=json.loads, help="voxel to RAS+ mm of Analyze images, 4 x 4, as JSON")
+    parser.add_argument(
+        "--scans-per-session", choices=["all", "first"], default="all", help="use all scans or the first by name"
+    )
     parser.add_argument("--expect", type=json.loads, default={}, help="rows and known values of the published table, as JSON")
     parser.add_argument("--exclude", type=json.loads, default={}, help="scans to leave out, as JSON: id and reason")
     organize(**vars(parser.parse_args(argv)))

@@ -1,6 +1,7 @@
 """What is done to one scan: read and checked, brain cut out, registered to the template, resampled, scaled to 8 bits."""
 
 import gzip
+import io
 import os
 import tempfile
 import zlib
@@ -11,6 +12,9 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+
+from mriflow.errors import UserError
+from mriflow.ukbzip import mni_affine, read_flirt, read_t1_zip, split_path
 
 # Read by ITK when ANTs is first used: sums over several threads differ in their last bits from run to run.
 os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
@@ -54,12 +58,14 @@ def preprocess_scan(
     """
     scan = load_scan(path)
     brain = np.asarray(scan.dataobj) != 0 if stripped else brain_mask(scan)
-    brain_ml = float(brain.sum() * np.prod(scan.header.get_zooms()) / 1000)
+    voxel_ml = scan.extra["voxel_ml"]
+    brain_ml = float(brain.sum() * voxel_ml)
     if not BRAIN_ML[0] < brain_ml < BRAIN_ML[1]:
         raise BadScan(
             f"implausible brain volume ({brain_ml:.0f} ml, expected {BRAIN_ML[0]} to {BRAIN_ML[1]}, was it stripped before?)"
         )
     on_grid, inside, scale = to_grid(scan, brain, registration, voxel_mm, shape)
+    scale *= voxel_ml / voxel_volume(scan)  # not 1 of a scan that its affine scales to MNI space
     template, _ = template_on_grid(voxel_mm, tuple(shape))
     both = inside | (template > 0)
     correlation = float(np.corrcoef(on_grid[both], template[both])[0, 1])
@@ -71,19 +77,27 @@ def preprocess_scan(
 
 
 def load_scan(path: Path) -> nib.Nifti1Image:
-    """Return a scan as float32 in RAS order with shape (x, y, z), or raise `BadScan` saying what is wrong with it."""
+    """Return a scan as float32 in RAS order with shape (x, y, z), or raise `BadScan` saying what is wrong with it.
+
+    The path may lead into a zip of UK Biobank (`mriflow.ukbzip`). If this holds the linear transform to MNI space, that becomes
+    the affine. The volume of a voxel before, in ml, stands in ``extra["voxel_ml"]`` of the image.
+    """
+    matrix = None
     try:
-        if path.name.endswith(".gz"):
-            # nibabel stops before the checksum at the end, and would take a damaged file for a scan.
-            with gzip.open(path) as stream:
-                while stream.read(2**22):
-                    pass
-        scan: Any = nib.load(path)
+        if zipped := split_path(path):
+            scan, matrix = open_zipped(*zipped)
+        else:
+            if path.name.endswith(".gz"):
+                with gzip.open(path) as stream:
+                    read_to_end(stream)
+            scan = nib.load(path)
         if np.prod(scan.shape, dtype=float) > MOST_VOXELS:
             raise BadScan(f"its header tells of {'x'.join(map(str, scan.shape))} voxels")
         data = np.asarray(scan.dataobj, dtype=np.float32)
     except FileNotFoundError as error:
         raise BadScan("no file") from error
+    except UserError as error:
+        raise BadScan(str(error).rstrip(".")) from error
     except (*UNREADABLE, OSError, EOFError, ValueError, zlib.error) as error:
         raise BadScan(f"file cannot be read ({type(error).__name__}: {error})") from error
     while data.ndim > 3 and data.shape[-1] == 1:
@@ -100,7 +114,29 @@ def load_scan(path: Path) -> nib.Nifti1Image:
         raise BadScan(f"image is constant ({data.min():g} everywhere)")
     if not np.isfinite(scan.affine).all() or abs(np.linalg.det(scan.affine[:3, :3])) < 1e-3:
         raise BadScan("the affine of the header places no voxels")
-    return nib.as_closest_canonical(nib.Nifti1Image(data, scan.affine))
+    canonical = nib.as_closest_canonical(nib.Nifti1Image(data, scan.affine if matrix is None else mni_affine(scan, matrix)))
+    canonical.extra["voxel_ml"] = voxel_volume(scan)
+    return canonical
+
+
+def open_zipped(path: Path, member: str) -> tuple[Any, np.ndarray | None]:
+    """Return an image in a zip of UK Biobank, and the matrix of its linear registration if there is one."""
+    content, matrix = read_t1_zip(path, member)
+    stream = gzip.GzipFile(fileobj=io.BytesIO(content))
+    read_to_end(stream)
+    stream.seek(0)
+    return nib.Nifti1Image.from_stream(stream), read_flirt(matrix, f"{path}, its linear matrix") if matrix else None
+
+
+def read_to_end(stream: gzip.GzipFile) -> None:
+    """Read a gzip file to its end: nibabel stops before the checksum there, and would take a damaged file for a scan."""
+    while stream.read(2**22):
+        pass
+
+
+def voxel_volume(scan: Any) -> float:
+    """Return the volume of a voxel, in ml, as the affine tells it."""
+    return abs(float(np.linalg.det(scan.affine[:3, :3]))) / 1000
 
 
 @cache

@@ -1,8 +1,9 @@
 """Read a table that someone made by hand, and say exactly what is wrong with a cell."""
 
+import csv
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,17 @@ import pandas as pd
 
 from mriflow.errors import UserError
 
+MOST_TOLD = 50  # names of columns in a message
 NOT_KNOWN = {"", "na", "n/a", "nan", "none", "null", "-", "?", "#n/a"}
 
 
-def read_table(path: str | Path, sheet: str | None = None) -> pd.DataFrame:
+def read_table(path: str | Path, sheet: str | None = None, only: Collection[str] | None = None) -> pd.DataFrame:
     """Read a .csv, .tsv, .xls or .xlsx file with every cell as it stands there (text of csv stays text).
+
+    Parameters
+    ----------
+    only
+        The columns to read of a .csv or .tsv file, if not all: a table of UK Biobank has thousands.
 
     Raises
     ------
@@ -33,9 +40,14 @@ def read_table(path: str | Path, sheet: str | None = None) -> pd.DataFrame:
                 header = stream.readline()
             if kind == ".csv" and header.count(";") > header.count(","):
                 separator = ";"  # as spreadsheets write it where the comma is the decimal sign
+            if only is not None:
+                names = pd.DataFrame(columns=[name.strip() for name in next(csv.reader([header], delimiter=separator))])
+                for name in only:
+                    pick_column(names, name, path)
             table = pd.read_csv(
                 path,
                 sep=separator,
+                usecols=None if only is None else lambda name: name.strip() in only,
                 dtype=str,
                 keep_default_na=False,
                 encoding="utf-8-sig",
@@ -71,7 +83,8 @@ def pick_column(table: pd.DataFrame, name: str, file: str | Path) -> pd.Series:
         return table[name]
     near = get_close_matches(name, list(table.columns), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"{file}: has no column {name!r}.{hint} It has: {', '.join(map(repr, table.columns))}.")
+    there = ", ".join(map(repr, table.columns[:MOST_TOLD])) + (", ..." if len(table.columns) > MOST_TOLD else "")
+    raise UserError(f"{file}: has no column {name!r}.{hint} It has: {there}.")
 
 
 def as_text(cell: Any) -> str:

@@ -98,6 +98,16 @@ def source(key):
     return files
 
 
+def files_inside(wildcards, input):
+    """How many files each folder of images holds: Snakemake itself looks at the time of the folder, not into it."""
+    return [sum(len(files) for _, _, files in os.walk(folder)) for folder in input.images if os.path.isdir(folder)]
+
+
+def fetched(wildcards):
+    """The list of the scans of a dataset that ukbfetch gets; nothing for any other."""
+    return f"<resources>/{wildcards.dataset}/fetched.csv" if "ukbfetch" in dataset(wildcards) else []
+
+
 def described_file(wildcards):
     """The description of one file to download."""
     return DOWNLOADS[wildcards.dataset, wildcards.file]
@@ -166,5 +176,6 @@ def results(wildcards):
         cohort = f"<results>/cohorts/{names['dataset']}"
         wanted += [f"<results>/{name}/figures/{figure}.png" for figure in FIGURES[used["target"]["type"]]]
         wanted += [f"{cohort}/scans_{names['preprocess']}.png", f"{cohort}/cohort.png", f"{cohort}/cohort.html"]
+        wanted += [f"{cohort}/check.html"]
         wanted += [f"<data>/{names['dataset']}/{names['target']}/labels.csv"]
     return list(dict.fromkeys(wanted))

@@ -1,7 +1,7 @@
 """
 Join the images of a dataset with its table; lay them out in folders for each target.
 
-INPUT:  resources/<dataset>/<archive of images> and <table>, or the user's own
+INPUT:  resources/<dataset>/<archive of images> and <table>, or the user's own; of UK Biobank fetched.csv
 OUTPUT: data/<dataset>/labels.csv            one row per scan, with what is wrong with it
         data/<dataset>/scans.csv             the images to preprocess
         data/<dataset>/<target>/labels.csv   ID, label and path of the folders beside it
@@ -12,6 +12,7 @@ rule organize:
     input:
         table=source("table"),
         images=source("images"),
+        fetched=fetched,
     output:
         labels="<data>/{dataset}/labels.csv",
         scans="<data>/{dataset}/scans.csv",
@@ -28,12 +29,15 @@ rule organize:
         columns=lambda wildcards: json.dumps(dataset(wildcards)["columns"]),
         table=lambda wildcards, input: option("--table", input.table),
         sheet=lambda wildcards: option("--sheet", dataset(wildcards).get("sheet")),
+        fetched=lambda wildcards, input: option("--fetched", input.fetched),
         images=lambda wildcards, input: ["--images", *input.images] if input.images else [],
         pattern=lambda wildcards: option("--pattern", dataset(wildcards).get("pattern")),
         ignore=lambda wildcards: option("--ignore", dataset(wildcards).get("ignore")),
         affine=lambda wildcards: option("--affine", dataset(wildcards).get("affine")),
+        scans_per_session=lambda wildcards: dataset(wildcards)["scans_per_session"],
         expect=lambda wildcards: json.dumps(dataset(wildcards)["expect"]),
         exclude=lambda wildcards: json.dumps(dataset(wildcards)["exclude"]),
+        files_inside=files_inside,
         recipe=recipes.ORGANIZE,
     shell:
         "python -m mriflow.organize"
@@ -41,10 +45,12 @@ rule organize:
         " --scans {output.scans:q}"
         " {params.table:q}"
         " {params.sheet:q}"
+        " {params.fetched:q}"
         " {params.images:q}"
         " {params.pattern:q}"
         " {params.ignore:q}"
         " {params.affine:q}"
+        " --scans-per-session {params.scans_per_session}"
         " --columns {params.columns:q}"
         " --expect {params.expect:q}"
         " --exclude {params.exclude:q}"

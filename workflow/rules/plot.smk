@@ -3,7 +3,7 @@ Draw the figures, each as PDF (for a paper) and PNG (for the report), and write 
 
 INPUT:  results/<experiment>/*, data/<dataset>/labels.csv, preprocessed/<dataset>/<block>/*
 OUTPUT: results/<experiment>/figures/<figure>.pdf and .png
-        results/cohorts/<dataset>/...    the scans, and which were left out and why
+        results/cohorts/<dataset>/...    the scans, which were left out and why, and what is wrong with headers and labels
         results/comparison.*, results/results.*    all experiments side by side
 """
 
@@ -211,6 +211,44 @@ rule tell_cohort:
         " --indices {input.indices:q}"
         " --targets {params.targets:q}"
         " {params.about:q}"
+        " {params.simulated}"
+        " > {log:q} 2>&1"
+
+
+rule check:
+    input:
+        "<data>/{dataset}/labels.csv",
+    output:
+        page=report(
+            "<results>/cohorts/{dataset}/check.html",
+            caption="../report/check.rst",
+            category="cohorts",
+            subcategory="{dataset}",
+            labels={"figure": "check of headers and labels"},
+        ),
+        csv="<results>/cohorts/{dataset}/headers.csv",
+    log:
+        "<logs>/check/{dataset}.log",
+    benchmark:
+        "<benchmarks>/check/{dataset}.tsv"
+    priority: 1  # it is meant to be read before hours are spent on the scans
+    conda:
+        "../../envs/conda.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        title=lambda wildcards: option("--title", dataset(wildcards)["title"]),
+        targets=lambda wildcards: json.dumps(cohort_targets(wildcards)),
+        simulated=lambda wildcards: option("--simulated", "simulate" in dataset(wildcards)),
+        recipe=recipes.PLOT,
+    shell:
+        "python -m mriflow.check"
+        " --labels {input:q}"
+        " --page {output.page:q}"
+        " --csv {output.csv:q}"
+        " --targets {params.targets:q}"
+        " {params.title:q}"
         " {params.simulated}"
         " > {log:q} 2>&1"
 

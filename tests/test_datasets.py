@@ -1,0 +1,244 @@
+"""The known datasets, and the forms in which people bring their own, from the published table or folder to labels.csv."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from conftest import ROOT, shared, write_scan
+from mriflow.config import described_bids
+from mriflow.errors import UserError
+from mriflow.images import find_images
+from mriflow.labels import read_labels, usable
+from mriflow.organize import organize
+
+OASIS = yaml.safe_load((ROOT / "config/datasets/oasis.yaml").read_text())
+OASIS_KEYS = ("columns", "pattern", "ignore", "affine", "expect")
+
+
+def organized(folder: Path, **options) -> pd.DataFrame:
+    organize(folder / "labels.csv", folder / "scans.csv", **options)
+    return read_labels(folder / "labels.csv", "cdr" if "expect" in options else None).set_index("id")
+
+
+def analyze(folder: Path, name: str) -> Path:
+    """Write an Analyze image as OASIS does: big-endian, axes anterior, superior, left; its mark is at their ends, but right."""
+    voxels = np.zeros((8, 9, 7, 1), ">i2")
+    voxels[6, 7, 1] = 1000
+    voxels[0, 0, 0] = sum(name.encode())  # no two images are the same
+    header = nib.AnalyzeHeader(endianness=">")
+    header.set_data_shape(voxels.shape)
+    header.set_data_dtype(np.int16)
+    folder.mkdir(parents=True, exist_ok=True)
+    nib.AnalyzeImage(voxels, None, header).to_filename(folder / f"{name}.hdr")
+    return folder / f"{name}.hdr"
+
+
+def disc(folder: Path, sessions: list[str]) -> Path:
+    """Write an archive in the form of an OASIS disc: per session two repeats, their average, and the average in an atlas."""
+    raw = folder / "raw"
+    archive = folder / "disc1.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for session in sessions:
+            for part, name in (
+                ("RAW", f"{session}_mpr-1_anon"),
+                ("RAW", f"{session}_mpr-2_anon"),
+                ("PROCESSED/MPRAGE/SUBJ_111", f"{session}_mpr_n4_anon_sbj_111"),
+                ("PROCESSED/MPRAGE/T88_111", f"{session}_mpr_n4_anon_111_t88_masked_gfc"),
+                ("FSL_SEG", f"{session}_mpr_n4_anon_111_t88_masked_gfc_fseg"),
+            ):
+                header = analyze(raw, name)
+                for file in (header, header.with_suffix(".img")):
+                    tar.add(file, f"disc1/{session}/{part}/{file.name}")
+    return archive
+
+
+@pytest.fixture(scope="module")
+def oasis(tmp_path_factory) -> pd.DataFrame:
+    folder = tmp_path_factory.mktemp("oasis")
+    archive = disc(folder, ["OAS1_0001_MR1", "OAS1_0003_MR1", "OAS1_0061_MR1", "OAS1_0061_MR2"])
+    table = shared("oasis-tables") / "oasis_cross-sectional.csv"
+    labels = organized(folder / "data", table=table, images=[archive], **{key: OASIS[key] for key in OASIS_KEYS})
+    return labels.assign(folder=str(folder / "data"))
+
+
+def test_oasis_joins_each_average_with_its_session(oasis):
+    images = oasis[oasis["path"] != ""]
+    assert sorted(images["subject"] + "/" + images["session"]) == [
+        "OAS1_0001/1", "OAS1_0003/1", "OAS1_0061/1", "OAS1_0061/2",
+    ]  # fmt: skip
+    assert len(oasis) == 436
+    assert (oasis["problem"] == "scan: no image").sum() == 432
+
+
+def test_oasis_session_without_a_rating_is_unknown_and_never_healthy(oasis):
+    assert oasis["cdr"].value_counts().to_dict() == {"0": 135, "0.5": 70, "1": 28, "2": 2}
+    assert oasis["dementia"].value_counts().to_dict() == {"no": 135, "yes": 100}
+    assert oasis.loc["OAS1_0061_MR1_mpr_n4_anon_sbj_111", ["cdr", "dementia"]].isna().all()
+    assert usable(oasis[oasis["path"] != ""], "dementia").tolist() == [True, True, False, False]
+
+
+def test_oasis_image_is_oriented_as_the_project_says(oasis):
+    path = Path(oasis["folder"].iloc[0]) / oasis.loc["OAS1_0001_MR1_mpr_n4_anon_sbj_111", "path"]
+    image = nib.load(path)
+    assert nib.aff2axcodes(image.affine) == ("A", "S", "L")
+    ras = nib.as_closest_canonical(image)
+    assert ras.shape == (7, 8, 9)
+    mark = np.argwhere(ras.get_fdata() == 1000)[0]
+    assert mark.tolist() == [5, 6, 7], "right, anterior, superior"
+    assert not [*path.parent.glob("*.img")], "no second copy stays"
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        ("Pattiecodes_CDR-blank-filled-with-0", "436 rows with a value in 'CDR', where the published table has 235"),
+        ("KristanEsp_renamed-columns", "has no column 'M/F'"),
+        ("Paki64_no-header", "has no column 'ID'"),
+        ("YashBavishi_with-DISC-CLASS", None),
+        ("xiaoyanLi629_UTF8-BOM_reordered", None),
+    ],
+)
+def test_altered_copy_of_the_oasis_table_is_refused_or_read_right(variant, message, oasis, tmp_path):
+    table = shared("oasis-tables") / f"variants/{variant}.csv"
+    archive = disc(tmp_path, ["OAS1_0001_MR1"])
+    options = {"table": table, "images": [archive], **{key: OASIS[key] for key in OASIS_KEYS}}
+    if message:
+        with pytest.raises(UserError, match=message):
+            organized(tmp_path / "data", **options)
+        assert not (tmp_path / "data/labels.csv").exists()
+    else:
+        columns = ["subject", "session", "age", "sex", "cdr", "dementia"]
+        whole, altered = (
+            one[columns].sort_values(columns[:2]).reset_index(drop=True)
+            for one in (oasis, organized(tmp_path / "data", **options))
+        )
+        pd.testing.assert_frame_equal(whole, altered)
+
+
+def test_oasis_table_as_excel_reads_the_same(oasis, tmp_path):
+    raw = pd.read_csv(shared("oasis-tables") / "oasis_cross-sectional.csv")
+    raw.to_excel(tmp_path / "oasis.xlsx", index=False)
+    options = {key: OASIS[key] for key in OASIS_KEYS}
+    labels = organized(tmp_path / "data", table=tmp_path / "oasis.xlsx", images=[disc(tmp_path, ["OAS1_0001_MR1"])], **options)
+    assert labels["cdr"].value_counts().to_dict() == {"0": 135, "0.5": 70, "1": 28, "2": 2}
+    assert labels["age"].mean() == oasis["age"].mean()
+
+
+def test_analyze_image_without_a_given_orientation_is_refused(tmp_path):
+    analyze(tmp_path / "images", "S1")
+    with pytest.raises(UserError, match="does not say how it is oriented. Give the dataset's `affine`"):
+        find_images([tmp_path / "images"], r"(?P<subject>S\d)\.hdr", tmp_path / "unpacked")
+
+
+def bids(folder: Path, columns: dict, **changes) -> pd.DataFrame:
+    described = described_bids(str(folder)) | changes
+    described["table"], described["images"] = Path(described["table"]), [Path(one) for one in described["images"]]
+    return organized(folder.parent / "data", columns={"subject": {"from": "participant_id"}, **columns}, **described)
+
+
+def test_real_bids_dataset_is_joined_with_its_participants(tmp_path):
+    (tmp_path / "bids").symlink_to(shared("ds002748-bids"))
+    labels = bids(tmp_path / "bids", {"age": {"from": "age", "range": [0, 110]}, "group": {"from": "group"}})
+    assert len(labels) == 72
+    images = labels[labels["path"] != ""]
+    assert len(images) == 12
+    assert usable(images).all()
+    assert set(images["group"]) == {"depr", "control"}
+    assert images.loc["sub-02_T1w", ["age", "group"]].tolist() == [50, "depr"]
+
+
+def test_level_that_participants_json_does_not_know_is_noted(tmp_path):
+    (tmp_path / "bids").symlink_to(shared("ds002748-bids"))
+    labels = bids(tmp_path / "bids", {"sex": {"from": "gender"}})
+    assert labels["sex"].isna().all(), "the table has m and f where its description has M and F"
+    assert set(labels["notes"]) == {"sex: unknown code ('m', expected M or F)", "sex: unknown code ('f', expected M or F)"}
+
+
+def test_bids_sessions_runs_and_derivatives(tmp_path):
+    for number, name in enumerate(
+        [
+            "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz",
+            "sub-01/ses-b/anat/sub-01_ses-b_run-1_T1w.nii.gz",
+            "sub-01/ses-b/anat/sub-01_ses-b_run-2_T1w.nii.gz",
+            "sub-01/ses-b/anat/sub-01_ses-b_T2w.nii.gz",
+            "sub-02/anat/sub-02_acq-mprage_T1w.nii.gz",
+            "derivatives/fmriprep/sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz",
+            "derivatives/fmriprep/sub-02/anat/sub-02_desc-preproc_T1w.nii.gz",
+        ]
+    ):
+        write_scan(tmp_path / "bids" / name, np.full((4, 4, 4), number, np.uint8))
+    (tmp_path / "bids/participants.tsv").write_text("participant_id\tage\nsub-01\t30\nsub-02\tn/a\n")
+    labels = bids(tmp_path / "bids", {"age": {"from": "age", "range": [0, 110], "required": True}})
+    assert labels["problem"].to_dict() == {
+        "sub-01_ses-a_T1w": "",
+        "sub-01_ses-b_run-1_T1w": "",
+        "sub-01_ses-b_run-2_T1w": "scan: another of the session is used (sub-01_ses-b_run-1_T1w)",
+        "sub-02_acq-mprage_T1w": "age: missing",
+    }
+
+
+def test_description_of_participants_that_is_no_json_is_told(tmp_path):
+    write_scan(tmp_path / "bids/sub-01/anat/sub-01_T1w.nii.gz", np.zeros((4, 4, 4), np.uint8))
+    (tmp_path / "bids/participants.tsv").write_text("participant_id\tage\nsub-01\t30\n")
+    (tmp_path / "bids/participants.json").write_text("{age: }")
+    with pytest.raises(UserError, match=r"participants\.json: does not describe the columns of participants\.tsv as BIDS"):
+        bids(tmp_path / "bids", {})
+
+
+def class_folders(folder: Path) -> Path:
+    for number, name in enumerate(["Females/Sub_101_T1.nii.gz", "Females/Sub_102_T1.nii.gz", "Males/Sub_103_T1.nii.gz"]):
+        write_scan(folder / name, np.full((4, 4, 4), number, np.uint8))
+    return folder
+
+
+CLASSES = {
+    "pattern": r"(?P<class>Females|Males)/Sub_(?P<subject>\d+)_T1\.nii\.gz",
+    "columns": {"subject": {"from": "subject"}, "sex": {"from": "class", "codes": {"Females": "F", "Males": "M"}}},
+}
+
+
+def test_folders_of_classes_are_read_without_a_table(tmp_path):
+    labels = organized(tmp_path / "data", images=[class_folders(tmp_path / "scans")], **CLASSES)
+    assert labels["sex"].to_dict() == {"Sub_101_T1": "F", "Sub_102_T1": "F", "Sub_103_T1": "M"}
+    assert usable(labels).all()
+
+
+def test_subject_in_two_folders_of_classes_is_contradictory(tmp_path):
+    write_scan(class_folders(tmp_path / "scans") / "Males/Sub_101_T1.nii.gz", np.full((4, 4, 4), 9, np.uint8))
+    columns = {**CLASSES["columns"], "sex": {**CLASSES["columns"]["sex"], "required": True}}
+    labels = organized(tmp_path / "data", images=[tmp_path / "scans"], pattern=CLASSES["pattern"], columns=columns)
+    assert (labels.loc[labels["subject"] == "101", "problem"] == "sex: contradictory (F, M)").all()
+    assert len(labels) == 4
+
+
+def test_layout_with_labels_is_read_back(tmp_path):
+    from mriflow.layout import layout
+
+    first = organized(tmp_path / "data", images=[class_folders(tmp_path / "scans")], **CLASSES)
+    layout(tmp_path / "data/labels.csv", tmp_path / "data/sex/labels.csv", column="sex", classes={"F": "Females", "M": "Males"})
+    columns = {"subject": {"from": "ID"}, "path": {"from": "path"}, "sex": {"from": "label"}}
+    again = organized(tmp_path / "again", table=tmp_path / "data/sex/labels.csv", columns=columns)
+    labels = dict(zip("Sub_" + first["subject"], first["sex"], strict=True))
+    assert dict(zip(again["subject"], again["sex"], strict=True)) == labels
+
+
+def test_dicom_files_are_told_with_the_way_to_nifti(tmp_path):
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans/IM0001").write_bytes(bytes(128) + b"DICM" + bytes(100))
+    with pytest.raises(UserError, match=r"IM0001 is DICOM: make NIfTI files of it first, with dcm2niix"):
+        find_images([tmp_path / "scans"], r"(?P<subject>S\d)\.nii", tmp_path / "unpacked")
+
+
+def test_archive_that_holds_half_an_analyze_image_is_told(tmp_path):
+    header = analyze(tmp_path / "raw", "S1")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("S1.hdr"), io.BytesIO(b""))
+        tar.add(header, "S2.hdr")
+    with pytest.raises(UserError, match=r"S\d\.hdr: cannot be read as an Analyze image"):
+        find_images([tmp_path / "a.tar"], r"(?P<subject>S\d)\.hdr", tmp_path / "unpacked", affine=OASIS["affine"])
