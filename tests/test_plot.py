@@ -360,3 +360,12 @@ def test_captions_render(made):
             page = docutils.publish_parts(text, writer="html", settings_overrides={"halt_level": 2})["html_body"]
             assert "demo" in page or not config or "wildcards" not in path.read_text()
             assert ("simulated</strong>" in page) == (path.stem == "workflow" and bool(config))
+
+
+def test_classes_that_look_like_numbers_stay_names_where_cells_are_empty(tmp_path):
+    from mriflow.cohort import read_cohort
+
+    rows = "".join(f"s{i},s{i},,A,{value},x,f{i},,\n" for i, value in enumerate(["0", "1", ""]))
+    (tmp_path / "labels.csv").write_text("id,subject,session,site,patient,path,fingerprint,problem,notes\n" + rows)
+    table, _ = read_cohort(tmp_path / "labels.csv", [], ["patient", "not-there"])
+    assert table["patient"].dropna().tolist() == ["0", "1"]

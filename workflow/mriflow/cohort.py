@@ -10,12 +10,14 @@ from mriflow.labels import read_index, read_labels, reasons_of, usable
 NOT_PREPROCESSED = "scan: not preprocessed (in none of the shards)"
 
 
-def read_cohort(labels: Path, indices: Sequence[Path]) -> tuple[pd.DataFrame, pd.Series]:
+def read_cohort(labels: Path, indices: Sequence[Path], classes: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.Series]:
     """Return labels.csv with the problems found by `preprocess` added to its own, and which scans are usable.
 
-    The table has a column `preprocessed`: whether the scan is in a shard. With no `indices`, that is not asked for.
+    The columns `classes` hold names, even if they look like numbers. The table has a column `preprocessed`: whether the scan is in a shard. With no `indices`, that is not asked for.
     """
     table = read_labels(labels)
+    for column in table.columns.intersection(list(classes)):
+        table[column] = read_labels(labels, column)[column]
     if not indices:
         return table, usable(table)
     # A scan of several preprocess blocks is there several times; its problem in any of them counts.

@@ -85,7 +85,7 @@ def tell_cohort(
     -------
     The excluded scans as written to `csv`: ``excluded_from`` is `everything` or the columns that cannot be predicted.
     """
-    table, fit = read_cohort(labels, indices)
+    table, fit = read_cohort(labels, indices, [column for column, classes in targets.items() if classes])
     for column, classes in targets.items():
         known = table.get(column, pd.Series(dtype=object)).dropna().astype(str)
         for row in known.index[~known.isin(classes)] if classes else []:
