@@ -13,7 +13,8 @@ NOT_PREPROCESSED = "scan: not preprocessed (in none of the shards)"
 def read_cohort(labels: Path, indices: Sequence[Path], classes: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.Series]:
     """Return labels.csv with the problems found by `preprocess` added to its own, and which scans are usable.
 
-    The columns `classes` hold names, even if they look like numbers. The table has a column `preprocessed`: whether the scan is in a shard. With no `indices`, that is not asked for.
+    The columns `classes` hold names, even if they look like numbers. The table has a column `preprocessed`: whether the scan is
+    in a shard. With no `indices`, that is not asked for.
     """
     table = read_labels(labels)
     for column in table.columns.intersection(list(classes)):
