@@ -78,6 +78,8 @@ class Workdir:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # As from a terminal: what runs the tests may ignore Ctrl-C, and Snakemake with it.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         self.started.append(process)
         return process
