@@ -242,7 +242,7 @@ def test_running_job_whose_record_was_deleted_is_replaced(workdir):
 def test_job_whose_snakemake_ended_by_itself_is_taken_over_and_still_does_its_work(workdir):
     place = workdir(one("sleep 1; touch {output}"), qsub="-h")  # held back
     process = place.start()
-    place.wait_for(place.queue, "the job in the queue")
+    place.wait_for(lambda: "Submitted job" in place.said(), "the job in the queue")
     job = place.submissions()[0]["id"]
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
