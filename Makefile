@@ -27,7 +27,7 @@ demo: .venv/installed
 	@echo "models:  $(CURDIR)/results/*/fold-*/model.pt"
 
 test: .venv/installed
-	$(BIN)/pytest -m "not long" --ignore=tests/sge
+	$(BIN)/pytest -m "not long" --ignore=tests/sge -n 2
 
 # Such a test mostly waits for its jobs, so there are more of them at once than cores.
 test-sge: .venv/installed

@@ -95,7 +95,7 @@ class Record:
         list(self.folder.iterdir())  # makes a network file system look again
         try:
             job_id, code = self.file("exit").read_text().split()
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             return None
         return int(code) if job_id == self.read("json").get("id") else None
 

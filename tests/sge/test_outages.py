@@ -132,7 +132,7 @@ def test_output_that_shows_late_is_waited_for(workdir):
 def test_exit_code_that_shows_late_is_waited_for(workdir):
     place = workdir(rule("one", "true"), grace=30)
     prologue = place.folder / "profiles/sge/prologue.sh"
-    prologue.write_text("trap 'note unseen $?' EXIT\n")
+    prologue.write_text("trap 'note unseen \"$JOB_ID $?\"' EXIT\n")
     run = place.start()
     wait_for_note(place, "gone")
     time.sleep(5)
