@@ -84,7 +84,7 @@ class Workdir:
         self.started.append(process)
         return process
 
-    def run(self, *arguments: str, timeout: float = 240) -> int:
+    def run(self, *arguments: str, timeout: float = 480) -> int:
         """Run Snakemake to its end and return its exit code; its jobs are deleted if it takes too long."""
         process = self.start(*arguments)
         try:
@@ -115,7 +115,7 @@ class Workdir:
         jobs = ElementTree.fromstring(answer).iter("job_list")
         return {job.findtext("JB_job_number"): job.findtext("state") for job in jobs if job.findtext("JB_name") in mine}
 
-    def wait_for(self, condition, what: str, timeout: float = 90) -> None:
+    def wait_for(self, condition, what: str, timeout: float = 240) -> None:
         """Wait until `condition()` holds."""
         end = time.monotonic() + timeout
         while not condition():

@@ -119,7 +119,7 @@ def test_job_killed_from_outside_is_run_again(workdir, accounting):
         before(place, "qacct", 'exec /usr/bin/qacct -f /nonexistent/accounting "$@"')
     process = place.start()
     os.killpg(os.getpgid(wait_for_start(place)), signal.SIGKILL)
-    assert process.wait(180) == 0, place.said()
+    assert process.wait(360) == 0, place.said()
     ended(place, "ended without an exit code: it was killed or deleted, or its node was lost", times=2)
     assert ("(accounting: " in place.said()) == (accounting == "there")
     assert [job["mem_mb"] for job in place.submissions()] == [1000, 1000]
@@ -130,7 +130,7 @@ def test_gpu_job_that_was_killed_asks_for_no_more_memory(workdir):
     before(place, "qacct", "echo 'maxvmem      21.500G'")  # what CUDA reserves, and never uses
     process = place.start()
     os.killpg(os.getpgid(wait_for_start(place)), signal.SIGKILL)
-    assert process.wait(180) == 0, place.said()
+    assert process.wait(360) == 0, place.said()
     ended(place, "ended without an exit code", times=2)
     assert [job["mem_mb"] for job in place.submissions()] == [1000, 1000]
 
@@ -139,7 +139,7 @@ def test_job_whose_command_was_killed_is_run_again(workdir):
     place = workdir(one(HANGS_ONCE))
     process = place.start()
     os.kill(wait_for_start(place), signal.SIGKILL)
-    assert process.wait(180) == 0, place.said()
+    assert process.wait(360) == 0, place.said()
     ended(place, "had a process that was killed", times=2)
 
 
@@ -148,7 +148,7 @@ def test_job_deleted_from_outside_is_run_again(workdir):
     process = place.start()
     wait_for_start(place)
     subprocess.run(["qdel", place.submissions()[0]["id"]], check=True)
-    assert process.wait(180) == 0, place.said()
+    assert process.wait(360) == 0, place.said()
     ended(place, "ended without an exit code: it was killed or deleted, or its node was lost", times=2)
 
 
@@ -181,7 +181,7 @@ def test_qstat_that_fails_ten_times_loses_no_job(workdir):
     process = place.start()
     place.wait_for(lambda: place.read("looks").count("\n") > 12, "ten looks in vain")
     (place.folder / "go").touch()
-    assert process.wait(120) == 0, place.said()
+    assert process.wait(240) == 0, place.said()
     ended(place)
 
 
@@ -200,7 +200,7 @@ def test_running_job_of_a_snakemake_that_was_killed_is_taken_over(workdir):
     process = place.start()
     place.wait_for(lambda: "is in the queue already" in place.said(), "the job to be found")
     (place.folder / "go").touch()
-    assert process.wait(120) == 0, place.said()
+    assert process.wait(240) == 0, place.said()
     ended(place)
 
 
@@ -252,7 +252,7 @@ def test_job_whose_snakemake_ended_by_itself_is_taken_over_and_still_does_its_wo
     process = place.start()
     place.wait_for(lambda: "is in the queue already" in place.said(), "the job to be found")
     subprocess.run(["qrls", job], check=True)
-    assert process.wait(120) == 0, place.said()
+    assert process.wait(240) == 0, place.said()
     ended(place)
     assert (place.folder / "one.txt").exists()
 
@@ -280,7 +280,7 @@ def test_mistake_in_the_settings_during_a_run_loses_no_job(workdir):
     settings = place.folder / "profiles/sge/settings.yaml"
     settings.write_text(settings.read_text().replace("memory_limits: omit\n", ""))
     (place.folder / "go").touch()
-    assert process.wait(120) == 0, place.said()
+    assert process.wait(240) == 0, place.said()
     ended(place)
 
 
@@ -308,7 +308,7 @@ def test_ctrl_c_deletes_the_jobs(workdir, moment):
         place.wait_for((place.folder / ".snakemake/sge/qstat.json").exists, "the first look")
         time.sleep(3)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(60) != 0
+    assert process.wait(180) != 0
     ended(place)
     assert "Traceback" not in place.said()
 
@@ -319,7 +319,7 @@ def test_ctrl_c_during_submission_leaves_nothing_in_the_queue(workdir):
     process = place.start()
     place.wait_for((place.folder / "submitting").exists, "a submission")
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(60) != 0
+    assert process.wait(180) != 0
     time.sleep(5)  # for what was on its way
     assert not place.queue()
     assert "Traceback" not in place.said()
