@@ -1,9 +1,12 @@
 import gzip
 import json
+import os
 import re
 import subprocess
+import sys
 import zipfile
 from html.parser import HTMLParser
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -377,7 +380,8 @@ def test_the_command_that_makes_labels_is_one(tmp_path, monkeypatch, arguments):
     with pytest.raises(UserError) as error:
         check.main(["--dataset", *arguments])
     command = str(error.value).split("with: ")[1]
-    planned = subprocess.run(f"{command} -n", shell=True, capture_output=True, text=True)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # as in an activated environment
+    planned = subprocess.run(f"{command} -n", shell=True, capture_output=True, text=True, env=os.environ | {"PATH": path})
     assert planned.returncode == 0, planned.stdout + planned.stderr
     assert "organize" in planned.stdout
 
