@@ -127,7 +127,7 @@ class Record:
         Path("logs/sge", plain(job.rule)).mkdir(parents=True, exist_ok=True)
         self.file("sh").write_text(job_script(job, request, site, self.folder / str(self.last)))
         arguments = qsub_arguments(job.rule, job.name, request, site, job.note is not None)
-        asked = {"walltime": request.walltime, "slots": site.slots(request), "qsub": arguments, "fingerprint": job.fingerprint}
+        asked = {"walltime": request.walltime, "qsub": arguments, "fingerprint": job.fingerprint}
         asked |= {"mem_mb": mem_mb, "time": time.time(), "started_from": read_note(job)}
         asked["limited"] = site.memory_limit(request) is not None
         self.write("json", **asked)  # before it is there, so that a Snakemake killed in between leaves a trace

@@ -93,12 +93,11 @@ def check(
     """
     if not labels.is_file():
         raise UserError(f"{labels}: no such file. `python -m mriflow.organize` makes it.")
-    table = read_labels(labels)
+    table = read_labels(labels, [column for column, classes in targets.items() if classes])
     for column, classes in targets.items():
         if column not in table:
             usable(table, column)  # says what there is
         if classes:
-            table[column] = read_labels(labels, column)[column]
             continue
         numbers = pd.to_numeric(table[column], errors="coerce")
         for row in table.index[table[column].notna() & numbers.isna()]:

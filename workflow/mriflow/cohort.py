@@ -16,9 +16,7 @@ def read_cohort(labels: Path, indices: Sequence[Path], classes: Sequence[str] = 
     The columns `classes` hold names, even if they look like numbers. The table has a column `preprocessed`: whether the scan is
     in a shard. With no `indices`, that is not asked for.
     """
-    table = read_labels(labels)
-    for column in table.columns.intersection(list(classes)):
-        table[column] = read_labels(labels, column)[column]
+    table = read_labels(labels, classes)
     if not indices:
         return table, usable(table)
     # A scan of several preprocess blocks is there several times; its problem in any of them counts.

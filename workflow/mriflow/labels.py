@@ -10,6 +10,7 @@ out for everything, one that begins with a column only for a target in that colu
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -19,15 +20,15 @@ from mriflow.errors import UserError
 TEXT_COLUMNS = ["id", "subject", "session", "site", "path", "fingerprint", "problem", "notes"]
 
 
-def read_labels(path: str | Path, category: str | None = None) -> pd.DataFrame:
+def read_labels(path: str | Path, category: str | Sequence[str] | None = None) -> pd.DataFrame:
     """Read a ``labels.csv``; identifiers and texts stay text (subject 002 is not 2) and empty ones are ''.
 
     Parameters
     ----------
     category
-        A column whose values are names of classes: they stay text too, even if they look like numbers.
+        A column, or several, whose values are names of classes: they stay text too, even if they look like numbers.
     """
-    text = [*TEXT_COLUMNS, *([category] if category else [])]
+    text = [*TEXT_COLUMNS, *([category] if isinstance(category, str) else category or [])]
     labels = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
     labels[TEXT_COLUMNS] = labels[TEXT_COLUMNS].fillna("")
     if labels["id"].duplicated().any():
