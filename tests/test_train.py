@@ -1,11 +1,14 @@
+import errno
 import itertools
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,19 +17,20 @@ import pytest
 import torch
 
 from conftest import training_settings, write_dataset
-from mriflow.augment import augment
+from mriflow.augment import augment, draw_changes
 from mriflow.cli import run_stage
 from mriflow.device import check_card, choose_device
 from mriflow.errors import UserError
 from mriflow.networks import SFCN, build_network
 from mriflow.objectives import Classification, Regression, SoftLabel, load_objective
+from mriflow.run import make_optimizer, make_schedule, precision
 from mriflow.split import split
-from mriflow.train import main, make_optimizer, make_schedule, train
-from mriflow.volumes import Volumes
+from mriflow.train import main, train
+from mriflow.volumes import Shards, Volumes
 
 AGE = {"column": "age", "type": "regression", "unit": "years"}
 SEX = {"column": "sex", "type": "classification", "classes": {"F": "Females", "M": "Males"}}
-NONE = dict.fromkeys(("shift_voxels", "mirror", "rotate_degrees", "scale", "intensity", "noise"), 0.0)
+NONE = dict.fromkeys(("shift_voxels", "mirror", "rotate_degrees", "scale", "intensity", "bias_field", "noise"), 0.0)
 SMALL = {"name": "SFCN", "arguments": {"channels": [4, 8, 8], "dropout": 0.2}}
 
 
@@ -79,14 +83,15 @@ def test_same_seed_same_bytes_other_seed_other_weights(data, tmp_path):
     assert (tmp_path / "a/history.csv").read_bytes() != (tmp_path / "c/history.csv").read_bytes()
 
 
-def interrupted_training_ends_as_an_uninterrupted_one(data, tmp_path, signals, epochs):
+def interrupted_training_ends_as_an_uninterrupted_one(data, tmp_path, signals, epochs, **changes):
     """Kill a training by each of `signals` at a random moment, run it to the end, and compare it with a whole one."""
     run(tmp_path / "whole", data, epochs=epochs)
+    steps = []
     rng = random.Random(0)
     folder = tmp_path / "broken"
     stopped = 0
     for number in signals:
-        process = subprocess.Popen(command(folder, data, epochs=epochs), stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command(folder, data, epochs=epochs, **changes), stderr=subprocess.PIPE, text=True)
         seen = (folder / "work/last.ckpt").stat().st_mtime_ns if stopped else 0
         while process.poll() is None:
             checkpoint = folder / "work/last.ckpt"
@@ -97,11 +102,13 @@ def interrupted_training_ends_as_an_uninterrupted_one(data, tmp_path, signals, e
             time.sleep(0.005)
         stopped += process.wait() != 0
         assert "Traceback" not in process.stderr.read()
+        steps.append(torch.load(folder / "work/last.ckpt", weights_only=True)["step"])
     assert stopped == len(signals), "a training was over before it was killed: give it more epochs"
     assert not (folder / "model.pt").exists()
     run(folder, data, epochs=epochs)
     assert (folder / "model.pt").read_bytes() == (tmp_path / "whole/model.pt").read_bytes()
     assert (folder / "history.csv").read_bytes() == (tmp_path / "whole/history.csv").read_bytes()
+    return steps
 
 
 def test_killed_and_interrupted_training_ends_with_the_same_bytes(data, tmp_path):
@@ -125,7 +132,7 @@ def test_interrupted_in_mid_epoch_it_says_why_and_exits_with_130(data, tmp_path)
 def run_until(looks, folder, data, monkeypatch, **changes):
     """Train with a clock that ticks each time it is looked at, until the deadline, and return where the run stopped."""
     ticks = itertools.count(1)
-    monkeypatch.setattr("mriflow.train.time", SimpleNamespace(time=lambda: next(ticks)))
+    monkeypatch.setattr("mriflow.stop.time", SimpleNamespace(time=lambda: next(ticks)))
     with pytest.raises(KeyboardInterrupt):
         run(folder, data, deadline=looks, **changes)
     stopped = json.loads((folder / "work/stopped.json").read_text())
@@ -192,11 +199,133 @@ def test_checkpoint_of_other_settings_or_data_is_not_used_and_not_lost(data, tmp
     assert len(list((tmp_path / "work").glob("*-last.ckpt"))) == 1
 
 
-def test_damaged_checkpoint_is_put_aside_and_training_starts_anew(data, tmp_path, caplog):
+def test_damaged_checkpoint_is_put_aside_and_the_one_before_it_is_used(data, tmp_path, caplog):
     whole = run(tmp_path, data)
-    (tmp_path / "work/last.ckpt").write_bytes(b"damaged")
+    model = (tmp_path / "model.pt").read_bytes()
+    (tmp_path / "work/last.ckpt").write_bytes((tmp_path / "work/last.ckpt").read_bytes()[:5000])
+    caplog.set_level("INFO")
     assert run(tmp_path, data).equals(whole)
-    assert "cannot be read" in caplog.text
+    assert "last.ckpt cannot be read" in caplog.text
+    assert "going on after epoch 3, step 0" in caplog.text
+    assert (tmp_path / "model.pt").read_bytes() == model
+    for name in ("last", "previous"):
+        (tmp_path / f"work/{name}.ckpt").write_bytes(b"damaged")
+    caplog.clear()
+    assert run(tmp_path, data).equals(whole)
+    assert "going on after" not in caplog.text
+    assert (tmp_path / "work/damaged-previous.ckpt").exists()
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(data, tmp_path, monkeypatch):
+    run(tmp_path, data, epochs=2)
+    before = (tmp_path / "work/last.ckpt").read_bytes()
+
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mriflow.checkpoint.torch.save", no_space)
+    with pytest.raises(OSError, match="No space"):
+        run(tmp_path, data, epochs=3, accumulate=2)
+    monkeypatch.undo()
+    kept = [path for path in (tmp_path / "work").glob("*.ckpt") if path.read_bytes() == before]
+    assert kept
+
+
+def test_checkpoints_are_saved_within_an_epoch_and_change_nothing(data, tmp_path):
+    run(tmp_path / "whole", data)
+    folder = tmp_path / "often"
+    process = subprocess.Popen(command(folder, data, epochs=4, checkpoint_minutes=1e-9), stderr=subprocess.DEVNULL)
+    checkpoint = folder / "work/last.ckpt"
+    seen = set()
+    while process.poll() is None:
+        with suppress(FileNotFoundError):
+            state = torch.load(checkpoint, weights_only=True)
+            seen.add((state["epoch"], state["step"]))
+    assert any(step for _, step in seen), seen
+    assert (folder / "model.pt").read_bytes() == (tmp_path / "whole/model.pt").read_bytes()
+
+
+def test_shards_copied_to_scratch_give_the_same_and_leave_nothing_there(data, tmp_path, monkeypatch, caplog):
+    run(tmp_path / "whole", data)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    caplog.set_level("INFO")
+    run(tmp_path / "copied", data, copy_to_scratch=True)
+    assert f"copying 0.0 GB to {scratch}" in caplog.text
+    assert not list(scratch.iterdir())
+    assert (tmp_path / "copied/model.pt").read_bytes() == (tmp_path / "whole/model.pt").read_bytes()
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    run(tmp_path / "full", data, copy_to_scratch=True)
+    assert "read where they are" in caplog.text
+    assert (tmp_path / "full/model.pt").read_bytes() == (tmp_path / "whole/model.pt").read_bytes()
+
+
+@pytest.mark.parametrize(("flags", "said"), [
+    (["--profile"], "as it is trained"),
+    (["--fast-dev-run"], "val_loss"),
+    (["--overfit=4"], "val_loss"),
+])  # fmt: skip
+def test_looking_into_a_training_prints_and_writes_nothing(data, tmp_path, capsys, flags, said):
+    main([*command(tmp_path / "look", data, epochs=15, learning_rate=0.02)[3:], *flags])
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert not (tmp_path / "look").exists()
+    if flags == ["--profile"]:
+        assert all(part in printed for part in ("input", "augment", "forward", "backward", "optimiser", "checkpoint"))
+    if flags == ["--overfit=4"]:
+        losses = [float(line.split()[2]) for line in printed.splitlines()[1:]]
+        assert losses[-1] < 0.7 * losses[0]
+
+
+def test_batch_that_does_not_fit_into_memory_is_told_with_one_that_does(tmp_path):
+    files = write_dataset(tmp_path, subjects=40, shape=(48, 48, 48))
+    split(files["labels"], tmp_path / "splits.csv", target="age", folds=2, validation=0.3)
+    arguments = command(tmp_path, files | {"splits": tmp_path / "splits.csv"}, batch_size=8)
+    wide = {"name": "SFCN", "arguments": {"channels": [64, 64, 8]}}
+    arguments = [f"--network={json.dumps(wide)}" if one.startswith("--network=") else one for one in arguments]
+    # As a cluster's limit on memory does: the allocation fails.
+    limit = "import psutil, resource, runpy, torch; used = psutil.Process().memory_info().vms; "
+    limit += "import mriflow.run; resource.setrlimit(resource.RLIMIT_AS, 2 * (used + 1_300_000_000,)); "
+    limit += "runpy.run_module('mriflow.train', run_name='__main__')"
+    ended = subprocess.run([sys.executable, "-c", limit, *arguments[3:]], capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 1, ended.stderr
+    assert "error: 8 scans of 48x48x48 voxels do not fit into the memory of this cpu" in ended.stderr
+    assert re.search(r"[24] scans fit. Set `accumulate: [24]` in the training block", ended.stderr), ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_network_that_cannot_be_compiled_is_trained_as_it_is(data, tmp_path, monkeypatch, caplog):
+    whole = run(tmp_path / "whole", data)
+
+    def no_compiler(net):
+        def fail(batch):
+            raise RuntimeError("no compiler found")
+
+        return fail
+
+    monkeypatch.setattr("torch.compile", no_compiler)
+    assert run(tmp_path / "compiled", data, compile=True).equals(whole)
+    assert "cannot be compiled, going on without: no compiler found" in caplog.text
+
+
+@pytest.mark.parametrize(("bf16", "wanted"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_precision_is_what_the_card_has(monkeypatch, bf16, wanted):
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: bf16)
+    cuda = torch.device("cuda")
+    assert precision(cuda, {"mixed_precision": "auto"}) == wanted
+    assert (
+        precision(cuda, {"mixed_precision": "off"})
+        == precision(torch.device("cpu"), {"mixed_precision": "auto"})
+        == torch.float32
+    )
+
+
+def test_job_that_sees_fewer_gpus_than_it_asked_for_stops(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(UserError, match=r"asked for 2 GPUs and sees 1 \(CUDA_VISIBLE_DEVICES is"):
+        choose_device(2, allow_cpu=True)
 
 
 def test_finished_training_run_again_does_not_train(data, tmp_path):
@@ -339,6 +468,11 @@ def test_class_weights_balance_the_classes():
     assert weights.loss(one_sided, truth) > Classification(["F", "M"], [1.0, 1.0]).loss(one_sided, truth)
 
 
+def augmented(scans, settings, seed=0):
+    changes = draw_changes(len(scans), scans.shape[2:], settings, torch.Generator().manual_seed(seed))
+    return augment(scans, changes, settings)
+
+
 def blob():
     scan = torch.zeros(1, 1, 16, 20, 24)
     scan[0, 0, 3:6, 8:12, 10:14] = 1
@@ -346,16 +480,16 @@ def blob():
 
 
 def test_augmentation_off_changes_nothing():
-    assert torch.allclose(augment(blob(), NONE, torch.Generator()), blob(), atol=1e-5)
+    assert torch.allclose(augmented(blob(), NONE), blob(), atol=1e-5)
 
 
 def test_mirror_swaps_left_and_right_alone():
-    assert torch.allclose(augment(blob(), NONE | {"mirror": 1.0}, torch.Generator()), blob().flip(2), atol=1e-5)
+    assert torch.allclose(augmented(blob(), NONE | {"mirror": 1.0}), blob().flip(2), atol=1e-5)
 
 
 def test_shift_moves_by_no_more_than_asked_and_along_every_axis():
     scans = blob().repeat(64, 1, 1, 1, 1)
-    moved = augment(scans, NONE | {"shift_voxels": 2.0}, torch.Generator().manual_seed(0))
+    moved = augmented(scans, NONE | {"shift_voxels": 2.0})
     for axis in (2, 3, 4):
         dims = [d for d in (1, 2, 3, 4) if d != axis]
         where = torch.arange(scans.shape[axis], dtype=torch.float32)
@@ -368,26 +502,45 @@ def test_shift_moves_by_no_more_than_asked_and_along_every_axis():
 def test_rotation_keeps_volume_on_a_grid_with_unequal_sides():
     scan = torch.zeros(1, 1, 24, 32, 28)
     scan[0, 0, 8:16, 10:22, 10:18] = 1
-    turned = augment(scan.repeat(16, 1, 1, 1, 1), NONE | {"rotate_degrees": 20.0}, torch.Generator().manual_seed(0))
+    turned = augmented(scan.repeat(16, 1, 1, 1, 1), NONE | {"rotate_degrees": 20.0})
     assert turned.sum((1, 2, 3, 4)) == pytest.approx(scan.sum().item(), rel=0.02)
     assert (turned - scan).abs().mean() > 0.001
 
 
 def test_noise_and_intensity_leave_the_background_black():
-    changed = augment(blob(), NONE | {"noise": 0.2, "intensity": 0.2}, torch.Generator().manual_seed(0))
+    changed = augmented(blob(), NONE | {"noise": 0.2, "intensity": 0.2})
     assert (changed[blob() == 0] == 0).all()
     assert changed[blob() > 0].std() > 0.01
 
 
-def test_scans_that_do_not_fit_in_memory_are_read_from_the_shard(monkeypatch):
-    volumes = [np.full((4, 4, 4), i, np.uint8) for i in range(5)]
-    resident = Volumes(volumes, torch.device("cpu"))
-    monkeypatch.setattr("mriflow.volumes.free_memory", lambda device: 0)
-    mapped = Volumes(volumes, torch.device("cpu"))
-    assert resident.resident is not None
-    assert mapped.resident is None
-    assert torch.equal(resident.batch([3, 1]), mapped.batch([3, 1]))
-    assert mapped.batch([3])[0, 0, 0, 0, 0].item() == pytest.approx(3 / 255)
+def test_batches_hold_the_scans_asked_for_from_any_shard_and_from_memory_alike():
+    arrays = [np.stack([np.full((4, 4, 4), i, np.uint8) for i in numbers]) for numbers in ((0, 1), (2, 3, 4, 5), (6,))]
+    places = [(number, row) for number, array in enumerate(arrays) for row in range(len(array))]
+    shards = Shards(arrays, {f"scan-{number}": place for number, place in enumerate(places)})
+    volumes = Volumes(shards, [f"scan-{n}" for n in (6, 1, 4, 3)], torch.device("cpu"))
+    positions = torch.tensor([3, 0, 1, 2, 0, 2, 1])
+    wanted = [[3, 6, 1], [4, 6, 4], [1]]
+    for resident in (None, volumes.read(torch.arange(4))):
+        volumes.resident = resident
+        found = [[round(v * 255) for v in batch[:, 0, 0, 0, 0].tolist()] for batch in volumes.batches(positions, 3)]
+        assert found == wanted
+
+
+def test_bias_field_is_smooth_bounded_and_of_each_scan_its_own():
+    scans = torch.full((8, 1, 20, 24, 20), 0.5)
+    fields = (augmented(scans, NONE | {"bias_field": 0.3}) / scans).log()
+    assert 0.1 < fields.abs().max() <= 0.3 + 1e-5
+    assert fields.diff(dim=2).abs().max() < 0.1
+    assert (fields[0] - fields[1]).abs().max() > 0.05
+
+
+def test_noise_of_a_scan_does_not_depend_on_the_batch_it_is_in():
+    settings = NONE | {"noise": 0.2, "shift_voxels": 2.0}
+    scans = torch.rand(4, 1, 16, 16, 16)
+    changes = draw_changes(4, (16, 16, 16), settings, torch.Generator())
+    whole = augment(scans, changes, settings)
+    parts = [augment(scans[part], changes.at(part), settings) for part in (slice(0, 1), slice(1, 4))]
+    assert torch.equal(whole, torch.cat(parts))
 
 
 def test_schedules_end_low():
@@ -407,7 +560,9 @@ def test_schedules_end_low():
 
 @pytest.mark.long
 def test_twenty_kills_at_random_moments(data, tmp_path):
-    interrupted_training_ends_as_an_uninterrupted_one(data, tmp_path, [signal.SIGKILL] * 20, epochs=300)
+    signals = [signal.SIGKILL] * 20
+    steps = interrupted_training_ends_as_an_uninterrupted_one(data, tmp_path, signals, epochs=300, checkpoint_minutes=1e-9)
+    assert any(steps), "some within an epoch"
 
 
 def test_leak_in_splits_stops_training(data, tmp_path):

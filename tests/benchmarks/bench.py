@@ -1,105 +1,336 @@
-"""Measure speed as ratios in one run, for machines are noisy: `make bench`.
+"""Measure speed as ratios within one run, for machines are noisy: `make bench`; results and how to read them: README.md here.
 
-What is compared
-----------------
-input        one training sample: ours (from a mapped array) against decoding and resizing the NIfTI file in every epoch
-loop         training scans per second: ours against the network alone on a tensor that is already there
-plan         a dry run for a cohort of 100 against one of 100,000
+    python tests/benchmarks/bench.py [PART ...]     all parts, or some of: input epochs scaling checkpoint plan
+
+On a machine with a GPU everything is measured there, and SFCN at 1 mm beside it.
 """
 
+import argparse
 import logging
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
+import psutil
 import torch
 import yaml
+from torch.utils.data import DataLoader
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+os.environ["NUMEXPR_MAX_THREADS"] = str(os.cpu_count())
 
-from conftest import training_settings  # noqa: E402
-from mriflow.augment import augment  # noqa: E402
-from mriflow.networks import SFCN  # noqa: E402
-from mriflow.train import generator, make_optimizer  # noqa: E402
-from mriflow.volumes import Volumes  # noqa: E402
+from mriflow.config import filled  # noqa: E402
+from mriflow.device import choose_device  # noqa: E402
+from mriflow.networks import build_network  # noqa: E402
+from mriflow.objectives import Regression  # noqa: E402
+from mriflow.parallel import Team  # noqa: E402
+from mriflow.run import Part, Run  # noqa: E402
+from mriflow.scan import template  # noqa: E402
+from mriflow.stop import StopFlag  # noqa: E402
+from mriflow.train import seed_everything  # noqa: E402
+from mriflow.volumes import Shards, Volumes  # noqa: E402
 
-SHAPE = (80, 96, 80)
-SCANS, BATCH = 16, 4
-
-
-def seconds(work: Callable[[], object], repeats: int = 5) -> float:
-    """Return the shortest time that `work` took."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
+SCANS = 8
 
 
-def input_path(folder: Path) -> tuple[float, float]:
-    """Return the seconds for one sample from a mapped array, and from a compressed NIfTI file of 1 mm."""
+class Case(NamedTuple):
+    """What is trained: a network on a grid, in batches."""
+
+    title: str
+    network: str
+    arguments: dict
+    shape: tuple[int, int, int]
+    batch: int
+    compile: bool = False
+
+
+SFCN = {"channels": [32, 64, 128, 256, 256, 64]}
+# Networks, size and batch of the MONAI tutorials on IXI; then ours.
+CASES = [
+    Case("tutorial, classification: DenseNet121, 96x96x96", "DenseNet121", {}, (96, 96, 96), 2),
+    Case("tutorial, regression: Regressor, 96x96x96", "Regressor", {"channels": [16, 32, 64, 128, 256], "strides": [2] * 4}, (96,) * 3, 2),
+    Case("SFCN, 4 mm: 40x48x40", "SFCN", SFCN, (40, 48, 40), 4),
+    Case("SFCN, 2 mm: 80x96x80", "SFCN", SFCN, (80, 96, 80), 4),
+]  # fmt: skip
+GPU_CASES = [
+    Case("SFCN, 1 mm: 160x192x160", "SFCN", SFCN, (160, 192, 160), 8),
+    Case("SFCN, 1 mm, compiled", "SFCN", SFCN, (160, 192, 160), 8, compile=True),
+]
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Return how long `work` takes, with all that it asked of the device."""
+    synchronise(device)
+    start = time.perf_counter()
+    work()
+    synchronise(device)
+    return time.perf_counter() - start
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def settings(**changes: object) -> dict:
+    """Return a training block with all defaults and `changes`."""
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    block = schema["properties"]["training"]["additionalProperties"]
+    return filled({"epochs": 1000, "batch_size": 2, "learning_rate": 1e-5} | changes, block)
+
+
+def write_scans(folder: Path) -> list[Path]:
+    """Write heads with the size, voxels and noise of IXI's: 256x256x150, int16, gzipped."""
+    rng = np.random.default_rng(0)
+    head = np.asarray(template().dataobj, np.float32)
+    grid = np.ix_(*(np.linspace(0, n - 1, m).astype(int) for n, m in zip(head.shape, (256, 256, 150), strict=True)))
+    paths = []
+    for number in range(SCANS):
+        voxels = head[grid] * 800 + np.abs(rng.normal(0, 12, (256, 256, 150)))
+        paths.append(folder / f"IXI{number:03d}.nii.gz")
+        nib.save(nib.Nifti1Image(voxels.astype(np.int16), np.diag([0.9375, 0.9375, 1.2, 1])), paths[-1])
+    return paths
+
+
+def tutorial_loaders(paths: list[Path], case: Case, folder: Path) -> dict[str, Iterable]:
+    """Return the ways of MONAI's tutorials and recipes to deliver these scans, with the tutorial's transforms and workers."""
+    from monai.data import CacheDataset, Dataset, PersistentDataset
+    from monai.transforms import Compose, EnsureChannelFirst, LoadImage, RandRotate90, Resize, ScaleIntensity
+
+    transforms = Compose(
+        [LoadImage(image_only=True), ScaleIntensity(), EnsureChannelFirst(), Resize(case.shape), RandRotate90()]
+    )
+    datasets = {
+        "tutorial": Dataset(paths, transforms),
+        "CacheDataset": None,
+        "PersistentDataset": PersistentDataset(paths, transforms, folder),
+    }
+    loaders = {name: DataLoader(d, case.batch, shuffle=True, num_workers=2) for name, d in datasets.items() if d is not None}
+    # It fills its cache when it is made: that belongs to its first epoch.
+    loaders["CacheDataset"] = LateCache(lambda: CacheDataset(paths, transforms, progress=False), case.batch)
+    return loaders
+
+
+class LateCache:
+    """A loader over a CacheDataset that is made, and so filled, when its first epoch begins."""
+
+    def __init__(self, make: Callable[[], object], batch: int) -> None:
+        self.make, self.batch, self.loader = make, batch, None
+
+    def __iter__(self) -> object:
+        self.loader = self.loader or DataLoader(self.make(), self.batch, shuffle=True, num_workers=2)
+        return iter(self.loader)
+
+
+def write_shard(paths: list[Path], shape: tuple[int, ...], folder: Path) -> Shards:
+    """Write the same scans, with the tutorial's transforms done once, as preprocessing leaves them; map them."""
     from monai.transforms import Compose, EnsureChannelFirst, LoadImage, Resize, ScaleIntensity
 
-    rng = np.random.default_rng(0)
-    np.save(folder / "shard.npy", rng.integers(0, 255, (SCANS, *SHAPE), dtype=np.uint8))
-    mapped = np.load(folder / "shard.npy", mmap_mode="r")
-    volumes = Volumes(list(mapped), torch.device("cpu"))
-    volumes.resident = None  # measured as if the dataset did not fit into memory
-
-    scan = np.kron(rng.integers(0, 900, (32, 32, 19)), np.ones((8, 8, 8))).astype(np.int16)[..., :150]
-    nib.save(nib.Nifti1Image(scan, np.diag([0.94, 0.94, 1.2, 1])), folder / "scan.nii.gz")
-    tutorial = Compose([LoadImage(image_only=True), EnsureChannelFirst(), ScaleIntensity(), Resize(SHAPE)])
-    ours = seconds(lambda: volumes.batch(range(SCANS))) / SCANS
-    return ours, seconds(lambda: tutorial(folder / "scan.nii.gz"))
+    once = Compose([LoadImage(image_only=True), ScaleIntensity(0, 255), EnsureChannelFirst(), Resize(shape)])
+    np.save(folder / "shard.npy", np.stack([np.asarray(once(path))[0].round().astype(np.uint8) for path in paths]))
+    array = np.load(folder / "shard.npy", mmap_mode="c")
+    return Shards([array], {path.name: (0, row) for row, path in enumerate(paths)})
 
 
-def loop() -> tuple[float, float]:
-    """Return the seconds for one training step of ours, and of the network alone."""
-    settings = training_settings()
-    volumes = Volumes(list(np.random.default_rng(0).integers(0, 255, (SCANS, *SHAPE), dtype=np.uint8)), torch.device("cpu"))
-    net = SFCN(1, (8, 16, 32, 64, 32), 0.3)
-    optimizer = make_optimizer(net, settings)
-    ready = volumes.batch(range(BATCH))
-
-    def step(scans: torch.Tensor) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        net(scans).square().mean().backward()
-        optimizer.step()
-
-    whole = seconds(lambda: step(augment(volumes.batch(range(BATCH)), settings["augmentation"], generator(0))))
-    return whole, seconds(lambda: step(ready))
+def make_run(case: Case, count: int, device: torch.device, folder: Path, **changes: object) -> Run:
+    """Return a training that has not begun."""
+    seed_everything(0, device)
+    net = build_network(case.network, case.arguments, 1, case.shape).to(device, memory_format=torch.channels_last_3d)
+    block = settings(batch_size=case.batch, compile=case.compile, **changes)
+    return Run(net, Regression("l2", 50, 15), block, count, folder, "bench", 0, Team(device))
 
 
-def plan(folder: Path, subjects: int) -> float:
-    """Return the seconds for a dry run of a cohort."""
-    overlay = folder / f"{subjects}.yaml"
-    overlay.write_text(yaml.safe_dump({"datasets": {"demo": {"simulate": {"subjects": subjects}}}}))
-    command = [str(Path(sys.executable).parent / "snakemake"), "-n", "--quiet", "--configfile", str(overlay)]
-    return seconds(lambda: subprocess.run(command, cwd=ROOT, check=True, capture_output=True), repeats=3)
+def part_of(shards: Shards, device: torch.device) -> Part:
+    """Return all scans of some shards, with made-up ages."""
+    return Part(Volumes(shards, list(shards), device), np.linspace(20, 80, len(shards)), list(shards))
+
+
+def our_epoch(run: Run, part: Part) -> None:
+    """Train for one epoch, all but validation and saving."""
+    run.step = 0
+    run.run_epoch(part, StopFlag(None))
+
+
+def resident_epoch(run: Run, batch: torch.Tensor, encoded: torch.Tensor, steps: int) -> None:
+    """Train on a batch that is on the device already: the limit."""
+    run.net.train()
+    for _ in range(steps):
+        run.scaler.scale(run.loss(batch, encoded)).backward()
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
+        run.optimizer.zero_grad(set_to_none=True)
+
+
+def their_epoch(run: Run, loader: Iterable, device: torch.device) -> None:
+    """Train for one epoch on what a loader delivers, with the same network, precision and optimiser."""
+    run.net.train()
+    for scans in loader:
+        batch = torch.as_tensor(scans).to(device)
+        encoded = torch.zeros(len(batch), 1, device=device)
+        resident_epoch(run, batch.contiguous(memory_format=torch.channels_last_3d), encoded, 1)
+
+
+def memory() -> float:
+    """Return the memory of this process and its children that is not the system's cache of files, in MB."""
+    total = 0
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Anonymous:"))
+    return total / 1000
+
+
+def measure_input(device: torch.device) -> None:
+    """Print how long each way takes to deliver a sample, without a network."""
+    print("\n## Input: milliseconds a sample, 96x96x96, batches of 2, with augmentation\n")
+    print("| way | first epoch | later epochs | ratio to ours, later | memory it adds, MB |\n|---|---|---|---|---|")
+    case = CASES[0]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = write_scans(folder)
+        run = make_run(case, SCANS, device, folder)
+        part = part_of(write_shard(paths, case.shape, folder), device)
+        run.loss = lambda batch, encoded: batch.sum() * next(run.net.parameters()).sum()  # no network to speak of
+        rows = {"ours": lambda: our_epoch(run, part)}
+        for title, loader in tutorial_loaders(paths, case, folder / "cache").items():
+            rows[title] = lambda loader=loader: sum(1 for _ in loader)
+        ours = 0.0
+        for title, epoch in rows.items():
+            before = memory()
+            first = seconds(epoch, device)
+            later = min(seconds(epoch, device) for _ in range(2))
+            ours = ours or later
+            times = f"{1000 * first / SCANS:.0f} | {1000 * later / SCANS:.0f} | {later / ours:.1f}"
+            print(f"| {title} | {times} | {max(0, memory() - before):.0f} |", flush=True)
+
+
+def measure_epochs(device: torch.device) -> None:
+    """Print how long an epoch of training takes each way, and how near that is to the network alone."""
+    print(f"\n## Epochs of {SCANS} scans: seconds, and the share of the speed of the network alone on a batch that is there\n")
+    print("| network, grid | way | first epoch | later epochs | scans a second | of the limit |\n|---|---|---|---|---|---|")
+    for case in CASES + (GPU_CASES if device.type == "cuda" else []):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            paths = write_scans(folder)
+            part = part_of(write_shard(paths, case.shape, folder), device)
+            run = make_run(case, SCANS, device, folder)
+            batch = next(part.scans.batches(torch.arange(case.batch), case.batch))
+            batch = batch.contiguous(memory_format=torch.channels_last_3d)
+            encoded = torch.zeros(case.batch, 1, device=device)
+            steps = SCANS // case.batch
+            ways: dict[str, Callable[[], object]] = {
+                "the limit": lambda: resident_epoch(run, batch, encoded, steps),  # noqa: B023
+                "ours": lambda: our_epoch(run, part),  # noqa: B023
+            }
+            for title, loader in tutorial_loaders(paths, case, folder / "cache").items():
+                ways[title] = lambda loader=loader: their_epoch(run, loader, device)  # noqa: B023
+            first = {title: seconds(way, device) for title, way in ways.items()}
+            later = {title: seconds(way, device) for title, way in ways.items()}
+            for title in list(ways)[:2] * 2:  # by turns, as the machine's other work comes and goes
+                later[title] = min(later[title], seconds(ways[title], device))
+        for title in ways:
+            times = f"{first[title]:.2f} | {later[title]:.2f} | {SCANS / later[title]:.1f}"
+            print(f"| {case.title} | {title} | {times} | {later['the limit'] / later[title]:.2f} |", flush=True)
+        if device.type == "cuda":
+            print(f"GPU memory at most: {torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
+            torch.cuda.reset_peak_memory_stats()
+
+
+def measure_scaling(device: torch.device) -> None:
+    """Print the time of a training scan (all but the network) and the memory, for more and more scans."""
+    print("\n## Scaling: 40x48x40, batches of 8, read from the shards, without a network\n")
+    print("| scans | opening the shards, s | ms a scan | memory it adds, MB |\n|---|---|---|---|")
+    case = Case("", "SFCN", {"channels": [4, 4]}, (40, 48, 40), 8)
+    for count in (100, 1_000, 10_000):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            header = {"descr": "|u1", "fortran_order": False, "shape": (count, *case.shape)}
+            with open(folder / "shard.npy", "wb") as stream:
+                np.lib.format.write_array_header_1_0(stream, header)
+                block = np.random.default_rng(0).integers(0, 255, (100, *case.shape), dtype=np.uint8).tobytes()
+                for _ in range(count // 100):
+                    stream.write(block)
+            run = make_run(case, count, device, folder)
+            run.loss = lambda batch, encoded: batch.mean() * next(run.net.parameters()).sum()  # noqa: B023
+            before = memory()
+            start = time.perf_counter()
+            shards = Shards([np.load(folder / "shard.npy", mmap_mode="c")], {f"scan-{row}": (0, row) for row in range(count)})
+            part = part_of(shards, torch.device("cpu"))
+            opened = time.perf_counter() - start
+            taken = min(seconds(lambda: our_epoch(run, part), device) for _ in range(2))  # noqa: B023
+            print(f"| {count} | {opened:.3f} | {1000 * taken / count:.2f} | {max(0, memory() - before):.0f} |", flush=True)
+
+
+def measure_checkpoint(device: torch.device) -> None:
+    """Print what a checkpoint of SFCN with AdamW costs."""
+    print("\n## Checkpoints of SFCN (3 million parameters, AdamW)\n")
+    case = CASES[2]
+    with tempfile.TemporaryDirectory(dir=ROOT) as name:
+        folder = Path(name)
+        array = np.random.default_rng(0).integers(0, 255, (32, *case.shape), dtype=np.uint8)
+        part = part_of(Shards([array], {f"scan-{row}": (0, row) for row in range(32)}), device)
+        run = make_run(case, 32, device, folder)
+        epoch = min(seconds(lambda: our_epoch(run, part), device) for _ in range(2))
+        run.best_weights = {name: value.cpu() for name, value in run.net.state_dict().items()}
+        run.save()
+        waits, written = [], []
+        for _ in range(5):
+            run.checkpoints.wait()
+            waits.append(seconds(run.save, device))
+            written.append(seconds(run.checkpoints.wait, device))
+        size = run.checkpoints.last.stat().st_size / 1e6
+    wait, write = min(waits), min(written)
+    print(f"{size:.0f} MB: the training waits {1000 * wait:.0f} ms; {1000 * write:.0f} ms are written beside it.")
+    print(
+        f"Every 5 minutes that is {wait / 300:.4%}; of an epoch of 32 scans at 4 mm ({epoch:.1f} s) {wait / epoch:.2%}, ",
+        end="",
+    )
+    print(f"of one of 400 scans {wait / (epoch * 400 / 32):.2%}.")
+
+
+def measure_plan() -> None:
+    """Print how long a dry run takes for cohorts of several sizes."""
+    print("\n## Plan: seconds of a dry run\n\n| subjects | seconds |\n|---|---|")
+    with tempfile.TemporaryDirectory() as name:
+        for subjects in (100, 10_000, 100_000):
+            overlay = Path(name) / f"{subjects}.yaml"
+            overlay.write_text(yaml.safe_dump({"datasets": {"demo": {"simulate": {"subjects": subjects}}}}))
+            snakemake = shutil.which("snakemake", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+            command = [str(snakemake), "-n", "--quiet", "--configfile", str(overlay)]
+            dry_run = lambda: subprocess.run(command, cwd=ROOT, check=True, capture_output=True)  # noqa: B023, E731
+            print(f"| {subjects} | {min(seconds(dry_run, torch.device('cpu')) for _ in range(3)):.1f} |", flush=True)
 
 
 def main() -> None:
-    """Measure everything and print a table."""
+    """Measure what is asked for and print tables in Markdown."""
+    parts = {
+        "input": measure_input,
+        "epochs": measure_epochs,
+        "scaling": measure_scaling,
+        "checkpoint": measure_checkpoint,
+        "plan": lambda device: measure_plan(),
+    }
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(parts)} (default: all)")
+    chosen = parser.parse_args().parts or list(parts)
+    if unknown := set(chosen) - set(parts):
+        parser.error(f"there is no part {', '.join(unknown)}; there are {', '.join(parts)}")
     logging.disable()
-    torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        ours, tutorial = input_path(folder)
-        step, alone = loop()
-        small, large = plan(folder, 100), plan(folder, 100_000)
-    grid = "x".join(map(str, SHAPE))
-    print(f"{torch.get_num_threads()} threads, grid {grid}, batches of {BATCH}")
-    print(f"{'':8}{'ours':>16}{'compared with':>30}{'ratio':>12}")
-    print(f"input   {ours * 1000:9.1f} ms a sample  {tutorial * 1000:9.1f} ms decoded each time  {tutorial / ours:8.1f}")
-    print(f"loop    {step * 1000:9.1f} ms a step    {alone * 1000:9.1f} ms network alone      {alone / step:8.2f}")
-    print(f"plan    {large:9.2f} s at 100,000   {small:9.2f} s at 100 scans         {large / small:8.2f}")
+    warnings.simplefilter("ignore")
+    device = choose_device()
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} cores"
+    print(f"{name}, PyTorch {torch.__version__}; load when begun: {os.getloadavg()[0]:.1f}")
+    for part in chosen:
+        parts[part](device)
 
 
 if __name__ == "__main__":

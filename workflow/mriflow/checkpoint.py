@@ -4,12 +4,14 @@ import hashlib
 import json
 import logging
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
-from mriflow.files import whole_file
+from mriflow.files import whole_file, write_csv
 
 log = logging.getLogger(__name__)
 
@@ -17,14 +19,6 @@ log = logging.getLogger(__name__)
 def fingerprint(**parts: Any) -> str:
     """Return a short text that changes with any of `parts` (numbers, texts, lists and dicts of these)."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` and the random states of torch to `path`, whole or not at all."""
-    random_states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        random_states["cuda"] = torch.cuda.get_rng_state()
-    save_bytes({**state, "random_states": random_states}, path)
 
 
 def save_bytes(value: dict[str, Any], path: Path) -> None:
@@ -36,34 +30,97 @@ def save_bytes(value: dict[str, Any], path: Path) -> None:
         torch.save(value, stream)
 
 
-def load_checkpoint(path: Path, wanted: str) -> dict[str, Any] | None:
-    """Return the state saved at `path` and restore the random states, or None if there is nothing to go on from.
-
-    A checkpoint of other data or settings is refused: it is renamed, so that nothing is lost, and training starts anew.
+class Checkpoints:
+    """The newest checkpoint of a training and the one before it, written while the training goes on.
 
     Parameters
     ----------
+    folder
+        Where last.ckpt and previous.ckpt stand, beside history.csv.
     wanted
-        The fingerprint that the checkpoint must have.
+        Fingerprint of data and settings, which a checkpoint must have.
     """
-    before = path.with_name(f"{wanted}-{path.name}")
-    if before.is_file():  # the settings were changed, and changed back
-        os.replace(before, path)
-    if not path.is_file():
+
+    def __init__(self, folder: Path, wanted: str) -> None:
+        self.last, self.previous = folder / "last.ckpt", folder / "previous.ckpt"
+        self.wanted = wanted
+        self.writer = ThreadPoolExecutor(1)
+        self.writing: Future | None = None
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Copy `state`, and have it written; an error in writing is raised by the next `save` or `wait`."""
+        self.wait()
+        self.writing = self.writer.submit(self.write, {**on_cpu(state), "fingerprint": self.wanted})
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Write a checkpoint, whole or not at all, and the history in it as a table to look at."""
+        with whole_file(self.last) as temporary:
+            with open(temporary, "wb") as stream:
+                torch.save(state, stream)
+            if self.last.exists():
+                os.replace(self.last, self.previous)
+        write_csv(pd.DataFrame(state["history"]), self.last.with_name("history.csv"))
+
+    def wait(self) -> None:
+        """Wait until the last `save` is on the disk."""
+        if self.writing is not None:
+            writing, self.writing = self.writing, None
+            writing.result()
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the newest state that can be read, or None if there is nothing to go on from.
+
+        A checkpoint of other data or settings is renamed, so that nothing is lost, and training starts anew; if these are
+        changed back, it is used again.
+        """
+        for path in (self.last, self.previous):
+            before = path.with_name(f"{self.wanted}-{path.name}")
+            if path.is_file() and before.is_file():
+                self.put_aside(path)
+            if before.is_file():
+                os.replace(before, path)
+        for path in (self.last, self.previous):
+            if path.is_file():
+                state = read(path)
+                if state is None:
+                    continue
+                if state.get("fingerprint") == self.wanted:
+                    return state
+                log.warning("%s is of other data or settings: moved aside, starting anew", path)
+                self.put_aside(path)
         return None
+
+    @staticmethod
+    def put_aside(path: Path) -> None:
+        """Rename a checkpoint after its fingerprint."""
+        state = read(path)
+        if state is not None:
+            os.replace(path, path.with_name(f"{state.get('fingerprint')}-{path.name}"))
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """Return what a checkpoint holds; a damaged one is renamed, and nothing returned."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        if isinstance(state, dict):
+            return state
+        problem: object = f"it holds a {type(state).__name__}"
     except Exception as error:  # torch raises many kinds of errors for a damaged file
-        aside = path.with_name(f"damaged-{path.name}")
-        os.replace(path, aside)
-        log.warning("%s cannot be read (%s): moved to %s, starting anew", path, error, aside.name)
-        return None
-    if state["fingerprint"] != wanted:
-        aside = path.with_name(f"{state['fingerprint']}-{path.name}")
-        os.replace(path, aside)
-        log.warning("%s is of other data or settings: moved to %s, starting anew", path, aside.name)
-        return None
-    torch.set_rng_state(state["random_states"]["cpu"])
-    if "cuda" in state["random_states"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["random_states"]["cuda"])
-    return state
+        problem = error
+    aside = path.with_name(f"damaged-{path.name}")
+    os.replace(path, aside)
+    log.warning(
+        "%s cannot be read (%s): moved to %s, going on from the one before it, if there is one", path, problem, aside.name
+    )
+    return None
+
+
+def on_cpu(value: Any) -> Any:
+    """Return a copy of nested dicts and lists with all tensors copied to the CPU, which later steps do not change."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: on_cpu(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [on_cpu(one) for one in value]
+    return value

@@ -1,6 +1,7 @@
 """Which device to compute on, and whether this PyTorch can use the card it sees."""
 
 import logging
+import os
 
 import torch
 
@@ -9,8 +10,8 @@ from mriflow.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def choose_device(gpus: int = 0, allow_cpu: bool = True) -> torch.device:
-    """Return the GPU if one is seen, else the CPU.
+def choose_device(gpus: int = 0, allow_cpu: bool = True, rank: int = 0) -> torch.device:
+    """Return a GPU if one is seen, else the CPU, set up for speed.
 
     Parameters
     ----------
@@ -18,16 +19,29 @@ def choose_device(gpus: int = 0, allow_cpu: bool = True) -> torch.device:
         How many the job asked the scheduler for.
     allow_cpu
         Whether a job that asked for a GPU and sees none may compute on the CPU.
+    rank
+        Which of them, counted from 0.
 
     Raises
     ------
     UserError
-        If the job asked for a GPU and there is none, or the installed PyTorch was not built for the card.
+        If the job asked for a GPU and there is none, or fewer than it asked for, or the installed PyTorch was not built for
+        the card.
     """
     if torch.cuda.is_available():
+        if torch.cuda.device_count() < gpus:
+            raise UserError(
+                f"this job asked for {gpus} GPUs and sees {torch.cuda.device_count()} (CUDA_VISIBLE_DEVICES is "
+                f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}). See that the job gets them, or set `gpu` of the "
+                "training block to what there is."
+            )
+        device = torch.device("cuda", rank)
+        torch.cuda.set_device(device)
         check_card(torch.cuda.get_device_name(), torch.cuda.get_device_capability(), torch.cuda.get_arch_list())
+        torch.backends.cudnn.benchmark = True  # all batches have one shape: its fastest algorithm is looked for once
+        torch.set_float32_matmul_precision("high")
         log.info("computing on %s", torch.cuda.get_device_name())
-        return torch.device("cuda")
+        return device
     if gpus and not allow_cpu:
         build = f"was built for CUDA {torch.version.cuda}" if torch.version.cuda else "is a build without CUDA"
         raise UserError(

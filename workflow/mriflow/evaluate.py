@@ -27,8 +27,8 @@ from mriflow.labels import read_labels
 from mriflow.metrics import METHODS, classification_figures, regression_figures, with_intervals
 from mriflow.networks import build_network
 from mriflow.objectives import load_objective
+from mriflow.run import run_network
 from mriflow.split import read_splits
-from mriflow.train import run_network
 from mriflow.volumes import Volumes, open_shards
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def evaluate(
             continue
         learned = label_of.loc[known].to_numpy()
         found = {
-            "network": predict(models, int(fold), [volumes[scan] for scan in test], device),
+            "network": predict(models, int(fold), Volumes(volumes, test, device)),
             "trivial": trivial(learned, classes, len(test)),
             "classical": classical(
                 np.stack([features[s] for s in known]), learned, np.stack([features[s] for s in test]), classes
@@ -126,7 +126,7 @@ def evaluate(
     return result
 
 
-def predict(models: Sequence[Path], fold: int, scans: list[np.ndarray], device: torch.device) -> np.ndarray:
+def predict(models: Sequence[Path], fold: int, scans: Volumes) -> np.ndarray:
     """Return the mean prediction of all models of a fold: shape (scans,) or (scans, classes)."""
     found = []
     for path in models:
@@ -136,7 +136,7 @@ def predict(models: Sequence[Path], fold: int, scans: list[np.ndarray], device: 
         objective = load_objective(model["objective"])
         net = build_network(model["network"]["name"], model["network"]["arguments"], objective.outputs, model["shape"])
         net.load_state_dict(model["weights"])
-        found.append(objective.predict(run_network(net.to(device), Volumes(scans, device), batch=8)))
+        found.append(objective.predict(run_network(net.to(scans.device), scans, batch=8)))
     if not found:
         raise UserError(f"none of the {len(models)} models is of fold {fold}; train it first.")
     return np.mean(found, axis=0)

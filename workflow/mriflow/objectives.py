@@ -31,6 +31,10 @@ class Objective(ABC):
     def loss(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
         """Return the mean loss of a batch; `outputs` has shape (scans, self.outputs)."""
 
+    def weights(self, encoded: torch.Tensor) -> torch.Tensor:
+        """Return how much each scan counts in the mean that `loss` is, shape (scans,)."""
+        return torch.ones(len(encoded))
+
     @abstractmethod
     def predict(self, outputs: torch.Tensor) -> np.ndarray:
         """Return predictions: shape (scans,) in the target's unit, or class probabilities, shape (scans, classes)."""
@@ -102,15 +106,18 @@ class Classification(Objective):
     """One of some classes, each weighted by the inverse of its frequency in the training scans."""
 
     def __init__(self, classes: Sequence[str], weights: Sequence[float]) -> None:
-        self.classes, self.weights = list(classes), list(weights)
+        self.classes, self.class_weights = list(classes), list(weights)
         self.outputs = len(self.classes)
 
     def encode(self, labels: np.ndarray) -> torch.Tensor:
         return torch.tensor([self.classes.index(str(label)) for label in labels])
 
     def loss(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
-        weights = torch.tensor(self.weights, dtype=torch.float32, device=outputs.device)
+        weights = self.weights(torch.arange(self.outputs)).to(outputs.device, non_blocking=True)
         return F.cross_entropy(outputs.float(), encoded, weights)
+
+    def weights(self, encoded: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(self.class_weights, dtype=torch.float32)[encoded]
 
     def predict(self, outputs: torch.Tensor) -> np.ndarray:
         return outputs.double().softmax(1).cpu().numpy()
@@ -120,7 +127,7 @@ class Classification(Objective):
         return {f"val_{name}": figures[name] for name in ("accuracy", "auc")}
 
     def state(self) -> dict[str, Any]:
-        return {"loss": "cross-entropy", "classes": self.classes, "weights": self.weights}
+        return {"loss": "cross-entropy", "classes": self.classes, "weights": self.class_weights}
 
 
 def make_objective(target: dict[str, Any], training: dict[str, Any], labels: np.ndarray) -> Objective:

@@ -4,9 +4,9 @@ Raise a stage's number when its results should change: then it, and what follows
 """
 
 SIMULATE = 1
-ORGANIZE = 1
-PREPROCESS = 1
+ORGANIZE = 2
+PREPROCESS = 2
 SPLIT = 1
-TRAIN = 1
+TRAIN = 2
 EVALUATE = 1
 PLOT = 1

@@ -29,6 +29,9 @@ except UserError as error:
 
 EXPERIMENTS = CONFIG["run"]
 DATASETS = CONFIG["datasets"]
+# The brain mask is made for T1-weighted heads. Scans of which none can be had are organized and checked alone.
+FIT = [name for name, described in DATASETS.items() if described["modality"] == "T1" or described["stripped"]]
+TRAINED = [name for name in EXPERIMENTS if CONFIG["experiments"][name]["dataset"] in FIT]
 DOWNLOADS = {(name, one["file"]): one for name, described in DATASETS.items() for one in described["downloads"]}
 FIGURES = {
     "regression": ["learning-curves", "predicted-vs-true", "residual-vs-age"],
@@ -85,6 +88,16 @@ def training_as_json(wildcards):
     return json.dumps({key: value for key, value in block.items() if key not in ("seeds", "gpu", "allow_cpu")})
 
 
+def initial_weights(wildcards):
+    """The file of weights that a network starts from; nothing if it starts from random numbers."""
+    return experiment(wildcards)["network"].get("init", {}).get("weights", [])
+
+
+def scratch_mb(wildcards, input):
+    """Room for the shards on the node's own disk, if training is to copy them there."""
+    return input.size_mb if experiment(wildcards)["training"]["copy_to_scratch"] else 0
+
+
 def source(key):
     """A function of the wildcards that gives the table or images of a dataset: downloaded, simulated or one's own."""
 
@@ -111,6 +124,13 @@ def fetched(wildcards):
 def described_file(wildcards):
     """The description of one file to download."""
     return DOWNLOADS[wildcards.dataset, wildcards.file]
+
+
+def scans_to_preprocess(wildcards):
+    """The scans of a dataset, if there can be a brain mask of them."""
+    if wildcards.dataset not in FIT:
+        raise WorkflowError(f"datasets.{wildcards.dataset}: only T1-weighted or stripped scans are preprocessed (`modality`)")
+    return "<data>/{dataset}/scans.csv"
 
 
 def shards(name, block, suffix):
@@ -158,7 +178,8 @@ def experiments_on(wildcards):
 
 def cohort_indices(wildcards):
     """The indices of a dataset's shards, of every preprocess block that an experiment uses."""
-    blocks = sorted({used["names"]["preprocess"] for used in experiments_on(wildcards)})
+    used_here = [used for used in experiments_on(wildcards) if used["experiment"] in TRAINED]
+    blocks = sorted({used["names"]["preprocess"] for used in used_here})
     return [file for block in blocks for file in shards(wildcards.dataset, block, "csv")]
 
 
@@ -169,13 +190,15 @@ def cohort_targets(wildcards):
 
 def results(wildcards):
     """Everything that a run makes, but for the report of it."""
-    wanted = ["<results>/comparison.png", "<results>/results.html"]
+    wanted = ["<results>/comparison.png", "<results>/results.html"] if TRAINED else []
     for name in EXPERIMENTS:
         used = settings(CONFIG, name)
         names = used["names"]
         cohort = f"<results>/cohorts/{names['dataset']}"
-        wanted += [f"<results>/{name}/figures/{figure}.png" for figure in FIGURES[used["target"]["type"]]]
-        wanted += [f"{cohort}/scans_{names['preprocess']}.png", f"{cohort}/cohort.png", f"{cohort}/cohort.html"]
-        wanted += [f"{cohort}/check.html"]
+        if name in TRAINED:
+            wanted += [f"<results>/{name}/figures/{figure}.png" for figure in FIGURES[used["target"]["type"]]]
+            wanted += [f"<results>/{name}/balance.html", f"{cohort}/scans_{names['preprocess']}.png"]
+            wanted += [f"{cohort}/quality_{names['preprocess']}.{suffix}" for suffix in ("html", "png")]
+        wanted += [f"{cohort}/cohort.png", f"{cohort}/cohort.html", f"{cohort}/check.html"]
         wanted += [f"<data>/{names['dataset']}/{names['target']}/labels.csv"]
     return list(dict.fromkeys(wanted))

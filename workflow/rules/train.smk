@@ -2,7 +2,7 @@
 Train one network per fold and seed of an experiment.
 
 The checkpoint stands in the undeclared folder `work/`, where Snakemake does not delete it: a failed or killed job goes on
-from its last epoch when it is run again.
+from its last step that was saved when it is run again.
 
 INPUT:  preprocessed/<dataset>/<block>/*, data/<dataset>/labels.csv, results/<experiment>/splits.csv
 OUTPUT: results/<experiment>/fold-<fold>_seed-<seed>/model.pt
@@ -16,6 +16,7 @@ rule train:
         indices=experiment_shards("csv"),
         labels=experiment_labels,
         splits="<results>/{experiment}/splits.csv",
+        init=initial_weights,
     output:
         model="<results>/{experiment}/fold-{fold}_seed-{seed}/model.pt",
         history="<results>/{experiment}/fold-{fold}_seed-{seed}/history.csv",
@@ -30,6 +31,7 @@ rule train:
         mem_mb=8000,
         runtime=1440,
         gpu=lambda wildcards: experiment(wildcards)["training"]["gpu"],
+        disk_mb=scratch_mb,
     params:
         folder=subpath(output.model, parent=True),
         target=target_as_json,
