@@ -4,12 +4,13 @@
 #                 the cell that tests/sge/cell.sh starts (as root). test-all has them too, and skips them where none answers
 # make lint       the checks that every commit passes
 # make bench      measure speed
+# make quality    measure brain mask, registration and N4 on 147 real scans, where they are (../shared/data/ixi-hh-2mm)
 PYTHON ?= python3
 CORES ?= all
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
-.PHONY: demo test test-sge test-all lint format bench lock
+.PHONY: demo test test-sge test-all lint format bench quality lock
 .DEFAULT_GOAL := demo
 
 .venv/installed: envs/requirements.lock pyproject.toml
@@ -52,6 +53,9 @@ format: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python tests/benchmarks/bench.py
+
+quality: .venv/installed
+	$(BIN)/python tests/benchmarks/quality.py
 
 # Resolves requirements.txt anew. A local version tag (+cpu) is dropped: each machine gets its own build.
 lock:

@@ -227,7 +227,7 @@ def test_findings_are_those_that_were_made(made, capsys):
     assert [f.level for f in findings] == sorted((f.level for f in findings), key=list(check.LEVELS).index)
 
     tables = Text(page.read_text()).tables
-    assert [row[1] for row in tables["Counts"][1:]] == ["40", "39", "38", "34"]
+    assert [row[1] for row in tables["Counts"][1:]] == ["40", "39", "38", "34", "4"]
     assert len(tables["Findings"]) == 1 + len(findings)
     assert tables["Orientation"][1:] == [["RAS", "39", "South 20, North 19"]]
     assert tables["Voxel sizes (mm)"][1:] == [["5x5x5", "20", "South 20"], ["4x4x4", "19", "North 19"]]
@@ -337,7 +337,13 @@ def test_the_147_real_scans(tmp_path):
         "age: contradictory": ("warning", 2),
         "sex: contradictory": ("warning", 1),
         "scan: no image": ("note", 448),
-        "height: out of range": ("note", 3),
+        "height: out of range": ("note", 4),
+        "rows: duplicated, one completes another": ("note", 21),
+        "rows: duplicated, with the same values": ("note", 1),
+        "rows: duplicated, with other values": ("note", 4),
+        "ethnicity: unknown code": ("note", 16),
+        "marital: contradictory": ("note", 1),
+        "qualification: contradictory": ("note", 1),
         "weight: contradictory": ("note", 3),
         "weight: out of range": ("note", 3),
         "height: contradictory": ("note", 2),

@@ -63,7 +63,7 @@ def message(*overlays: Path, **more) -> str:
 MISTAKES = {
     "unknown key": (
         "training: {short: {epoch: 3}}",
-        ["mine.yaml: training.short.epoch: unknown key; did you mean 'epochs'? Allowed: allow_cpu, augmentation, bat"],
+        ["mine.yaml: training.short.epoch: unknown key; did you mean 'epochs'? Allowed: accumulate, allow_cpu, augm"],
     ),
     "unknown key at the top": (
         "trainings: {}",
@@ -72,11 +72,11 @@ MISTAKES = {
     "unknown key that resembles none": ("zzz: 1", ["mine.yaml: zzz: unknown key. Allowed: datasets, experiments, n"]),
     "unknown key deep inside": (
         "training: {short: {augmentation: {rotate: 3}}}",
-        ["mine.yaml: training.short.augmentation.rotate: unknown key; did you mean 'rotate_degrees'? Allowed: intens"],
+        ["mine.yaml: training.short.augmentation.rotate: unknown key; did you mean 'rotate_degrees'? Allowed: bias_fi"],
     ),
     "a number as a key": (
         "training: {short: {1: 3}}",
-        ["mine.yaml: training.short.1: unknown key. Allowed: allow_cpu"],
+        ["mine.yaml: training.short.1: unknown key. Allowed: accumulate"],
     ),
     "text for a whole number": (
         "training: {short: {epochs: ten}}",
@@ -365,6 +365,7 @@ def test_defaults_are_filled_in_at_every_depth(tmp_path):
         "rotate_degrees": 5,
         "scale": 0.05,
         "intensity": 0.1,
+        "bias_field": 0,
         "noise": 0.03,
     }
     assert config["preprocess"]["affine-2mm"]["percentiles"] == [0.5, 99.5]

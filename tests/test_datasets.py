@@ -13,7 +13,6 @@ import yaml
 from conftest import ROOT, shared, write_scan
 from mriflow.config import described_bids
 from mriflow.errors import UserError
-from mriflow.images import find_images
 from mriflow.labels import read_labels, usable
 from mriflow.organize import organize
 
@@ -130,12 +129,6 @@ def test_oasis_table_as_excel_reads_the_same(oasis, tmp_path):
     assert labels["age"].mean() == oasis["age"].mean()
 
 
-def test_analyze_image_without_a_given_orientation_is_refused(tmp_path):
-    analyze(tmp_path / "images", "S1")
-    with pytest.raises(UserError, match="does not say how it is oriented. Give the dataset's `affine`"):
-        find_images([tmp_path / "images"], r"(?P<subject>S\d)\.hdr", tmp_path / "unpacked")
-
-
 def bids(folder: Path, columns: dict, **changes) -> pd.DataFrame:
     described = described_bids(str(folder)) | changes
     described["table"], described["images"] = Path(described["table"]), [Path(one) for one in described["images"]]
@@ -183,14 +176,6 @@ def test_bids_sessions_runs_and_derivatives(tmp_path):
     }
 
 
-def test_description_of_participants_that_is_no_json_is_told(tmp_path):
-    write_scan(tmp_path / "bids/sub-01/anat/sub-01_T1w.nii.gz", np.zeros((4, 4, 4), np.uint8))
-    (tmp_path / "bids/participants.tsv").write_text("participant_id\tage\nsub-01\t30\n")
-    (tmp_path / "bids/participants.json").write_text("{age: }")
-    with pytest.raises(UserError, match=r"participants\.json: does not describe the columns of participants\.tsv as BIDS"):
-        bids(tmp_path / "bids", {})
-
-
 def class_folders(folder: Path) -> Path:
     for number, name in enumerate(["Females/Sub_101_T1.nii.gz", "Females/Sub_102_T1.nii.gz", "Males/Sub_103_T1.nii.gz"]):
         write_scan(folder / name, np.full((4, 4, 4), number, np.uint8))
@@ -228,17 +213,17 @@ def test_layout_with_labels_is_read_back(tmp_path):
     assert dict(zip(again["subject"], again["sex"], strict=True)) == labels
 
 
-def test_dicom_files_are_told_with_the_way_to_nifti(tmp_path):
-    (tmp_path / "scans").mkdir()
-    (tmp_path / "scans/IM0001").write_bytes(bytes(128) + b"DICM" + bytes(100))
-    with pytest.raises(UserError, match=r"IM0001 is DICOM: make NIfTI files of it first, with dcm2niix"):
-        find_images([tmp_path / "scans"], r"(?P<subject>S\d)\.nii", tmp_path / "unpacked")
-
-
-def test_archive_that_holds_half_an_analyze_image_is_told(tmp_path):
+def test_archive_that_holds_half_an_analyze_image_keeps_a_row_of_it(tmp_path):
     header = analyze(tmp_path / "raw", "S1")
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("S1.hdr"), io.BytesIO(b""))
         tar.add(header, "S2.hdr")
-    with pytest.raises(UserError, match=r"S\d\.hdr: cannot be read as an Analyze image"):
-        find_images([tmp_path / "a.tar"], r"(?P<subject>S\d)\.hdr", tmp_path / "unpacked", affine=OASIS["affine"])
+        tar.add(header, "S3.hdr")
+        tar.add(header.with_suffix(".img"), "S3.img")
+    columns = {"subject": {"from": "subject"}}
+    options = {"pattern": r"(?P<subject>S\d)\.hdr", "columns": columns, "affine": OASIS["affine"]}
+    assert organized(tmp_path / "data", images=[tmp_path / "a.tar"], **options)["problem"].to_dict() == {
+        "S1.hdr": "scan: Analyze image cannot be read (S1.hdr, no .img beside it)",
+        "S2.hdr": "scan: Analyze image cannot be read (S2.hdr, no .img beside it)",
+        "S3": "",
+    }

@@ -9,7 +9,7 @@ from conftest import training_settings, write_dataset
 from mriflow.baselines import classical, small_images, trivial
 from mriflow.errors import UserError
 from mriflow.evaluate import evaluate
-from mriflow.metrics import classification_figures, regression_figures, with_intervals
+from mriflow.metrics import RESAMPLES, classification_figures, regression_figures, with_intervals
 from mriflow.split import split
 from mriflow.train import train
 
@@ -166,6 +166,20 @@ def test_two_scans_of_a_subject_are_not_two_observations():
     width = lambda cell: cell["high"] - cell["low"]  # noqa: E731
     assert width(twice) == pytest.approx(width(alone), rel=0.05)
     assert width(as_if) < 0.85 * width(alone)
+
+
+@pytest.mark.parametrize("people", [60, 20])
+def test_intervals_are_those_of_whole_subjects_drawn_one_by_one(people):
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(20, 80, 60)
+    predicted = truth + rng.normal(size=60) * 5
+    subjects = rng.permutation(60) % people
+    found = with_intervals(regression_figures, truth, predicted, subjects, seed=7)["mae"]
+    draws, rng = [], np.random.default_rng(7)
+    for _ in range(RESAMPLES):
+        scans = np.concatenate([np.flatnonzero(subjects == one) for one in rng.integers(0, people, people)])
+        draws.append(np.abs(predicted[scans] - truth[scans]).mean())
+    assert [found["low"], found["high"]] == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=1e-12)
 
 
 def test_trivial_is_the_median_or_the_shares():

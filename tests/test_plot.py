@@ -349,7 +349,7 @@ def test_captions_render(made):
     docutils = pytest.importorskip("docutils.core")
     jinja2 = pytest.importorskip("jinja2")
     report = Path(plot.__file__).parent.parent / "report"
-    wildcards = {"experiment": "demo-age", "dataset": "demo"}
+    wildcards = {"experiment": "demo-age", "dataset": "demo", "block": "affine-4mm"}
     experiments = {"demo-age": {"dataset": "demo", "target": "age"}}
     datasets = {"demo": {"simulate": {"subjects": 8}}}
     for config in ({}, {"run": ["demo-age", "absent_"], "experiments": experiments, "datasets": datasets}):

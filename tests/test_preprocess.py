@@ -1,5 +1,4 @@
 import errno
-import gzip
 import os
 import signal
 import subprocess
@@ -13,10 +12,12 @@ import pytest
 
 from conftest import shared, write_scan
 from mriflow import preprocess as stage
+from mriflow import recipes
 from mriflow.errors import UserError
 from mriflow.preprocess import preprocess
-from mriflow.scan import BadScan, brain_mask, grid_affine, load_scan, preprocess_scan, template
+from mriflow.scan import BadScan, brain_mask, foreground, grid_affine, load_scan, preprocess_scan, template, to_grid
 from mriflow.volumes import open_shards
+from mriflow.workers import workers
 
 GRID = {"voxel_mm": 4.0, "shape": (40, 48, 40)}
 
@@ -79,6 +80,7 @@ def test_head_size_goes_with_affine_and_stays_with_rigid_registration(brain, tmp
         sizes[registration] = (image > 0).sum()
     assert sizes["rigid"] < 0.85 * sizes["affine"]
     assert quality["scale"] == 1
+    assert quality["correlation"] > 0.9  # a head is no worse for being small
 
 
 def test_intensities_do_not_depend_on_the_scanners_scale(brain, tmp_path):
@@ -102,59 +104,9 @@ def test_one_bad_scan_never_stops_the_cohort(brain, tmp_path):
     good = (tmp_path / "scan-0.nii.gz").read_bytes()
     (tmp_path / "scan-1.nii.gz").write_bytes(good[: len(good) // 2])
     index = run(scans, tmp_path).set_index("id")
-    assert index.loc["scan-1", "problem"].startswith("scan: file cannot be read")
+    assert index.loc["scan-1", "problem"].startswith("scan: file is cut short or damaged")
     assert index["index"].tolist() == [0, pd.NA, 1]
     assert list(open_shards([tmp_path / "s.npy"], [tmp_path / "s.csv"])) == ["scan-0", "scan-2"]
-
-
-def spoiled(kind, path, brain):
-    data, affine = brain[0].copy(), brain[1]
-    if kind == "nan":
-        data[5, 5, 5] = np.nan
-    elif kind == "constant":
-        data[:] = 7
-    elif kind == "4D":
-        data = np.stack([data] * 3, axis=-1)
-    elif kind == "2D slab":
-        data = data[:, :, :2]
-    elif kind == "flat affine":
-        affine = np.diag([0, 4, 4, 1.0])
-    if kind == "corrupt":
-        noise = bytearray(write_scan(path, data).read_bytes())
-        noise[len(noise) // 2 : len(noise) // 2 + 200] = bytes(200)
-        path.write_bytes(noise)
-    elif kind == "not an image":
-        path.write_bytes(gzip.compress(b"<html>please log in</html>" * 50))
-    elif kind == "not gzip":
-        path.write_bytes(b"<html>please log in</html>" * 50)
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind != "missing":
-        image = nib.Nifti1Image(data.astype(np.float32), brain[1])
-        image.set_sform(affine, 1)
-        image.header["sform_code"] = 1
-        nib.save(image, path)
-    return path
-
-
-@pytest.mark.parametrize(
-    ("kind", "told"),
-    [
-        ("nan", "not a number"),
-        ("constant", "constant"),
-        ("4D", "dimensions"),
-        ("2D slab", "voxels"),
-        ("corrupt", "cannot be read"),
-        ("not an image", "cannot be read"),
-        ("not gzip", "cannot be read"),
-        ("empty", "cannot be read"),
-        ("missing", "no file"),
-        ("flat affine", "affine"),
-    ],
-)
-def test_bad_image_is_told(kind, told, brain, tmp_path):
-    with pytest.raises(BadScan, match=told):
-        load_scan(spoiled(kind, tmp_path / "scan.nii.gz", brain))
 
 
 def test_what_is_no_brain_is_told(brain, tmp_path):
@@ -188,6 +140,43 @@ def test_grown_dataset_redoes_only_the_new_scan_and_changed_settings_all(brain, 
     done.clear()
     run(grown, tmp_path, percentiles=(1, 99))
     assert len(done) == 3
+
+    done.clear()
+    monkeypatch.setattr(recipes, "PREPROCESS", recipes.PREPROCESS + 1)
+    run(grown, tmp_path, percentiles=(1, 99))
+    assert len(done) == 3
+
+
+def test_scans_that_move_to_another_shard_are_taken_over(brain, tmp_path, monkeypatch):
+    scans = make_list(tmp_path, 4, brain)
+
+    def one(shard, shards):
+        files = [tmp_path / f"shard-{shard:03d}.{suffix}" for suffix in ("npy", "csv")]
+        return preprocess(scans, *files, shard=shard, shards=shards, stripped=True, **GRID)
+
+    parts = [one(shard, 2) for shard in (0, 1)]
+    before = open_shards([tmp_path / f"shard-{i:03d}.npy" for i in (0, 1)], [tmp_path / f"shard-{i:03d}.csv" for i in (0, 1)])
+    before = {scan: np.array(volume) for scan, volume in before.items()}
+    assert min(map(len, parts)) > 0
+    monkeypatch.setattr(stage, "preprocess_scan", None)  # nothing is made again
+    assert one(0, 1)["problem"].isna().all()
+    after = open_shards([tmp_path / "shard-000.npy"], [tmp_path / "shard-000.csv"])
+    assert all((after[scan] == volume).all() for scan, volume in before.items())
+
+
+def test_shard_that_another_job_is_writing_is_not_taken_over(brain, tmp_path, monkeypatch):
+    make_list(tmp_path, 1, brain)
+    run(tmp_path / "scans.csv", tmp_path)
+    array, index = tmp_path / "s.npy", tmp_path / "s.csv"
+    assert stage.earlier_results(array, index)
+    load = np.load
+
+    def slowly(*arguments, **options):
+        index.write_text(index.read_text())  # meanwhile the other job has finished
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(np, "load", slowly)
+    assert not stage.earlier_results(array, index)
 
 
 def test_killed_in_the_middle_it_redoes_only_what_is_missing(brain, tmp_path):
@@ -226,6 +215,40 @@ def test_the_same_scan_twice_gives_the_same_bytes(brain, tmp_path):
     assert (tmp_path / "one/s.csv").read_bytes() == (tmp_path / "two/s.csv").read_bytes()
 
 
+def test_two_processes_give_the_same_bytes_as_one(brain, tmp_path):
+    scans = make_list(tmp_path, 3, brain)
+    (tmp_path / "scan-1.nii.gz").write_bytes(b"")
+    for threads in (1, 2):
+        (tmp_path / str(threads)).mkdir()
+        run(scans, tmp_path / str(threads), threads=threads, n4=True)
+    assert (tmp_path / "1/s.npy").read_bytes() == (tmp_path / "2/s.npy").read_bytes()
+    assert (tmp_path / "1/s.csv").read_bytes() == (tmp_path / "2/s.csv").read_bytes()
+    assert pd.read_csv(tmp_path / "2/s.csv")["problem"].notna().tolist() == [False, True, False]
+
+
+def test_errors_of_a_process_are_told_and_a_killed_one_too(tmp_path):
+    with pytest.raises(UserError, match="no such list of scans"), workers(2) as each:
+        list(each(stage.read_scans, [tmp_path / "absent.csv"] * 2))
+    with pytest.raises(UserError, match="one of 2 processes was killed, most likely for lack of memory"), workers(2) as each:
+        list(each(signal.raise_signal, [signal.SIGKILL] * 2))
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_processes_end_with_the_one_that_started_them(stop):
+    text = "import multiprocessing, time\nfrom mriflow.workers import workers\nwith workers(2) as each:\n"
+    text += " made = each(time.sleep, [60] * 5)\n"
+    text += " print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n list(made)"
+    process = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    children = process.stdout.readline().split()
+    assert len(children) == 2
+    process.send_signal(stop)
+    process.wait(30)
+    deadline = time.time() + 30
+    while any(os.path.exists(f"/proc/{child}/exe") for child in children):
+        assert time.time() < deadline
+        time.sleep(0.05)
+
+
 def test_shards_divide_the_scans(brain, tmp_path):
     scans = make_list(tmp_path, 4, brain)
     ids = []
@@ -255,7 +278,7 @@ def test_real_head_is_stripped_and_registered(tmp_path):
     truth = np.asarray(nib.as_closest_canonical(nib.load(next((folder / "dlmuse_seg").glob("IXI012*")))).dataobj) > 0
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.95
     image, quality = preprocess_scan(scan, "affine", 4.0, (40, 48, 40), (0.5, 99.5), False)
-    assert quality["correlation"] > 0.8
+    assert quality["correlation"] > 0.75
     assert 0.2 < (image > 0).mean() < 0.45
 
 
@@ -312,14 +335,6 @@ def test_lack_of_memory_is_told_and_taken_for_no_scans_fault(brain, tmp_path, mo
     assert run(scans, tmp_path)["problem"].isna().all()
 
 
-def test_header_with_an_absurd_size_is_that_scans_problem(tmp_path):
-    header = nib.Nifti1Header()
-    header.set_data_shape((30000, 30000, 30000))
-    (tmp_path / "huge.nii").write_bytes(header.binaryblock + bytes(500))
-    with pytest.raises(BadScan, match="30000x30000x30000 voxels"):
-        load_scan(tmp_path / "huge.nii")
-
-
 def test_stripped_scan_that_was_centred_on_zero_keeps_its_brain(brain, tmp_path):
     data, affine = brain
     inside = data > 0
@@ -329,3 +344,48 @@ def test_stripped_scan_that_was_centred_on_zero_keeps_its_brain(brain, tmp_path)
     _, straight = preprocess_scan(write_brain(tmp_path / "a.nii.gz", brain), "affine", 4.0, (40, 48, 40), (0.5, 99.5), True)
     assert quality["brain_ml"] == pytest.approx(straight["brain_ml"], rel=0.01)
     assert quality["correlation"] > 0.8
+
+
+def test_correlation_does_not_depend_on_the_networks_grid(brain, tmp_path):
+    path = write_brain(tmp_path / "a.nii.gz", brain, noise=100)
+    coarse, fine = (
+        preprocess_scan(path, "affine", voxel_mm, shape, (0.5, 99.5), True)[1]
+        for voxel_mm, shape in ((4.0, (40, 48, 40)), (2.0, (80, 96, 80)))
+    )
+    assert coarse == fine
+
+
+@pytest.mark.parametrize("registration", ["affine", "rigid"])
+def test_scan_that_stands_on_its_head_is_left_out_with_its_figures(brain, tmp_path, registration):
+    write_scan(tmp_path / "scan-0.nii.gz", brain[0][:, :, ::-1].astype(np.int16))
+    table = pd.DataFrame({"id": ["a"], "path": ["scan-0.nii.gz"], "fingerprint": ["a"]})
+    table.to_csv(tmp_path / "scans.csv", index=False)
+    row = run(tmp_path / "scans.csv", tmp_path, registration=registration).iloc[0]
+    assert row["problem"].startswith("scan: registration failed (correlation with the template")
+    assert 0 < row["correlation"] < 0.6
+    assert row["brain_ml"] > 1000
+    assert pd.isna(row["index"])
+
+
+def test_n4_takes_a_bias_field_away(brain, tmp_path):
+    data, affine = brain
+    ramp = np.linspace(0.6, 1.4, data.shape[1], dtype=np.float32)[:, None]
+    write_brain(tmp_path / "even.nii.gz", brain)
+    write_brain(tmp_path / "biased.nii.gz", (data * ramp, affine))
+    settings = ("affine", 4.0, (40, 48, 40), (0.5, 99.5), True)
+    even = preprocess_scan(tmp_path / "even.nii.gz", *settings)[0]
+    biased, corrected = (preprocess_scan(tmp_path / "biased.nii.gz", *settings, n4)[0] for n4 in (False, True))
+    brain_only = even > 0
+    wrong, left = (np.abs(even.astype(float) - image)[brain_only].mean() for image in (biased, corrected))
+    assert left < 0.6 * wrong
+
+
+def test_scan_that_came_in_mni_space_is_not_moved_without_registration(brain, tmp_path):
+    scan = load_scan(write_brain(tmp_path / "a.nii.gz", brain, shift_mm=(8, 0, 0)))
+    inside = np.asarray(scan.dataobj) != 0
+    rows = {}
+    for in_mni in (False, True):
+        scan.extra["in_mni"] = in_mni
+        image = to_grid(scan, foreground(scan, inside), inside, "none", 4.0, (40, 48, 40))[0]
+        rows[in_mni] = np.average(np.arange(40), weights=image.sum((1, 2)))
+    assert rows[True] - rows[False] == pytest.approx(2, abs=0.3)  # voxels

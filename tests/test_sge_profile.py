@@ -195,6 +195,13 @@ def test_print_shows_the_qsub_line_and_how_to_try_the_job_by_hand(rule):
     assert ("-l gpu=true" in done.stdout) == (rule == "train")
 
 
+def test_memory_of_several_threads_is_that_of_all_and_divided_by_the_slots_once():
+    command = [sys.executable, ROOT / "profiles/sge/submit", "--print", "preprocess", "--set-threads", "preprocess=3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.search("^qsub .*-l tmem=6667M -l h_vmem=6667M .*-pe smp 3", done.stdout, re.MULTILINE)
+    assert "--threads 3" in done.stdout
+
+
 def test_print_of_an_unknown_rule_names_those_there_are():
     command = [sys.executable, ROOT / "profiles/sge/submit", "--print", "trian"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

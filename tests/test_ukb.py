@@ -66,6 +66,7 @@ def quality(path: Path) -> dict[str, float]:
 def test_a_zipped_scan_lies_in_mni_space_by_its_linear_transform(tmp_path):
     in_mni = write_zip(tmp_path / "a.zip")
     scan = load_scan(tmp_path / "a.zip" / BRAIN)
+    assert scan.extra["in_mni"]
     expected = nib.as_closest_canonical(nib.Nifti1Image(np.zeros(scan.shape, np.uint8), in_mni))
     np.testing.assert_allclose(scan.affine, expected.affine, atol=1e-3)
     registered = quality(tmp_path / "a.zip" / BRAIN)

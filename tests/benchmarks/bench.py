@@ -54,10 +54,11 @@ class Case(NamedTuple):
 
 
 SFCN = {"channels": [32, 64, 128, 256, 256, 64]}
+REGRESSOR = {"channels": [16, 32, 64, 128, 256], "strides": [2] * 4}
 # Networks, size and batch of the MONAI tutorials on IXI; then ours.
 CASES = [
     Case("tutorial, classification: DenseNet121, 96x96x96", "DenseNet121", {}, (96, 96, 96), 2),
-    Case("tutorial, regression: Regressor, 96x96x96", "Regressor", {"channels": [16, 32, 64, 128, 256], "strides": [2] * 4}, (96,) * 3, 2),
+    Case("tutorial, regression: Regressor, 96x96x96", "Regressor", REGRESSOR, (96, 96, 96), 2),
     Case("SFCN, 4 mm: 40x48x40", "SFCN", SFCN, (40, 48, 40), 4),
     Case("SFCN, 2 mm: 80x96x80", "SFCN", SFCN, (80, 96, 80), 4),
 ]  # fmt: skip
@@ -110,15 +111,11 @@ def tutorial_loaders(paths: list[Path], case: Case, folder: Path) -> dict[str, I
     transforms = Compose(
         [LoadImage(image_only=True), ScaleIntensity(), EnsureChannelFirst(), Resize(case.shape), RandRotate90()]
     )
-    datasets = {
-        "tutorial": Dataset(paths, transforms),
-        "CacheDataset": None,
-        "PersistentDataset": PersistentDataset(paths, transforms, folder),
+    made = {"tutorial": Dataset(paths, transforms), "PersistentDataset": PersistentDataset(paths, transforms, folder)}
+    loaders: dict[str, Iterable] = {
+        name: DataLoader(dataset, case.batch, shuffle=True, num_workers=2) for name, dataset in made.items()
     }
-    loaders = {name: DataLoader(d, case.batch, shuffle=True, num_workers=2) for name, d in datasets.items() if d is not None}
-    # It fills its cache when it is made: that belongs to its first epoch.
-    loaders["CacheDataset"] = LateCache(lambda: CacheDataset(paths, transforms, progress=False), case.batch)
-    return loaders
+    return loaders | {"CacheDataset": LateCache(lambda: CacheDataset(paths, transforms, progress=False), case.batch)}
 
 
 class LateCache:

@@ -21,7 +21,7 @@ import urllib3
 
 from mriflow.cli import progress, run_stage, stage_parser
 from mriflow.errors import UserError
-from mriflow.files import write_json
+from mriflow.files import is_web_page, write_json
 
 PAUSE = 2.0  # seconds before the second attempt; doubled before each further one
 TIMEOUT = (10.0, 60.0)  # seconds to connect; seconds without a single byte
@@ -243,7 +243,7 @@ def _version(answer: requests.Response) -> str | None:
 def _refuse_web_page(file: Path, answer: requests.Response, head: bytes) -> None:
     """Raise _Refused if a web page came where a file was asked for, as networks that want a login do."""
     kind = answer.headers.get("Content-Type", "").lower()
-    page = kind.startswith("text/html") or head.lstrip().lower().startswith((b"<!doctype html", b"<html"))
+    page = kind.startswith("text/html") or is_web_page(head)
     if page and file.suffix.lower() not in (".html", ".htm"):
         raise _Refused(
             "a web page came instead of the file: probably the login page of a network (captive portal) or of the "

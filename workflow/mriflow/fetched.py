@@ -43,6 +43,11 @@ def read_participants(
     unscanned = int((~subjects.isin(scans["subject"])).sum())
     log.info("%d rows of %s are of participants without a scan in the bulk file; they are not listed", unscanned, table)
 
+    if unscanned == len(raw):
+        raise UserError(
+            f"{table}: none of its {len(raw)} participant(s) is in the bulk file. It has such as {subjects.iloc[0]!r}, the "
+            f"bulk file {scans['subject'].iloc[0]!r}. Are the two of one application?"
+        )
     known = pd.DataFrame({"subject": subjects, "row": raw.index}).dropna()
     pairs = scans[["subject", "session"]].drop_duplicates().merge(known, on="subject")
     rows = raw.loc[pairs["row"]].reset_index(drop=True)

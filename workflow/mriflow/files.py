@@ -47,3 +47,8 @@ def write_csv(table: pd.DataFrame, path: str | Path) -> None:
 def write_json(value: Any, path: str | Path) -> None:
     """Write `value` as indented JSON to `path`, whole or not at all; NaN is refused, for JSON has none."""
     write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", path)
+
+
+def is_web_page(head: bytes) -> bool:
+    """Tell whether a file that begins so is a web page, as comes in place of a file where one has to log in."""
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith((b"<!doctype html", b"<html"))

@@ -1,7 +1,6 @@
 """Find the images of a dataset in folders and archives, and read subject, session and site from their names."""
 
 import gzip
-import hashlib
 import logging
 import os
 import re
@@ -17,8 +16,10 @@ import pandas as pd
 
 from mriflow.cli import progress
 from mriflow.errors import UserError
-from mriflow.files import whole_file
+from mriflow.files import is_web_page, whole_file
 
+# How archives begin that Python, or we, do not unpack.
+OTHER_ARCHIVES = {b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z", b"Rar!": "rar"}
 # Folders of BIDS beside the subjects', with images of the same names.
 NOT_RAW = {"derivatives", "sourcedata"}
 
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 
 NIFTI = (".nii", ".nii.gz")
 ANALYZE = ".hdr"  # with an .img beside it
+
+
+class BrokenImage(Exception):
+    """An image that cannot be read; the others are not to suffer from it."""
 
 
 def find_images(
@@ -63,7 +68,7 @@ def find_images(
         elif source.is_file():
             images += unpack(source, unpacked, ignore)
         else:
-            raise UserError(f"{source}: no such archive or folder of images. Check the `images` of the dataset.")
+            raise UserError(f"{source}: no such archive or folder of images. Check the `images` (or `bids`) of the dataset.")
     meant = [path for path in images if not ignored(path.name, ignore)]
     if len(meant) < len(images):
         log.info(
@@ -73,7 +78,12 @@ def find_images(
     rows = []
     for path in progress(meant, desc="images", unit="image"):
         groups = read_name(path, pattern)
-        image = to_nifti(path, unpacked, affine) if path.name.endswith(ANALYZE) and groups else path
+        image = path
+        if path.name.endswith(ANALYZE) and groups:
+            try:
+                image = to_nifti(path, unpacked, affine)
+            except BrokenImage as error:  # its row will say so (`mriflow.organize`)
+                log.warning("%s: cannot be read as an Analyze image (%s)", path, error)
         rows.append({"id": scan_id(image), "path": str(image), "subject": None, **(groups or {})})
     found = pd.DataFrame(rows, columns=None if rows else ["id", "path", "subject"])
     # Files of one name in folders of their own are told apart by these.
@@ -82,10 +92,19 @@ def find_images(
     found.loc[twins, "id"] = [
         "_".join((*Path(p).relative_to(common).parts[:-1], scan_id(Path(p)))) for p in found["path"][twins]
     ]
+    where = ", ".join(map(str, sources))
+    if not images:
+        kinds = ", ".join((*NIFTI, ANALYZE))
+        raise UserError(f"{where}: no images in it ({kinds}). Check the `images` of the dataset.{hint(sources)}")
+    if not meant:
+        raise UserError(
+            f"{where}: none of its {len(images)} images, such as {images[0].name!r}, is meant. Correct the `ignore` of the "
+            f"dataset, {ignore!r}."
+        )
     if not found["subject"].notna().any():
         raise UserError(
-            f"{', '.join(map(str, sources))}: none of its {len(meant)} images has a name that fits the `pattern` {pattern!r} "
-            "of the dataset" + (f"; the first is {meant[0].name!r}." if meant else ".") + hint(sources)
+            f"{where}: none of its {len(meant)} images has a name that fits the `pattern` {pattern!r} of the dataset; the "
+            f"first is {meant[0].name!r}. Correct the `pattern`." + hint(sources)
         )
     return found
 
@@ -126,8 +145,10 @@ def to_nifti(header: Path, folder: Path, affine: Sequence[Sequence[float]] | Non
 
     Raises
     ------
+    BrokenImage
+        If it cannot be read.
     UserError
-        If it cannot be read, or neither its header nor `affine` says how it is oriented.
+        If neither its header nor `affine` says how it is oriented.
     """
     path = folder / f"{header.stem}.nii"
     if path.is_file() and (not header.exists() or is_newer(path, header)):
@@ -136,7 +157,7 @@ def to_nifti(header: Path, folder: Path, affine: Sequence[Sequence[float]] | Non
         image = nib.load(header)
         voxels = np.asanyarray(image.dataobj)  # type: ignore[attr-defined]
     except Exception as error:  # nibabel raises a dozen kinds of errors for a broken file
-        raise UserError(f"{header}: cannot be read as an Analyze image ({error}).") from error
+        raise BrokenImage(f"{type(error).__name__}: {error}") from error
     oriented = image.affine if isinstance(image, nib.Nifti1Pair) else affine
     if oriented is None:
         raise UserError(
@@ -165,6 +186,7 @@ def unpack(archive: Path, folder: Path, ignore: str | None) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     wanted = (*NIFTI, ANALYZE, ".img")
+    refuse_other_kinds(archive)
     try:
         check_whole(archive)
         with tarfile.open(archive) as tar:
@@ -189,8 +211,26 @@ def unpack(archive: Path, folder: Path, ignore: str | None) -> list[Path]:
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{archive}: broken or no tar archive ({error}). Delete it and download it again.") from error
     if len(set(paths)) < len(paths):
-        raise UserError(f"{archive}: holds two images of the same name in different folders; unpack it by hand.")
+        twice = sorted(path.name for path in paths if paths.count(path) > 1)[0]
+        raise UserError(
+            f"{archive}: holds two images of the name {twice!r}, in different folders. Unpack it by hand and give the folder."
+        )
     return sorted(path for path in paths if path.suffix != ".img")
+
+
+def refuse_other_kinds(archive: Path) -> None:
+    """Raise a UserError for a file that is something else than an archive that can be unpacked, and say what."""
+    with open(archive, "rb") as stream:
+        head = stream.read(512)
+    if not head:
+        raise UserError(f"{archive}: the file is empty. Delete it and download it again.")
+    if is_web_page(head):
+        raise UserError(f"{archive}: is a web page, not an archive. Log in at the site, delete it and download it again.")
+    if archive.name.endswith((*NIFTI, ANALYZE)):
+        raise UserError(f"{archive}: is an image, not an archive. Give the folder that it is in as `images`.")
+    for begin, kind in OTHER_ARCHIVES.items():
+        if head.startswith(begin):
+            raise UserError(f"{archive}: is {kind}, expected .tar or .tar.gz. Unpack it and give the folder.")
 
 
 def is_newer(file: Path, than: Path) -> bool:
@@ -208,15 +248,15 @@ def refuse_unsafe(member: tarfile.TarInfo, archive: Path, folder: Path) -> None:
         try:
             tarfile.data_filter(member, str(folder))
             return
-        except tarfile.FilterError as error:
-            reason = str(error)
-    elif ".." in (*Path(member.name).parts, *Path(member.linkname).parts) or member.linkname.startswith("/"):
-        reason = f"{member.name!r} leads outside"
-    elif not (member.isfile() or member.isdir() or member.issym() or member.islnk()):
-        reason = f"{member.name!r} is a special file"
+        except tarfile.FilterError:
+            pass
     else:
-        return
-    raise UserError(f"{archive}: refused, it holds an unsafe entry ({reason}). Get it from its publisher.")
+        outside = ".." in (*Path(member.name).parts, *Path(member.linkname).parts) or member.linkname.startswith("/")
+        if not outside and (member.isfile() or member.isdir() or member.issym() or member.islnk()):
+            return
+    kind = "link" if member.issym() or member.islnk() else "name" if member.isfile() or member.isdir() else "special file"
+    why = kind if kind == "special file" else f"{kind} that leads outside"
+    raise UserError(f"{archive}: refused, for its entry {member.name!r} is unsafe ({why}). Get it from its publisher.")
 
 
 def check_whole(archive: Path) -> None:
@@ -237,17 +277,3 @@ def check_whole(archive: Path) -> None:
 def scan_id(path: Path) -> str:
     """Return the id of a scan, its file's name without the suffix."""
     return re.sub(r"\.nii(\.gz)?$", "", path.name)
-
-
-def fingerprint(image: Path) -> str:
-    """Return a short text that two files share only if they hold the same image.
-
-    A gzip file ends with the CRC-32 and the length of what it holds (RFC 1952), so its size and end are enough, however
-    large it is; any other file is read whole.
-    """
-    with open(image, "rb") as stream:
-        if image.suffix == ".gz":
-            size = image.stat().st_size
-            stream.seek(max(size - 8, 0))
-            return f"{size:x}-{stream.read().hex()}"
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]

@@ -27,9 +27,22 @@ def read_labels(path: str | Path, category: str | Sequence[str] | None = None) -
     ----------
     category
         A column, or several, whose values are names of classes: they stay text too, even if they look like numbers.
+
+    Raises
+    ------
+    UserError
+        If it is not there, or not such a table.
     """
     text = [*TEXT_COLUMNS, *([category] if isinstance(category, str) else category or [])]
-    labels = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
+    made = "`python -m mriflow.organize` makes it."
+    try:
+        labels = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such table; {made}") from error
+    except ValueError as error:  # pandas' own errors are such
+        raise UserError(f"{path}: cannot be read ({str(error).strip()}); {made}") from error
+    if lacking := [column for column in TEXT_COLUMNS if column not in labels]:
+        raise UserError(f"{path}: has no column {', '.join(lacking)}, so it is no labels.csv; {made}")
     labels[TEXT_COLUMNS] = labels[TEXT_COLUMNS].fillna("")
     if labels["id"].duplicated().any():
         twice = labels["id"][labels["id"].duplicated()].iloc[0]

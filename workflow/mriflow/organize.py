@@ -15,10 +15,11 @@ from typing import Any
 import pandas as pd
 
 from mriflow.cli import run_stage, stage_parser
+from mriflow.content import fingerprint, hash_of_voxels, voxels_of
 from mriflow.errors import UserError
 from mriflow.fetched import read_fetched, read_participants
 from mriflow.files import write_csv
-from mriflow.images import NIFTI, find_images, fingerprint, scan_id
+from mriflow.images import ANALYZE, NIFTI, find_images, scan_id
 from mriflow.labels import TEXT_COLUMNS, reasons_of, usable
 from mriflow.tables import as_text, pick_column, read_table, read_value
 from mriflow.ukbzip import split_path
@@ -90,7 +91,9 @@ def organize(
         found = found[[c for c in ("id", "path", "subject", "session", "site") if c in found]]
         check_expected(raw, columns, source, expect or {})
         keys = [key for key in ("subject", "session") if key in columns and key in found]
-        rows = join_images(found, people_of(raw, columns, source, keys), keys)
+        people = people_of(raw, columns, source, keys)
+        refuse_strangers(found, people, source)
+        rows = join_images(found, people, keys)
     elif table is not None:
         raw = read_table(table, sheet)
         check_expected(raw, columns, table, expect or {})
@@ -129,7 +132,8 @@ def people_of(raw: pd.DataFrame, columns: Columns, file: Path, keys: list[str]) 
     known = values["subject"].notna()
     rows = merge_twins(values[known], problems[known], keys, columns)
     for index in values.index[~known]:
-        problem = f"scan: no subject in the table (row {index + 2})"
+        why = f", {problems.loc[index, 'subject']}" if problems.loc[index, "subject"] else ""
+        problem = f"scan: no subject in the table (row {index + 2}{why})"
         rows.append(values.loc[index].to_dict() | {"problem": problem, "notes": ""})
     return pd.DataFrame(rows)
 
@@ -160,7 +164,8 @@ def rows_of_scans(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFra
 def merge_twins(values: pd.DataFrame, problems: pd.DataFrame, keys: list[str], columns: Columns) -> list[dict[str, Any]]:
     """Return one row for all rows that are equal in `keys`.
 
-    A value that only one of the twins has is taken; two different values leave the cell empty, with a problem.
+    A value that only one of the twins has is taken; two different values, or one that cannot be read, leave the cell empty,
+    with a problem.
     """
     rows = []
     twin = values.duplicated(keys, keep=False)
@@ -171,13 +176,20 @@ def merge_twins(values: pd.DataFrame, problems: pd.DataFrame, keys: list[str], c
         wrong: dict[str, str] = {}
         for name in values.columns.difference(keys, sort=False):
             distinct = twins[name].dropna().unique()
-            told = problems.loc[twins.index, name]
+            faults = problems.loc[twins.index, name]
             row[name] = distinct[0] if len(distinct) == 1 else None
             if len(distinct) > 1:
                 wrong[name] = f"contradictory ({', '.join(map(as_text, distinct))})"
-            elif len(distinct) == 0 and (told != "").any():
-                wrong[name] = told[told != ""].iloc[0]
-        rows.append(row | explain(row, wrong, columns))
+            elif (faults != "").any():
+                row[name] = None
+                wrong[name] = faults[faults != ""].iloc[0]
+        told = explain(row, wrong, columns)
+        if any(text.startswith("contradictory") for text in wrong.values()):
+            kind = "with other values"
+        else:
+            kind = "one completes another" if len(twins.drop(columns=keys).drop_duplicates()) > 1 else "with the same values"
+        told["notes"] = append_problem(told["notes"], f"rows: duplicated, {kind} ({len(twins)})")
+        rows.append(row | told)
     return rows
 
 
@@ -201,9 +213,18 @@ def read_levels(table: Path) -> dict[str, list[str]]:
         return {}
     try:
         columns = json.loads(described.read_text(encoding="utf-8-sig"))
-        return {name: list(column["Levels"]) for name, column in columns.items() if column.get("Levels")}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{described}: does not describe the columns of {table.name} as BIDS wants it ({error}).") from error
+    except ValueError as error:
+        raise UserError(f"{described}: not valid JSON ({error}). Correct it, or delete it.") from error
+    levels = {}
+    for name, column in columns.items() if isinstance(columns, dict) else [("", columns)]:
+        told = column.get("Levels", {}) if isinstance(column, dict) else None
+        if not isinstance(told, dict | list):
+            raise UserError(
+                f"{described}: does not describe the columns of {table.name} as BIDS wants it (at {name!r}): expected a block "
+                "for each column, in which `Levels` is a block of level and meaning. Correct it, or delete it."
+            )
+        levels[name] = [str(level) for level in told]
+    return {name: told for name, told in levels.items() if told}
 
 
 def explain(row: Mapping[str, Any], wrong: Mapping[str, str], columns: Columns) -> dict[str, str]:
@@ -228,6 +249,23 @@ def append_problem(text: str, problem: str) -> str:
     return "; ".join(filter(None, (text, problem)))
 
 
+def refuse_strangers(found: pd.DataFrame, people: pd.DataFrame, file: Path) -> None:
+    """Raise a UserError if the table names no subject of any image: the two are written in different ways."""
+    images, rows = (sorted(set(table["subject"].dropna())) for table in (found, people))
+    if images and rows and not set(images) & set(rows):
+        here, there = (", ".join(map(repr, names[:3])) for names in (rows, images))
+        raise UserError(
+            f"{file}: none of its {len(rows)} subject(s) has an image. It has such as {here}, the names of the images such as "
+            f"{there}. Make them alike: by the `format` of the column subject (S{{:03d}} makes S007 of 7, also where a "
+            "spreadsheet lost the zeros), by its `pattern`, or by the `pattern` of the images."
+        )
+
+
+def bare(subject: str) -> str:
+    """Return a subject without what often differs between two lists: capitals, signs, leading zeros."""
+    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", re.sub(r"[\W_]+", "", subject.lower()))
+
+
 def join_images(found: pd.DataFrame, people: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Join the images with the rows of their subjects; images without a row and rows without an image are kept."""
     overlap = found.columns.intersection(people.columns).difference(keys)
@@ -238,7 +276,11 @@ def join_images(found: pd.DataFrame, people: pd.DataFrame, keys: list[str]) -> p
     for column in ("id", "path", "problem", "notes"):
         rows[column] = rows[column].fillna("")
     no_row, no_image = rows["_merge"] == "left_only", rows["_merge"] == "right_only"
-    rows.loc[no_row, "problem"] = "scan: no row in the table"
+    near = {bare(subject): subject for subject in rows.loc[no_image, "subject"]}
+    rows.loc[no_row, "problem"] = [
+        "scan: no row in the table" + (f" (but one of {near[bare(subject)]!r})" if bare(subject) in near else "")
+        for subject in rows.loc[no_row, "subject"]
+    ]
     rows.loc[no_image, "problem"] = [append_problem("scan: no image", text) for text in rows.loc[no_image, "problem"]]
     rows.loc[no_image, "id"] = joined(rows.loc[no_image, keys])
     stray = stray.assign(problem="scan: name does not fit the pattern", notes="")
@@ -281,22 +323,16 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
     unknown = sorted(set(exclude) - set(rows["id"]))
     if unknown:
         raise UserError(f"`exclude` of the dataset names no scan of it: {', '.join(unknown)}. Its first is {rows['id'][0]!r}.")
-    for index, row in rows.iterrows():
-        path = Path(row["path"])
-        if row["id"] in exclude:
-            problem = f"scan: left out by hand ({exclude[row['id']]})"
-        elif row["path"] and not (path.is_file() or (row.get("fingerprint") and split_path(path))):
-            problem = f"scan: no file ({path})"
-        elif row["path"] and not path.name.endswith(NIFTI):
-            problem = f"scan: not a NIfTI file ({path.name})"
-        else:
-            continue
-        rows.loc[index, "problem"] = append_problem(row["problem"], problem)
+    zipped = "fingerprint" in rows  # those of fetched scans are known
+    faults = [file_problem(Path(path), zipped) if path else "" for path in rows["path"]]
+    by_hand = [f"scan: left out by hand ({exclude[scan]})" if scan in exclude else "" for scan in rows["id"]]
+    told = zip(rows["problem"], by_hand, faults, strict=True)
+    rows["problem"] = [append_problem(problem, hand or fault) for problem, hand, fault in told]
 
-    if "fingerprint" not in rows:  # those of fetched scans are known
-        rows["fingerprint"] = [fingerprint(Path(path)) if path and Path(path).is_file() else "" for path in rows["path"]]
-    candidates = rows[usable(rows)]
-    for _, twins in candidates[candidates["fingerprint"].duplicated(keep=False)].groupby("fingerprint"):
+    if not zipped:
+        files = zip(rows["path"], faults, strict=True)
+        rows["fingerprint"] = [fingerprint(Path(path)) if path and not fault else "" for path, fault in files]
+    for twins in same_images(rows):
         one_subject = twins["subject"].nunique() == 1
         for index in twins.index[1:] if one_subject else twins.index:
             other = twins["id"].drop(index).iloc[0]
@@ -308,6 +344,42 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
     for column in TEXT_COLUMNS:
         rows[column] = rows[column].fillna("") if column in rows else ""
     return rows[first + [c for c in rows if c not in first + last] + last]
+
+
+def same_images(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the groups of usable scans with the same voxels.
+
+    Files whose fingerprints agree on the voxels are read to be sure of it; where these differ, `fingerprint` is told apart.
+    """
+    usable_scans = rows[usable(rows) & (rows["fingerprint"] != "")]
+    voxels = usable_scans["fingerprint"].map(voxels_of)
+    groups = []
+    for _, scans in usable_scans[voxels.duplicated(keep=False)].groupby(voxels):
+        hashes = [hash_of_voxels(Path(path)) if Path(path).is_file() else "" for path in scans["path"]]
+        groups += [twins for _, twins in scans.groupby(hashes) if len(twins) > 1]
+        if len(set(hashes)) > 1:
+            rows.loc[scans.index, "fingerprint"] = [
+                f"{one[:16]}-{text}" for one, text in zip(hashes, scans["fingerprint"], strict=True)
+            ]
+    return groups
+
+
+def file_problem(path: Path, zipped: bool) -> str:
+    """Return what is wrong with the file of a scan at first sight, '' if nothing is; `zipped` if it may lie in a zip."""
+    try:
+        if zipped and split_path(path):
+            return ""
+        size = path.stat().st_size
+    except (OSError, ValueError):  # not there, or what cannot be the name of a file
+        return f"scan: no file ({path})"
+    if path.is_dir():
+        return f"scan: a folder, expected a NIfTI file ({path}, dcm2niix makes one of DICOM files)"
+    if path.name.endswith(ANALYZE):
+        why = "it is damaged" if path.with_suffix(".img").is_file() else "no .img beside it"
+        return f"scan: Analyze image cannot be read ({path.name}, {why})"
+    if not path.name.endswith(NIFTI):
+        return f"scan: not a NIfTI file ({path.name}, expected .nii or .nii.gz)"
+    return "" if size else f"scan: file is empty ({path.name})"
 
 
 def tell(rows: pd.DataFrame) -> None:

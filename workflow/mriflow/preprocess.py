@@ -3,8 +3,8 @@
 Each scan is turned to RAS, its brain cut out (deepbet) unless that was done, registered to the ICBM152 template (ANTs),
 resampled to the grid, and its intensities scaled to 8 bits. A scan that fails keeps its row in the index with its problem.
 
-Finished scans are kept in a partial folder until the shard is whole, and taken over from an earlier whole shard: a killed
-or grown dataset redoes only what is missing.
+Finished scans are kept in a partial folder until the shard is whole, and taken over from earlier whole shards, this one or its
+neighbours (scans move if there are more or fewer shards): a killed or grown dataset redoes only what is missing.
 """
 
 import errno
@@ -14,6 +14,7 @@ import logging
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from mriflow.errors import UserError
 from mriflow.files import whole_file, write_csv
 from mriflow.labels import read_index, shard_of
 from mriflow.scan import BadScan, preprocess_scan
+from mriflow.workers import workers
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,8 @@ def preprocess(
     shape: Sequence[int] = (80, 96, 80),
     percentiles: Sequence[float] = (0.5, 99.5),
     stripped: bool = False,
+    n4: bool = False,
+    threads: int = 1,
 ) -> pd.DataFrame:
     """Preprocess the scans that belong to `shard`, and write `array` and `index`.
 
@@ -62,18 +66,22 @@ def preprocess(
         The .npy file to write: uint8, shape (scans without a problem, x, y, z), axes RAS.
     index
         The .csv file to write: one row per scan with its position in `array` (empty for a scan with a problem), the problem,
-        and quality figures: `brain_ml` (volume of the brain, ml), `correlation` (with the template, in the brain), `scale`
-        (volume of the scan over that on the template's grid).
+        and quality figures: `brain_ml` (volume of the brain, ml), `correlation` (with the template, `mriflow.scan.likeness`),
+        `scale` (volume of the scan over that on the template's grid).
     shard, shards
         Which part of the dataset, of how many (`mriflow.labels.shard_of`).
     registration
-        ``affine``, ``rigid`` or ``none`` (centres of mass only).
+        ``affine``, ``rigid`` or ``none`` (centres of mass only; nothing if the scan came with a transform to MNI space).
     voxel_mm, shape
         The grid: edge of a voxel in mm, and number of voxels.
     percentiles
         Percentiles of the intensities in the brain that become 1 and 255; the background is 0.
     stripped
         Whether the scans show the brain alone.
+    n4
+        Whether the bias field is corrected (N4), in the brain.
+    threads
+        How many scans are worked on at once, each in a process of its own. The result is the same.
 
     Returns
     -------
@@ -82,31 +90,40 @@ def preprocess(
     Raises
     ------
     UserError
-        If `scans` is missing or not such a list. A scan's own faults never raise.
+        If `scans` is missing or not such a list, or memory is too short. A scan's own faults never raise.
     """
     wanted = read_scans(scans)
     wanted = wanted[[shard_of(scan, shards) == shard for scan in wanted["id"]]].reset_index(drop=True)
-    settings = [registration, voxel_mm, list(shape), list(percentiles), stripped]
-    earlier = earlier_results(array, index)
-    partial = array.with_name(f".{array.stem}.partial")
+    settings = [registration, voxel_mm, list(shape), list(percentiles), stripped, n4]
+    keys = [scan_key(scan, settings) for scan in wanted.to_dict("records")]
+    kept = array.with_name(f".{array.stem}.partial")
+    done = earlier_results(array, index)
+    if not done.keys() >= set(keys):
+        for other in sorted(set(array.parent.glob("shard-*.npy")) - {array}):
+            done = earlier_results(other, other.with_suffix(".csv")) | done
 
+    todo = [(scan, key) for scan, key in zip(wanted.to_dict("records"), keys, strict=True) if key not in done]
     results = []
-    for scan in progress(wanted.to_dict("records"), desc=f"preprocess {array.stem}", unit="scan"):
-        key = scan_key(scan, settings)
-        finished = partial / f"{key}.npz"
-        if key in earlier:
-            results.append(earlier[key])
-        elif finished.is_file():
-            results.append(load_result(finished))
-        else:
-            result = run_scan(scan, key, scans.parent, settings)
-            if result.volume is not None:  # a scan that failed is tried again: memory or the network may have been short
-                save_result(finished, result)
-            results.append(result)
+    with workers(max(1, min(threads, len(todo)))) as each:
+        made = each(partial(finish_scan, scans.parent, settings, kept), todo)
+        for key in progress(keys, desc=f"preprocess {array.stem}", unit="scan"):
+            results.append(done[key] if key in done else next(made))
     table = write_shard(results, shape, array, index)
-    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(kept, ignore_errors=True)
     log.info("%d scans, %d with a problem", len(table), table["problem"].notna().sum())
     return table
+
+
+def finish_scan(folder: Path, settings: Sequence[Any], kept: Path, scan_and_key: tuple[Mapping[str, str], str]) -> Result:
+    """Return the result of a scan from the folder `kept`, or make it and keep it there if it is good."""
+    scan, key = scan_and_key
+    finished = kept / f"{key}.npz"
+    if finished.is_file():
+        return load_result(finished)
+    result = run_scan(scan, key, folder, settings)
+    if result.volume is not None:  # a scan that failed is tried again: memory or the network may have been short
+        save_result(finished, result)
+    return result
 
 
 def run_scan(scan: Mapping[str, str], key: str, folder: Path, settings: Sequence[Any]) -> Result:
@@ -117,7 +134,7 @@ def run_scan(scan: Mapping[str, str], key: str, folder: Path, settings: Sequence
     except BadScan as error:
         refuse_lack_of_memory(error)
         log.warning("%s: %s", scan["id"], error)
-        return Result(None, {**row, "problem": f"scan: {error}"})
+        return Result(None, {**row, **error.quality, "problem": f"scan: {error}"})
     except Exception as error:  # one bad scan never stops the cohort, whatever a library makes of it
         refuse_lack_of_memory(error)
         log.exception("%s", scan["id"])
@@ -157,10 +174,17 @@ def scan_key(scan: Mapping[str, str], settings: Sequence[Any]) -> str:
 
 
 def earlier_results(array: Path, index: Path) -> dict[str, Result]:
-    """Return the results in a whole shard made before, by their keys; none if there is no whole shard."""
+    """Return the results in a whole shard made before, by their keys; none if there is no whole shard.
+
+    Another job may be writing it. It takes the old index away before it puts the array in its place, and writes the new index
+    after, so that one that was there all the time belongs to the array.
+    """
     try:
-        volumes = np.load(array, mmap_mode="r", allow_pickle=False)
+        before = index.stat().st_mtime_ns
         rows = read_index(index).astype(object)
+        volumes = np.load(array, mmap_mode="r", allow_pickle=False)
+        if index.stat().st_mtime_ns != before:
+            return {}
     except (OSError, ValueError):
         return {}
     if set(rows.columns) != set(INDEX_COLUMNS) or rows["index"].notna().sum() != len(volumes):
@@ -216,6 +240,8 @@ def main(argv: list[str] | None = None) -> None:
         default=[0.5, 99.5],
         help="intensities that become 1 and 255 (default: 0.5 99.5)",
     )
+    parser.add_argument("--n4", action="store_true", help="correct the bias field")
+    parser.add_argument("--threads", type=int, default=1, help="scans to work on at once, 1.3 GB each (default: 1)")
     parser.add_argument("--stripped", action="store_true", help="the scans show the brain alone already")
     preprocess(**vars(parser.parse_args(argv)))
 

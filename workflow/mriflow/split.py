@@ -17,6 +17,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from mriflow.balance import balance_of, warn_of_imbalance
 from mriflow.cli import run_stage, stage_parser
+from mriflow.content import voxels_of
 from mriflow.errors import UserError
 from mriflow.files import write_csv
 from mriflow.labels import read_labels, usable
@@ -56,7 +57,7 @@ def split(
     stratify
         Further columns to spread evenly.
     balance
-        Where to write how evenly the target, sex, site and the `stratify` columns are spread (`mriflow.balance`).
+        Where to write how evenly the target, age, sex, site and the `stratify` columns are spread (`mriflow.balance`).
 
     Raises
     ------
@@ -181,7 +182,7 @@ def parts_given(scans: pd.DataFrame, everything: pd.DataFrame, file: Path, label
 def measure_balance(
     rows: pd.DataFrame, target: str, classes: list[str] | None, stratify: list[str], meant: Collection[str]
 ) -> pd.DataFrame:
-    """Return how evenly target, `stratify`, sex and site are spread (`mriflow.balance`), and warn if they are not.
+    """Return how evenly target, `stratify`, age, sex and site are spread (`mriflow.balance`), and warn if they are not.
 
     Parameters
     ----------
@@ -190,7 +191,7 @@ def measure_balance(
     meant
         Columns that are meant to differ between the parts.
     """
-    names = [name for name in dict.fromkeys([target, *stratify, "sex", "site"]) if name in rows]
+    names = [name for name in dict.fromkeys([target, *stratify, "age", "sex", "site"]) if name in rows]
     names = [name for name in names if (rows[name].notna() & (rows[name] != "")).any()]
     numbers = [name for name in names if is_number(rows[name]) or (name == target and classes is None)]
     categories = [name for name in names if name not in numbers]
@@ -269,6 +270,8 @@ def check_leaks(splits: pd.DataFrame, file: str) -> None:
     file
         Where it comes from, for the message.
     """
+    # Of the fingerprint, what is of the voxels: the same image under another header, or compressed anew, is a leak too.
+    splits = splits.assign(fingerprint=splits["fingerprint"].fillna("").astype(str).map(voxels_of))
     for column, what in (("id", "scan"), ("subject", "subject"), ("fingerprint", "image")):
         known = splits[splits[column].fillna("").astype(str) != ""]
         parts = known.groupby(["fold", column])["part"].nunique()

@@ -123,7 +123,7 @@ def tell_cohort(
             paragraph(f"… and {more} more; all {len(excluded)} stand in {csv.name}." if more else ""),
         ]
     if notes := count_reasons(table["notes"]):
-        body.append(section("Notes: what was left empty in rows that can be used", ["note", "rows"], notes))
+        body.append(section("Notes on rows that can be used: what was left empty, or merged", ["note", "rows"], notes))
     write_text(PAGE.format(title=html.escape(title), body="\n".join(body)), page)
     write_csv(excluded, csv)
     return excluded

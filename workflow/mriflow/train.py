@@ -47,7 +47,7 @@ from mriflow.volumes import Shards, Volumes, open_shards
 log = logging.getLogger(__name__)
 
 # Keys of the training block that change how a training is run and not what is trained.
-HOW = ("compile", "checkpoint_minutes", "copy_to_scratch")
+HOW = ("checkpoint_minutes", "copy_to_scratch")
 
 
 def train(

@@ -170,9 +170,8 @@ def read_key(key: Path | None, left: str) -> list[str]:
     if key is None:
         raise UserError(f"{left}Give --key, the key file (.ukbkey) that UK Biobank sent, or put the zips there yourself.")
     if not os.access(key, os.R_OK) or not key.is_file():
-        raise UserError(
-            f"{key}: no such key file, or not yours. {left}UK Biobank sent it by e-mail; or put the zips there yourself."
-        )
+        what = "a folder, not a key file" if key.is_dir() else "no such key file, or not yours"
+        raise UserError(f"{key}: {what}. {left}UK Biobank sent it by e-mail; or put the zips there yourself.")
     if (mode := key.stat().st_mode & 0o777) & 0o077:
         safe = f"chmod 600 {shlex.quote(str(key))}"
         raise UserError(f"{key}: the key file is open to others (mode {mode:o}), expected its owner alone. Run: {safe}")

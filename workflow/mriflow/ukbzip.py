@@ -34,7 +34,10 @@ def split_path(path: Path) -> tuple[Path, str] | None:
 
 
 def fingerprint_in(archive: zipfile.ZipFile, member: str) -> str:
-    """Return a short text that two members share only if they hold the same: size and CRC-32, from the zip's directory."""
+    """Return a short text that two members share only if they hold the same: size and CRC-32, from the zip's directory.
+
+    They are of the .nii.gz as it was packed: of one compressed anew they differ, for only unpacking it would tell.
+    """
     info = archive.getinfo(member)
     return f"{info.file_size:x}-{info.CRC:08x}"
 

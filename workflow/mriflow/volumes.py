@@ -165,11 +165,10 @@ class Volumes:
 
     def fetch(self, positions: torch.Tensor) -> tuple[torch.Tensor, "torch.cuda.Event | None"]:
         """Return scans on the device, and what tells when their copy is done."""
-        volumes = self.read(positions)
         if self.copying is None:
-            return volumes, None
-        with torch.cuda.stream(self.copying):
-            volumes = volumes.to(self.device, non_blocking=True)
+            return self.read(positions), None
+        with torch.cuda.stream(self.copying):  # reading, too: it allocates for the card of the current stream
+            volumes = self.read(positions).to(self.device, non_blocking=True)
             return volumes, self.copying.record_event()
 
     def as_float(self, volumes: torch.Tensor, copied: "torch.cuda.Event | None" = None) -> torch.Tensor:

@@ -3,6 +3,7 @@ Draw the figures, each as PDF (for a paper) and PNG (for the report), and write 
 
 INPUT:  results/<experiment>/*, data/<dataset>/labels.csv, preprocessed/<dataset>/<block>/*
 OUTPUT: results/<experiment>/figures/<figure>.pdf and .png
+        results/<experiment>/balance.html    how evenly its parts are filled
         results/cohorts/<dataset>/...    the scans, which were left out and why, and what is wrong with headers and labels
         results/comparison.*, results/results.*    all experiments side by side
 """
@@ -146,7 +147,7 @@ rule plot_cohort:
 
 rule plot_comparison:
     input:
-        expand("<results>/{experiment}/metrics.json", experiment=EXPERIMENTS),
+        expand("<results>/{experiment}/metrics.json", experiment=TRAINED),
     output:
         pdf="<results>/comparison.pdf",
         png=report(
@@ -253,9 +254,38 @@ rule check:
         " > {log:q} 2>&1"
 
 
+rule show_balance:
+    input:
+        "<results>/{experiment}/balance.csv",
+    output:
+        report(
+            "<results>/{experiment}/balance.html",
+            caption="../report/balance.rst",
+            category="{experiment}",
+            labels={"figure": "balance of the parts"},
+        ),
+    log:
+        "<logs>/tell/{experiment}_balance.log",
+    benchmark:
+        "<benchmarks>/show_balance/{experiment}.tsv"
+    conda:
+        "../../envs/conda.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        recipe=recipes.PLOT,
+    shell:
+        "python -m mriflow.balance_page"
+        " --balance {input:q}"
+        " --page {output:q}"
+        " --title {wildcards.experiment:q}"
+        " > {log:q} 2>&1"
+
+
 rule tell_results:
     input:
-        expand("<results>/{experiment}/metrics.json", experiment=EXPERIMENTS),
+        expand("<results>/{experiment}/metrics.json", experiment=TRAINED),
     output:
         page=report(
             "<results>/results.html",

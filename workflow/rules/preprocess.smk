@@ -4,12 +4,13 @@ Bring the scans of a dataset to a network's grid, in shards: each a job, known b
 INPUT:  data/<dataset>/scans.csv
 OUTPUT: preprocessed/<dataset>/<block>/shard-<shard>.npy   uint8, scans by x by y by z
         preprocessed/<dataset>/<block>/shard-<shard>.csv   its index, with quality figures and problems
+        results/cohorts/<dataset>/quality_<block>.*        how well that went: a page, a table, a figure
 """
 
 
 rule preprocess:
     input:
-        "<data>/{dataset}/scans.csv",
+        scans_to_preprocess,
     output:
         # `update`: an earlier shard stays until the new one replaces it, and its scans are taken over.
         array=update("<preprocessed>/{dataset}/{block}/shard-{shard}.npy"),
@@ -20,13 +21,15 @@ rule preprocess:
         "<benchmarks>/preprocess/{dataset}_{block}_shard-{shard}.tsv"
     conda:
         "../../envs/conda.yaml"
+    threads: 2  # scans at once
     resources:
-        mem_mb=8000,
+        mem_mb=lambda wildcards, threads: 2000 + 6000 * threads,
         runtime=240,
     params:
         shards=lambda wildcards: dataset(wildcards)["shards"],
         stripped=lambda wildcards: option("--stripped", dataset(wildcards)["stripped"]),
         block=lambda wildcards: CONFIG["preprocess"][wildcards.block],
+        n4=lambda wildcards: option("--n4", CONFIG["preprocess"][wildcards.block]["n4"]),
         recipe=recipes.PREPROCESS,
     shell:
         "python -m mriflow.preprocess"
@@ -39,5 +42,58 @@ rule preprocess:
         " --voxel-mm {params.block[voxel_mm]}"
         " --shape {params.block[shape]}"
         " --percentiles {params.block[percentiles]}"
+        " {params.n4}"
         " {params.stripped}"
+        " --threads {threads}"
+        " > {log:q} 2>&1"
+
+
+rule quality:
+    input:
+        labels="<data>/{dataset}/labels.csv",
+        arrays=lambda wildcards: shards(wildcards.dataset, wildcards.block, "npy"),
+        indices=lambda wildcards: shards(wildcards.dataset, wildcards.block, "csv"),
+    output:
+        page=report(
+            "<results>/cohorts/{dataset}/quality_{block}.html",
+            caption="../report/quality.rst",
+            category="cohorts",
+            subcategory="{dataset}",
+            labels={"figure": "quality of preprocessing ({block}), table"},
+        ),
+        csv="<results>/cohorts/{dataset}/quality_{block}.csv",
+        pdf="<results>/cohorts/{dataset}/quality_{block}.pdf",
+        png=report(
+            "<results>/cohorts/{dataset}/quality_{block}.png",
+            caption="../report/quality.rst",
+            category="cohorts",
+            subcategory="{dataset}",
+            labels={"figure": "quality of preprocessing ({block})"},
+        ),
+    log:
+        "<logs>/quality/{dataset}_{block}.log",
+    benchmark:
+        "<benchmarks>/quality/{dataset}_{block}.tsv"
+    conda:
+        "../../envs/conda.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        registration=lambda wildcards: CONFIG["preprocess"][wildcards.block]["registration"],
+        title=lambda wildcards: option("--title", dataset(wildcards)["title"]),
+        simulated=lambda wildcards: option("--simulated", "simulate" in dataset(wildcards)),
+        recipe=recipes.PLOT,
+    shell:
+        "python -m mriflow.quality"
+        " --page {output.page:q}"
+        " --csv {output.csv:q}"
+        " --pdf {output.pdf:q}"
+        " --png {output.png:q}"
+        " --labels {input.labels:q}"
+        " --arrays {input.arrays:q}"
+        " --indices {input.indices:q}"
+        " --registration {params.registration}"
+        " {params.title:q}"
+        " {params.simulated}"
         " > {log:q} 2>&1"

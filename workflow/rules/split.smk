@@ -5,7 +5,7 @@ splits.csv can be copied elsewhere and given back as the `file` of a split, to s
 
 INPUT:  data/<dataset>/labels.csv, the user's own table of parts (method: file)
 OUTPUT: results/<experiment>/splits.csv    one row per fold and scan
-        results/<experiment>/balance.csv   how evenly target, sex and site are spread over the parts
+        results/<experiment>/balance.csv   how evenly target, age, sex and site are spread over the parts
 """
 
 

@@ -1,0 +1,173 @@
+"""Tell how well the scans of a dataset were preprocessed: a web page, the same as CSV, and a figure as PDF and PNG.
+
+A scan that failed is left out by a rule, and the page says which and why. One that passed but lies far from the others is kept
+and named, to be looked at; to leave it out is a matter of judgement (`exclude` of the dataset).
+"""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.ndimage import zoom
+
+from mriflow.cli import run_stage, stage_parser
+from mriflow.errors import UserError
+from mriflow.files import write_csv, write_text
+from mriflow.labels import read_index, read_labels
+from mriflow.plot import COLOURS, GREY, TWO_COLUMNS, page
+from mriflow.plot_cohort import SHOWN, montage, wrap
+from mriflow.scan import BRAIN_ML, QC_CORRELATION, BadScan, load_scan
+from mriflow.tell import LISTED, PAGE, count_reasons, paragraph, section
+
+FIGURES = {"correlation": "correlation with the template", "brain_ml": "volume of the brain (ml)", "scale": "scale"}
+FAR = 4.0  # robust standard deviations from the median; of 147 real scans one lies further
+LEAST_SCANS = 20  # of fewer, no one can say who is far from the others
+
+
+def quality(
+    labels: Path,
+    arrays: Sequence[Path],
+    indices: Sequence[Path],
+    html_page: Path,
+    csv: Path,
+    pdf: Path,
+    png: Path,
+    *,
+    registration: str = "affine",
+    title: str = "",
+    simulated: bool = False,
+) -> pd.DataFrame:
+    """Write how well the scans were preprocessed.
+
+    Parameters
+    ----------
+    labels, arrays, indices
+        The dataset's labels.csv and the shards that `preprocess` made, arrays and indices in the same order.
+    html_page, csv, pdf, png
+        The files to write.
+    registration, title, simulated
+        How the scans were registered; of the dataset.
+
+    Returns
+    -------
+    The table written to `csv`: one row per scan of the shards with its `problem` (left out), `far` (kept, but far from the
+    others: in what) and the quality figures, the lowest correlation first.
+    """
+    tables = [read_index(index).assign(array=str(array)) for array, index in zip(arrays, indices, strict=True)]
+    table = pd.concat(tables, ignore_index=True)
+    if table.empty:
+        raise UserError(f"{', '.join(map(str, indices))}: no scans. `python -m mriflow.organize` says why none was found.")
+    table["problem"] = table["problem"].fillna("")
+    table["far"] = far_from_others(table[list(FIGURES)].where(table["index"].notna()))
+    table = table.sort_values(["correlation", "id"], na_position="first", ignore_index=True)
+    kept, failed, far = table[table["index"].notna()], table[table["problem"] != ""], table[table["far"] != ""]
+
+    counts = [
+        ("scans to preprocess", len(table)),
+        ("left out by a rule", len(failed)),
+        ("preprocessed", len(kept)),
+        ("of these, far from the others", len(far)),
+    ]
+    quantiles = kept[list(FIGURES)].quantile([0, 0.05, 0.5, 0.95, 1])
+    numbers = [[name, *(f"{value:.4g}" for value in quantiles[key])] for key, name in FIGURES.items()]
+    body = [
+        paragraph("Simulated data: none of these is a real scan." if simulated else ""),
+        section("", ["", "scans"], counts),
+        section("Of the scans that were preprocessed", ["", "lowest", "5 %", "median", "95 %", "highest"], numbers),
+        section("Why scans were left out", ["reason", "scans"], count_reasons(failed["problem"])) if len(failed) else "",
+        section("Scans left out", ["id", "problem"], failed[["id", "problem"]].head(LISTED).to_numpy()) if len(failed) else "",
+        section("Kept, but far from the others", ["id", "in"], far[["id", "far"]].head(LISTED).to_numpy()) if len(far) else "",
+        paragraph(
+            f"A scan is left out if its correlation with the template is {QC_CORRELATION[registration]} or less (registration: "
+            f"{registration}), its brain has less than {BRAIN_ML[0]} or more than {BRAIN_ML[1]} ml, or it cannot be read. Far "
+            f"from the others: more than {FAR:g} robust standard deviations from the median ({LEAST_SCANS} scans are needed). "
+            "Look at these, and leave out by hand (`exclude` of the dataset) what is spoilt; old age and disease lie far from "
+            f"the others, too. All figures stand in {csv.name}."
+        ),
+    ]
+    write_text(PAGE.format(title=html.escape(f"Quality of preprocessing: {title}"), body="\n".join(body)), html_page)
+    result = table[["id", "problem", "far", *FIGURES]]
+    write_csv(result, csv)
+    draw(table, labels, pdf, png, registration, simulated)
+    return result
+
+
+def far_from_others(figures: pd.DataFrame) -> pd.Series:
+    """Return in which figures each scan lies far from the others, as text; a high correlation is not far."""
+    found = pd.Series("", index=figures.index)
+    for name, values in figures.items():
+        middle = values.median()
+        spread = 1.4826 * (values - middle).abs().median()  # the standard deviation, if the values were normal
+        if values.count() < LEAST_SCANS or not spread > 0:
+            continue
+        away = (values - middle) / spread
+        for row in away.index[(away < -FAR) | ((away > FAR) & (name != "correlation"))]:
+            told = f"{FIGURES[str(name)]} ({values[row]:.4g}, median {middle:.4g})"
+            found[row] = "; ".join(filter(None, (found[row], told)))
+    return found
+
+
+def draw(table: pd.DataFrame, labels: Path, pdf: Path, png: Path, registration: str, simulated: bool) -> None:
+    """Draw the distribution of each figure, and under it the scans that were left out or are far from the others."""
+    shown = table[(table["problem"] != "") | (table["far"] != "")].head(SHOWN).to_dict("records")
+    kept, failed = table[table["index"].notna()], table[table["problem"] != ""]
+    footer = f"n = {len(kept)} scans, {len(failed)} left out"
+    footer += f" · pictures: {len(shown)} left out or far from the others, patient's right is left" if shown else ""
+    paths = read_labels(labels).set_index("id")["path"]
+    pictures = [picture(scan, labels.parent / paths.get(scan["id"], "")) for scan in shown]
+    height = 2.2 + (2.6 if shown else 0)
+    with page(pdf, png, TWO_COLUMNS, height, footer, simulated) as (figure, axes):
+        axes[0, 0].remove()
+        parts = figure.subfigures(2, 1, height_ratios=[2.2, 2.6]) if shown else [figure]
+        for ax, (key, name) in zip(parts[0].subplots(1, len(FIGURES)), FIGURES.items(), strict=True):
+            everything = table[key].dropna()
+            edges = np.histogram_bin_edges(everything, bins=int(np.clip(2 * np.sqrt(len(everything)), 10, 40))).tolist()
+            colours = [COLOURS["network"], COLOURS["classical"]]
+            ax.hist([kept[key].dropna(), failed[key].dropna()], bins=edges, stacked=True, color=colours)
+            ax.set(xlabel=name[0].upper() + name[1:], ylabel="Scans" if key == "correlation" else "")
+            if key == "correlation":
+                ax.axvline(QC_CORRELATION[registration], color=GREY, ls="--", lw=0.8)
+        for ax, scan, image in zip(parts[-1].subplots(1, SHOWN) if shown else [], shown, pictures, strict=False):
+            ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            why = "left out" if scan["problem"] else "far"
+            ax.set_xlabel(f"{why}\n{wrap(scan['id'])}", fontsize=6)
+        for ax in parts[-1].axes if shown else []:
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+
+
+def picture(scan: dict[str, Any], path: Path) -> np.ndarray:
+    """Return the middle slices of a scan as one image, as preprocessed or, if left out, as scanned; grey if unreadable."""
+    if pd.notna(scan["index"]):
+        return montage(np.load(scan["array"], mmap_mode="r")[scan["index"]])[0]
+    try:
+        image = load_scan(path)
+    except BadScan:
+        return np.full((120, 48), 128, np.uint8)
+    sizes = np.linalg.norm(image.affine[:3, :3], axis=0)
+    data = zoom(np.asarray(image.dataobj), sizes / 3, order=1)  # voxels of 3 mm, for they may not be cubes
+    low, high = np.percentile(data, (1, 99.5))
+    return montage((255 * np.clip((data - low) / max(high - low, 1e-9), 0, 1)).astype(np.uint8))[0]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the command line and tell of the quality."""
+    parser = stage_parser(__doc__)
+    parser.add_argument("--labels", type=Path, required=True, help="labels.csv of the dataset")
+    parser.add_argument("--arrays", type=Path, nargs="+", required=True, help="shards of the dataset, .npy")
+    parser.add_argument("--indices", type=Path, nargs="+", required=True, help="their indices, .csv, in that order")
+    parser.add_argument("--page", dest="html_page", type=Path, required=True, help="web page to write, .html")
+    parser.add_argument("--csv", type=Path, required=True, help="table of all scans to write, .csv")
+    parser.add_argument("--pdf", type=Path, required=True, help="figure to write, for a paper")
+    parser.add_argument("--png", type=Path, required=True, help="the same figure to write, for the report")
+    parser.add_argument("--registration", choices=list(QC_CORRELATION), default="affine", help="(default: affine)")
+    parser.add_argument("--title", default="", help="of the dataset")
+    parser.add_argument("--simulated", action="store_true", help="say that the scans are simulated")
+    quality(**vars(parser.parse_args(argv)))
+
+
+if __name__ == "__main__":
+    run_stage(main)
