@@ -28,7 +28,7 @@ demo: .venv/installed
 	@echo "models:  $(CURDIR)/results/*/fold-*/model.pt"
 
 test: .venv/installed
-	$(BIN)/pytest -m "not long" --ignore=tests/sge -n 2
+	$(BIN)/pytest -m "not long" --ignore=tests/sge -n 2 --dist loadgroup
 
 # Such a test mostly waits for its jobs, so there are more of them at once than cores.
 test-sge: .venv/installed

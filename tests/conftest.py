@@ -22,6 +22,14 @@ os.environ["NO_PROXY"] = "127.0.0.1"
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the tests of whole runs, which take longest, and give those that share a finished run to one process."""
+    for item in items:
+        if "finished" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("finished"))
+    items.sort(key=lambda item: item.path.name != "test_workflow.py")
+
+
 def shared(name: str) -> Path:
     """Return a folder of real data that is too large for the repository, or skip the test where it is not there."""
     folder = SHARED / name

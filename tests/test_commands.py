@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from mriflow.checkpoint import fingerprint, load_checkpoint, save_checkpoint
+from mriflow.checkpoint import Checkpoints, fingerprint
 from mriflow.files import whole_file, write_json
 
 STAGES = [
@@ -20,6 +20,8 @@ STAGES = [
     "plot_cohort",
     "tell",
     "check",
+    "balance_page",
+    "quality",
     "config_docs",
 ]
 
@@ -69,7 +71,9 @@ def test_checkpoint_holds_no_code(tmp_path):
             return (open, (str(marker), "w"))
 
     torch.save({"fingerprint": "x", "evil": Evil()}, tmp_path / "last.ckpt")
-    assert load_checkpoint(tmp_path / "last.ckpt", "x") is None
+    checkpoints = Checkpoints(tmp_path, "x")
+    assert checkpoints.load() is None
     assert not marker.exists()
-    save_checkpoint(tmp_path / "last.ckpt", {"fingerprint": "x"})
-    assert load_checkpoint(tmp_path / "last.ckpt", "x")["fingerprint"] == "x"
+    checkpoints.save({"history": [{"epoch": 1}]})
+    checkpoints.wait()
+    assert checkpoints.load()["history"] == [{"epoch": 1}]

@@ -17,13 +17,14 @@ import pytest
 import torch
 
 from conftest import training_settings, write_dataset
+from mriflow.acceleration import precision
 from mriflow.augment import augment, draw_changes
 from mriflow.cli import run_stage
 from mriflow.device import check_card, choose_device
 from mriflow.errors import UserError
 from mriflow.networks import SFCN, build_network
 from mriflow.objectives import Classification, Regression, SoftLabel, load_objective
-from mriflow.run import make_optimizer, make_schedule, precision
+from mriflow.optimizers import make_optimizer, make_schedule
 from mriflow.split import split
 from mriflow.train import main, train
 from mriflow.volumes import Shards, Volumes

@@ -1,6 +1,6 @@
 """Measure speed as ratios within one run, for machines are noisy: `make bench`; results and how to read them: README.md here.
 
-    python tests/benchmarks/bench.py [PART ...]     all parts, or some of: input epochs scaling checkpoint plan
+    python tests/benchmarks/bench.py [PART ...]     all parts, or some of: input epochs scaling checkpoint plan preprocess
 
 On a machine with a GPU everything is measured there, and SFCN at 1 mm beside it.
 """
@@ -28,13 +28,13 @@ from torch.utils.data import DataLoader
 ROOT = Path(__file__).parents[2]
 os.environ["NUMEXPR_MAX_THREADS"] = str(os.cpu_count())
 
+from mriflow import scan  # noqa: E402
 from mriflow.config import filled  # noqa: E402
 from mriflow.device import choose_device  # noqa: E402
 from mriflow.networks import build_network  # noqa: E402
 from mriflow.objectives import Regression  # noqa: E402
 from mriflow.parallel import Team  # noqa: E402
 from mriflow.run import Part, Run  # noqa: E402
-from mriflow.scan import template  # noqa: E402
 from mriflow.stop import StopFlag  # noqa: E402
 from mriflow.train import seed_everything  # noqa: E402
 from mriflow.volumes import Shards, Volumes  # noqa: E402
@@ -90,13 +90,13 @@ def settings(**changes: object) -> dict:
     return filled({"epochs": 1000, "batch_size": 2, "learning_rate": 1e-5} | changes, block)
 
 
-def write_scans(folder: Path) -> list[Path]:
+def write_scans(folder: Path, count: int = SCANS) -> list[Path]:
     """Write heads with the size, voxels and noise of IXI's: 256x256x150, int16, gzipped."""
     rng = np.random.default_rng(0)
-    head = np.asarray(template().dataobj, np.float32)
+    head = np.asarray(scan.template().dataobj, np.float32)
     grid = np.ix_(*(np.linspace(0, n - 1, m).astype(int) for n, m in zip(head.shape, (256, 256, 150), strict=True)))
     paths = []
-    for number in range(SCANS):
+    for number in range(count):
         voxels = head[grid] * 800 + np.abs(rng.normal(0, 12, (256, 256, 150)))
         paths.append(folder / f"IXI{number:03d}.nii.gz")
         nib.save(nib.Nifti1Image(voxels.astype(np.int16), np.diag([0.9375, 0.9375, 1.2, 1])), paths[-1])
@@ -294,6 +294,29 @@ def measure_checkpoint(device: torch.device) -> None:
     print(f"of one of 400 scans {wait / (epoch * 400 / 32):.2%}.")
 
 
+def measure_preprocess() -> None:
+    """Print what each part of preprocessing a scan of IXI's size costs, with one thread."""
+    print("\n## Preprocessing of one scan of 256x256x150 voxels to the 2 mm grid, one thread\n\n| part | seconds |\n|---|---|")
+    torch.set_num_threads(1)
+    cpu = torch.device("cpu")
+    with tempfile.TemporaryDirectory() as name:
+        path = write_scans(Path(name), 1)[0]
+        loaded = scan.load_scan(path)
+        mask = scan.brain_mask(loaded)
+        data = scan.foreground(loaded, mask)
+        on_grid = lambda: scan.to_grid(loaded, data, mask, "affine", 2.0, (80, 96, 80))  # noqa: E731
+        image, inside, *_ = on_grid()
+        parts = {
+            "reading and checking the file": lambda: scan.load_scan(path),
+            "brain mask (deepbet)": lambda: scan.brain_mask(loaded),
+            "registration and resampling (ANTs)": on_grid,
+            "intensities to 8 bits": lambda: scan.to_bytes(image, inside, (0.5, 99.5)),
+            "bias field (N4), if asked for": lambda: scan.without_bias(data, mask, loaded.affine),
+        }
+        for part, work in parts.items():
+            print(f"| {part} | {min(seconds(work, cpu) for _ in range(2)):.2f} |", flush=True)
+
+
 def measure_plan() -> None:
     """Print how long a dry run takes for cohorts of several sizes."""
     print("\n## Plan: seconds of a dry run\n\n| subjects | seconds |\n|---|---|")
@@ -315,6 +338,7 @@ def main() -> None:
         "scaling": measure_scaling,
         "checkpoint": measure_checkpoint,
         "plan": lambda device: measure_plan(),
+        "preprocess": lambda device: measure_preprocess(),
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(parts)} (default: all)")

@@ -7,7 +7,6 @@ it would have drawn, and the batch of a step is the same however many processes 
 import gc
 import logging
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -17,8 +16,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
+from mriflow.acceleration import autocast, compiled, out_of_memory, precision, share
 from mriflow.augment import augment, draw_changes
 from mriflow.checkpoint import Checkpoints, on_cpu
 from mriflow.cli import progress
@@ -26,6 +25,7 @@ from mriflow.errors import UserError
 from mriflow.files import write_json
 from mriflow.networks import main_output
 from mriflow.objectives import Objective
+from mriflow.optimizers import make_optimizer, make_schedule
 from mriflow.parallel import Team
 from mriflow.stop import StopFlag
 from mriflow.volumes import Volumes
@@ -190,7 +190,7 @@ class Run:
 
     def loss(self, batch: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
         """Return the mean loss of a part of a batch."""
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+        with autocast(self.device, self.precision):
             outputs = main_output(self.forward(batch))
         return self.objective.loss(outputs.float(), encoded)
 
@@ -321,7 +321,7 @@ class Run:
             torch.cuda.empty_cache()
         try:
             batch = torch.zeros(count, 1, *shape, device=self.device).contiguous(memory_format=torch.channels_last_3d)
-            with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            with autocast(self.device, self.precision):
                 main_output(self.net(batch)).float().sum().backward()
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
@@ -348,40 +348,6 @@ def batch_sizes(settings: dict[str, Any], scans: int, processes: int) -> tuple[i
     return batch, batch // parts
 
 
-def share(net: nn.Module, team: Team) -> DistributedDataParallel:
-    """Return a network whose gradients are averaged over the processes."""
-    # The layout of a 1x1x1 kernel is ambiguous; copying so small a gradient costs nothing.
-    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-    return DistributedDataParallel(net, [team.device] if team.device.type == "cuda" else None)
-
-
-def precision(device: torch.device, settings: dict[str, Any]) -> torch.dtype:
-    """Return bfloat16 or, on a card without it, float16 for the network's arithmetic on a GPU; float32 if it is turned off."""
-    if device.type != "cuda" or settings["mixed_precision"] == "off":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-
-
-def compiled(net: nn.Module) -> Callable[[torch.Tensor], Any]:
-    """Return a network compiled at its first use; if that fails, it says so and goes on as it is."""
-    state: dict[str, Any] = {"forward": torch.compile(net), "tried": False}
-
-    def forward(batch: torch.Tensor) -> Any:
-        if state["tried"]:
-            return state["forward"](batch)
-        state["tried"] = True
-        try:
-            return state["forward"](batch)
-        except Exception as error:  # the compiler, and what it calls, fail in many ways
-            if out_of_memory(error):
-                raise
-            log.warning("the network cannot be compiled, going on without: %s", str(error).strip().splitlines()[0])
-            state["forward"] = net
-            return net(batch)
-
-    return forward
-
-
 def make_writer(work: Path, epoch: int) -> Any:
     """Return what writes TensorBoard's logs from after `epoch` on."""
     from torch.utils.tensorboard import SummaryWriter
@@ -399,40 +365,13 @@ def run_network(
 ) -> torch.Tensor:
     """Return the outputs of a network in evaluation mode, float32, shape (scans, outputs), for all scans or some."""
     net.eval()
-    device = scans.device
     wanted = torch.arange(len(scans)) if positions is None else positions
     outputs = []
     for volumes in scans.batches(wanted, batch):
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        with autocast(scans.device, precision):
             answer = net(volumes.contiguous(memory_format=torch.channels_last_3d))
         outputs.append(main_output(answer).float())
     return torch.cat(outputs)
-
-
-def make_optimizer(net: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:
-    """Return AdamW, or SGD with momentum 0.9, each as one operation for all parameters."""
-    rate, decay = settings["learning_rate"], settings["weight_decay"]
-    if settings["optimizer"] == "sgd":
-        return torch.optim.SGD(net.parameters(), rate, momentum=0.9, weight_decay=decay, fused=True)
-    return torch.optim.AdamW(net.parameters(), rate, weight_decay=decay, fused=True)
-
-
-def make_schedule(
-    optimizer: torch.optim.Optimizer, settings: dict[str, Any], steps: int
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """Return the learning rate's schedule over `settings["epochs"]` epochs of `steps` steps, one step at a time."""
-    total = settings["epochs"] * steps
-    schedules = torch.optim.lr_scheduler
-    match settings["schedule"]:
-        case "one-cycle":
-            # One step more than there will be: the schedule refuses to be asked once too often.
-            return schedules.OneCycleLR(optimizer, settings["learning_rate"], total_steps=total + 1)
-        case "cosine":
-            return schedules.CosineAnnealingLR(optimizer, total)
-        case "step":
-            return schedules.StepLR(optimizer, max(1, total // 5), gamma=0.3)
-        case _:
-            return schedules.ConstantLR(optimizer, factor=1.0)
 
 
 def seed_of(*numbers: int) -> int:
@@ -443,8 +382,3 @@ def seed_of(*numbers: int) -> int:
 def generator(*numbers: int) -> torch.Generator:
     """Return a random generator on the CPU that depends on all `numbers`."""
     return torch.Generator().manual_seed(seed_of(*numbers))
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error is the lack of memory, of a GPU or of the machine."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)

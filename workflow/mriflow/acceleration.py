@@ -1,0 +1,59 @@
+"""How the network's arithmetic is made fast: shorter numbers, compiled code, several processes; and how a lack of memory is told."""
+
+import logging
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mriflow.parallel import Team
+
+log = logging.getLogger(__name__)
+
+
+def precision(device: torch.device, settings: dict[str, Any]) -> torch.dtype:
+    """Return bfloat16 or, on a card without it, float16 for the network's arithmetic on a GPU; float32 if it is turned off."""
+    if device.type != "cuda" or settings["mixed_precision"] == "off":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
+    """Compute in `precision` what may be computed so; float32 is what is computed anyway."""
+    return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
+
+def compiled(net: nn.Module) -> Callable[[torch.Tensor], Any]:
+    """Return a network compiled at its first use; if that fails, it says so and goes on as it is."""
+    state: dict[str, Any] = {"forward": torch.compile(net), "tried": False}
+
+    def forward(batch: torch.Tensor) -> Any:
+        if state["tried"]:
+            return state["forward"](batch)
+        state["tried"] = True
+        try:
+            return state["forward"](batch)
+        except Exception as error:  # the compiler, and what it calls, fail in many ways
+            if out_of_memory(error):
+                raise
+            log.warning("the network cannot be compiled, going on without: %s", str(error).strip().splitlines()[0])
+            state["forward"] = net
+            return net(batch)
+
+    return forward
+
+
+def share(net: nn.Module, team: Team) -> DistributedDataParallel:
+    """Return a network whose gradients are averaged over the processes."""
+    # The layout of a 1x1x1 kernel is ambiguous; copying so small a gradient costs nothing.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    return DistributedDataParallel(net, [team.device] if team.device.type == "cuda" else None)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error is the lack of memory, of a GPU or of the machine."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
