@@ -46,10 +46,10 @@ def same(one, other, tolerance):
     return weights < tolerance and np.allclose(one[1], other[1], rtol=tolerance, atol=tolerance)
 
 
-def test_two_processes_train_as_one_does_and_so_do_parts_of_a_batch(data, tmp_path):
+def test_two_processes_with_parts_of_a_batch_train_as_one_does(data, tmp_path):
     one = alone(tmp_path / "one", data)
     assert same(one, alone(tmp_path / "parts", data, accumulate=2), 1e-4)
-    subprocess.run(two(tmp_path / "two", data, optimizer="sgd"), check=True, timeout=200)
+    subprocess.run(two(tmp_path / "two", data, optimizer="sgd", accumulate=2), check=True, timeout=200)
     weights = torch.load(tmp_path / "two/model.pt", weights_only=True)["weights"]
     assert same(one, (weights, pd.read_csv(tmp_path / "two/history.csv")), 1e-4)
     assert not same(one, alone(tmp_path / "other", data, seed=1), 1e-4), "the comparison can fail"
@@ -107,6 +107,16 @@ def test_two_processes_stop_together_at_the_deadline_and_one_cannot_go_on_for_th
     assert ended.returncode == 1
     assert "was begun by 2 process(es), and cannot go on with 1" in ended.stderr
     assert (tmp_path / "work/last.ckpt").read_bytes() == before
+
+
+def test_stopped_before_its_processes_have_begun_the_launcher_ends(data, tmp_path):
+    process = subprocess.Popen(two(tmp_path, data, epochs=60), stderr=subprocess.PIPE, text=True)
+    while "training with 2 processes" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[1]
+    assert (process.returncode, "Traceback" in said) == (130, False), said
+    assert not (tmp_path / "model.pt").exists()
 
 
 def test_a_mistake_of_the_user_is_told_by_several_processes_without_a_traceback(data, tmp_path):

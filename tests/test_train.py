@@ -18,7 +18,7 @@ import torch
 
 from conftest import training_settings, write_dataset
 from mriflow.acceleration import precision
-from mriflow.augment import augment, draw_changes
+from mriflow.augment import augment, draw_changes, sampling_grid
 from mriflow.cli import run_stage
 from mriflow.device import check_card, choose_device
 from mriflow.errors import UserError
@@ -117,7 +117,7 @@ def test_killed_and_interrupted_training_ends_with_the_same_bytes(data, tmp_path
     interrupted_training_ends_as_an_uninterrupted_one(data, tmp_path, signals, epochs=120)
 
 
-def test_interrupted_in_mid_epoch_it_says_why_and_exits_with_130(data, tmp_path):
+def test_interrupted_it_says_why_and_exits_with_130(data, tmp_path):
     process = subprocess.Popen(command(tmp_path, data, epochs=500), stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "work/last.ckpt").exists():
         time.sleep(0.01)
@@ -218,18 +218,34 @@ def test_damaged_checkpoint_is_put_aside_and_the_one_before_it_is_used(data, tmp
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(data, tmp_path, monkeypatch):
-    run(tmp_path, data, epochs=2)
+    run_until(7, tmp_path, data, monkeypatch)
+    monkeypatch.undo()
     before = (tmp_path / "work/last.ckpt").read_bytes()
 
-    def no_space(*_):
+    def no_space(_, stream):
+        stream.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("mriflow.checkpoint.torch.save", no_space)
     with pytest.raises(OSError, match="No space"):
-        run(tmp_path, data, epochs=3, accumulate=2)
+        run(tmp_path, data)
+    assert (tmp_path / "work/last.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ESTALE, "stale"), MemoryError(), RuntimeError("can't allocate memory")])
+def test_checkpoint_that_the_machine_cannot_read_now_is_not_taken_for_damaged(data, tmp_path, monkeypatch, error):
+    whole = run(tmp_path, data)
+    before = sorted(path.name for path in (tmp_path / "work").glob("*.ckpt"))
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("mriflow.checkpoint.torch.load", fail)
+    with pytest.raises(UserError, match=r"last.ckpt: cannot be read now .* It is kept"):
+        run(tmp_path, data)
     monkeypatch.undo()
-    kept = [path for path in (tmp_path / "work").glob("*.ckpt") if path.read_bytes() == before]
-    assert kept
+    assert sorted(path.name for path in (tmp_path / "work").glob("*.ckpt")) == before
+    assert run(tmp_path, data).equals(whole)
 
 
 def test_checkpoints_are_saved_within_an_epoch_and_change_nothing(data, tmp_path):
@@ -252,14 +268,30 @@ def test_shards_copied_to_scratch_give_the_same_and_leave_nothing_there(data, tm
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     caplog.set_level("INFO")
-    run(tmp_path / "copied", data, copy_to_scratch=True)
+    main(command(tmp_path / "copied", data, copy_to_scratch=True)[3:])
     assert f"copying 0.0 GB to {scratch}" in caplog.text
     assert not list(scratch.iterdir())
     assert (tmp_path / "copied/model.pt").read_bytes() == (tmp_path / "whole/model.pt").read_bytes()
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
-    run(tmp_path / "full", data, copy_to_scratch=True)
+    main(command(tmp_path / "full", data, copy_to_scratch=True)[3:])
     assert "read where they are" in caplog.text
     assert (tmp_path / "full/model.pt").read_bytes() == (tmp_path / "whole/model.pt").read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_signal_before_the_training_begins_ends_it_in_order(data, tmp_path, number):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    arguments = command(tmp_path, data, copy_to_scratch=True, epochs=1000)
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(scratch)})
+    while not list(scratch.glob("*/0.npy")):
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert (process.returncode, "Traceback" in said) == (130, False), said
+    assert "run the same command again" in said
+    assert not list(scratch.glob("*/*.npy"))
 
 
 @pytest.mark.parametrize(("flags", "said"), [
@@ -268,7 +300,8 @@ def test_shards_copied_to_scratch_give_the_same_and_leave_nothing_there(data, tm
     (["--overfit=4"], "val_loss"),
 ])  # fmt: skip
 def test_looking_into_a_training_prints_and_writes_nothing(data, tmp_path, capsys, flags, said):
-    main([*command(tmp_path / "look", data, epochs=15, learning_rate=0.02)[3:], *flags])
+    epochs = 1 if flags == ["--profile"] else 15
+    main([*command(tmp_path / "look", data, epochs=epochs, learning_rate=0.02)[3:], *flags])
     printed = capsys.readouterr().out
     assert said in printed
     assert not (tmp_path / "look").exists()
@@ -292,7 +325,7 @@ def test_batch_that_does_not_fit_into_memory_is_told_with_one_that_does(tmp_path
     ended = subprocess.run([sys.executable, "-c", limit, *arguments[3:]], capture_output=True, text=True, timeout=200)
     assert ended.returncode == 1, ended.stderr
     assert "error: 8 scans of 48x48x48 voxels do not fit into the memory of this cpu" in ended.stderr
-    assert re.search(r"[24] scans fit. Set `accumulate: [24]` in the training block", ended.stderr), ended.stderr
+    assert re.search(r"[24] scans fit. Set `batch_size: [24]` in the training block, or `accumulate: [24]`", ended.stderr)
     assert "Traceback" not in ended.stderr
 
 
@@ -363,9 +396,15 @@ def test_classification_learns_and_reports_accuracy(data, tmp_path):
     assert table["train_loss"].iloc[-1] < 0.45
 
 
-def test_divergence_is_told(data, tmp_path):
+@pytest.mark.parametrize(("target", "changes"), [
+    (AGE, {"loss": "l2"}),
+    (SEX, {}),
+    (AGE, {"loss": "l1", "epochs": 1, "batch_size": 12}),  # in the last step: the training loss was measured before it
+])  # fmt: skip
+def test_divergence_is_told_and_nothing_is_written(data, tmp_path, target, changes):
     with pytest.raises(UserError, match="training diverged. Lower `learning_rate`"):
-        run(tmp_path, data, optimizer="sgd", learning_rate=1e30, schedule="constant", loss="l2")
+        run(tmp_path, data, target=target, optimizer="sgd", learning_rate=1e30, schedule="constant", **changes)
+    assert not (tmp_path / "model.pt").exists()
 
 
 def test_full_disk_ends_with_a_clear_error(data, small_disk):
@@ -498,6 +537,12 @@ def test_shift_moves_by_no_more_than_asked_and_along_every_axis():
         shifts = centre(moved) - centre(scans)
         assert shifts.abs().max() <= 2.01
         assert shifts.std() > 0.7
+
+
+def test_grid_is_that_of_torch():
+    theta = torch.eye(3, 4) + 0.2 * torch.randn(4, 3, 4, generator=torch.Generator().manual_seed(0))
+    wanted = torch.nn.functional.affine_grid(theta, [4, 1, 10, 12, 14], align_corners=False)
+    assert torch.allclose(sampling_grid(theta, (10, 12, 14)), wanted, atol=1e-6)
 
 
 def test_rotation_keeps_volume_on_a_grid_with_unequal_sides():

@@ -261,7 +261,8 @@ def measure_scaling(device: torch.device) -> None:
             before = memory()
             start = time.perf_counter()
             shards = Shards([np.load(folder / "shard.npy", mmap_mode="c")], {f"scan-{row}": (0, row) for row in range(count)})
-            part = part_of(shards, torch.device("cpu"))
+            part = part_of(shards, device)
+            part.scans.resident = None
             opened = time.perf_counter() - start
             taken = min(seconds(lambda: our_epoch(run, part), device) for _ in range(2))  # noqa: B023
             print(f"| {count} | {opened:.3f} | {1000 * taken / count:.2f} | {max(0, memory() - before):.0f} |", flush=True)

@@ -1,4 +1,4 @@
-"""How the network's arithmetic is made fast: shorter numbers, compiled code, several processes; and how a lack of memory is told."""
+"""How a network's arithmetic is made fast: shorter numbers, compiled code, several processes. What tells a lack of memory."""
 
 import logging
 import warnings
@@ -56,4 +56,4 @@ def share(net: nn.Module, team: Team) -> DistributedDataParallel:
 
 def out_of_memory(error: BaseException) -> bool:
     """Tell whether an error is the lack of memory, of a GPU or of the machine."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+    return isinstance(error, MemoryError) or any(text in str(error) for text in ("out of memory", "allocate memory"))

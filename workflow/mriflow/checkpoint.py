@@ -1,6 +1,7 @@
 """Everything that a training needs to go on as if it had never stopped."""
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -11,6 +12,8 @@ from typing import Any
 import pandas as pd
 import torch
 
+from mriflow.acceleration import out_of_memory
+from mriflow.errors import UserError
 from mriflow.files import whole_file, write_csv
 
 log = logging.getLogger(__name__)
@@ -57,6 +60,8 @@ class Checkpoints:
         with whole_file(self.last) as temporary:
             with open(temporary, "wb") as stream:
                 torch.save(state, stream)
+                stream.flush()
+                os.fsync(stream.fileno())  # it takes a while, and both checkpoints before it are there meanwhile
             if self.last.exists():
                 os.replace(self.last, self.previous)
         write_csv(pd.DataFrame(state["history"]), self.last.with_name("history.csv"))
@@ -99,13 +104,21 @@ class Checkpoints:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Return what a checkpoint holds; a damaged one is renamed, and nothing returned."""
+    """Return what a checkpoint holds; a damaged one is renamed, and nothing returned.
+
+    Raises
+    ------
+    UserError
+        If it is the machine that fails, and not the file.
+    """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
         if isinstance(state, dict):
             return state
         problem: object = f"it holds a {type(state).__name__}"
     except Exception as error:  # torch raises many kinds of errors for a damaged file
+        if isinstance(error, OSError) or out_of_memory(error):
+            raise UserError(f"{path}: cannot be read now ({error}). It is kept: run the same command again.") from error
         problem = error
     aside = path.with_name(f"damaged-{path.name}")
     os.replace(path, aside)

@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from mriflow.device import choose_device
 from mriflow.errors import UserError
-from mriflow.stop import REASONS, SIGNALS
+from mriflow.stop import LAUNCHER, REASONS, SIGNALS
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Team:
 
 def is_worker() -> bool:
     """Tell whether this is one of several processes that `launch` started."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
+    return LAUNCHER in os.environ
 
 
 @contextmanager
@@ -122,12 +122,16 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     logging.getLogger("torch").setLevel(logging.CRITICAL)
+    os.environ[LAUNCHER] = str(os.getpid())
     log.info("training with %d processes", processes)
     received = []
 
     def hand_on(number: int, _frame: object) -> None:
         received.append(number)
-        for worker in psutil.Process().children():
+        workers = psutil.Process().children()
+        if not workers:
+            raise KeyboardInterrupt
+        for worker in workers:
             worker.send_signal(number)
 
     before = {number: signal.signal(number, hand_on) for number in SIGNALS}
@@ -139,6 +143,7 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
             run_id=uuid.uuid4().hex,
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
+            local_addr="127.0.0.1",  # else it asks for the node's full name, which not every node can resolve
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
             signals_to_handle="SIGQUIT",
@@ -147,7 +152,7 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
             elastic_launch(config, sys.executable)("-m", "mriflow.train", *arguments)
         except ChildFailedError as error:
             codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-            if received or 130 in codes.values():
+            if 130 in codes.values() or (received and all(code < 0 for code in codes.values())):
                 raise KeyboardInterrupt from None
             # When one is gone the launcher ends the others by SIGTERM; those are not the cause.
             killed = {rank: -code for rank, code in codes.items() if code < 0 and -code != signal.SIGTERM}

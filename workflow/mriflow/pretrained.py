@@ -48,6 +48,8 @@ def load_pretrained(net: nn.Module, path: Path) -> None:
         )
     net.load_state_dict({name: ours[name] if name in anew else there[name] for name in ours})
     log.info("%s: %d of %d tensors loaded", path, len(ours) - len(anew), len(ours))
+    if not anew:
+        log.info("the output layer is kept, too, for its size fits: see that it was trained for the same classes or bins")
     for name in sorted(anew):
         log.info("%s starts anew: %s", name, shapes(there[name], ours[name]))
 

@@ -54,7 +54,10 @@ def steps_of(run: Run, part: Part, count: int) -> None:
 
 
 def profile_training(run: Run, part: Part) -> None:
-    """Print where the time of a step goes: first as it is trained, then part by part; nothing is written but to `run.work`."""
+    """Print where the time of a step goes: as it is trained, and part by part; nothing is written but to `run.work`.
+
+    Of several processes all train, and the first prints its own figures.
+    """
     device = run.device
     steps_of(run, part, WARM_UP)
     if device.type == "cuda":
@@ -71,6 +74,8 @@ def profile_training(run: Run, part: Part) -> None:
     saving = seconds_of(run.save, device)
     writing = seconds_of(run.checkpoints.wait, device)
 
+    if run.team.rank:
+        return
     print(f"{'ms a step':>12}{'share':>8}")
     for name, seconds in timer.seconds.items():
         print(f"{1000 * seconds / STEPS:12.1f}{seconds / sum(timer.seconds.values()):8.1%}  {name}")

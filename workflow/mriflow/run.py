@@ -116,6 +116,9 @@ class Run:
                 self.run_epoch(training, stop)
                 failed = None
             except (RuntimeError, MemoryError) as error:
+                if "finished reduction in the prior iteration" in str(error):
+                    text = "this network has parameters that its output does not depend on"
+                    raise UserError(f"{text}: several GPUs cannot train it. Set `gpu: 1` in the training block.") from error
                 if not out_of_memory(error):
                     raise
                 failed = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
@@ -203,7 +206,9 @@ class Run:
         self.team.copy_first(self.net.buffers())
         mine = torch.arange(len(validation.scans))[self.team.share(len(validation.scans))]
         outputs = self.team.join(run_network(self.net, validation.scans, self.batch, mine, self.precision))
-        loss = self.objective.loss(outputs, self.objective.encode(validation.labels).to(self.device)).item()
+        outputs = outputs.cpu()  # where the same numbers give the same loss, and end of training, in all processes
+        loss = self.objective.loss(outputs, self.objective.encode(validation.labels)).item()
+        self.refuse_divergence(loss)
         return {
             "epoch": self.epoch + 1,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
@@ -214,7 +219,6 @@ class Run:
 
     def finish_epoch(self, row: dict[str, float]) -> None:
         """Take note of an epoch and save."""
-        self.refuse_divergence()
         self.history.append(row)
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum.zero_()
@@ -223,12 +227,12 @@ class Run:
             self.best_weights = on_cpu(self.net.state_dict())
         self.save()
 
-    def refuse_divergence(self) -> None:
-        """Raise a UserError, before anything is saved, if the loss is no number any more; asking every step would cost time."""
-        loss = self.loss_sum.item()
+    def refuse_divergence(self, validation_loss: float = 0.0) -> None:
+        """Raise a UserError, before anything is saved, if a loss is no number any more; asking every step would cost time."""
+        loss = self.loss_sum.item() + validation_loss
         if not np.isfinite(loss):
             raise UserError(
-                f"the training loss became {loss} in epoch {self.epoch + 1}: training diverged. Lower "
+                f"the loss became {loss} in epoch {self.epoch + 1}: training diverged. Lower "
                 "`learning_rate` of the experiment's training block (try a tenth)."
             )
 
@@ -306,15 +310,19 @@ class Run:
             largest //= 2
         if largest < 2:
             return said + "Not even 2 scans fit: use a coarser grid (`preprocess`), a smaller network, or more memory."
-        batch, share = self.settings["batch_size"], largest * self.team.size
-        parts = next(number for number in range(-(-batch // share), batch + 1) if batch % (number * self.team.size) == 0)
-        return said + (
-            f"{largest} scans fit. Set `accumulate: {parts}` in the training block, which trains with the same batches of "
-            f"{batch} in smaller parts, or `batch_size: {share}`."
-        )
+        batch, share_size = self.settings["batch_size"], largest * self.team.size
+        said += f"{largest} scans fit. Set `batch_size: {share_size}` in the training block"
+        for parts in range(-(-batch // share_size), batch // (2 * self.team.size) + 1):
+            if batch % (parts * self.team.size) == 0:
+                return f"{said}, or `accumulate: {parts}`, which trains with the same batches of {batch} in smaller parts."
+        return f"{said}."
 
     def fits(self, count: int, shape: tuple[int, ...]) -> bool:
-        """Try one step with empty scans."""
+        """Try one step with empty scans.
+
+        It is tried as for evaluation, which takes the same memory: batch norm would ask the other processes for their share.
+        """
+        self.net.eval()
         self.optimizer.zero_grad(set_to_none=True)
         gc.collect()
         if self.device.type == "cuda":

@@ -5,9 +5,12 @@ import math
 import os
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+LAUNCHER = "MRIFLOW_LAUNCHER"  # in the environment: the number of the process that started this one among several
 # All that may be a reason, from the least to the most pressing.
 REASONS = ("walltime", "end of the launcher", *(number.name for number in SIGNALS))
 
@@ -19,13 +22,10 @@ class StopFlag:
     ----------
     deadline
         When to stop, in seconds since the epoch.
-    launched
-        Whether another process of ours started this one, to end with it.
     """
 
-    def __init__(self, deadline: float | None, launched: bool = False) -> None:
+    def __init__(self, deadline: float | None) -> None:
         self.deadline = math.inf if deadline is None else deadline
-        self.parent = os.getppid() if launched else None
         self.signal: str | None = None
 
     def __enter__(self) -> "StopFlag":
@@ -42,9 +42,24 @@ class StopFlag:
 
     def reason(self) -> str | None:
         """Return one of `REASONS`, "walltime" from the deadline on, or None to go on."""
-        if self.parent is not None and os.getppid() != self.parent:
+        if os.environ.get(LAUNCHER, str(os.getppid())) != str(os.getppid()):
             return "end of the launcher"
         return self.signal or ("walltime" if time.time() >= self.deadline else None)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Make of each of `SIGNALS` what Ctrl-C is, so that what was begun is put in order; a StopFlag takes them over later."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def moment(text: str) -> float:

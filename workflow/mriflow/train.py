@@ -41,7 +41,7 @@ from mriflow.pretrained import load_pretrained
 from mriflow.profiling import profile_training
 from mriflow.run import Part, Run
 from mriflow.split import read_splits
-from mriflow.stop import StopFlag, moment
+from mriflow.stop import StopFlag, interruptible, moment
 from mriflow.volumes import Shards, Volumes, open_shards
 
 log = logging.getLogger(__name__)
@@ -113,11 +113,10 @@ def train(
         us = stack.enter_context(team(gpus, allow_cpu))
         if profile or overfit or fast_dev_run:
             work, training = Path(stack.enter_context(tempfile.TemporaryDirectory())), dict(training)
+            training["schedule"] = "constant" if profile else training["schedule"]  # others end with the last epoch
         elif us.rank == 0:
             (work / "stopped.json").unlink(missing_ok=True)  # a note that is found after this run is of this run
         seed_everything(seed, us.device)
-        if training["copy_to_scratch"]:
-            arrays = copy_to(Path(stack.enter_context(tempfile.TemporaryDirectory())), arrays)
         shards = open_shards(arrays, indices)
         label_of = read_target(labels, target)
         ids = scans_of(splits, fold, shards)
@@ -152,7 +151,7 @@ def train(
         if profile:
             profile_training(run, training_part)
             return run.table()
-        with StopFlag(deadline, launched=us.size > 1) as stop:
+        with StopFlag(deadline) as stop:
             run.fit(training_part, validation_part, stop)
         if overfit or fast_dev_run:
             if us.rank == 0:
@@ -221,7 +220,7 @@ def content_of(path: str | Path) -> str:
 def seed_everything(seed: int, device: torch.device) -> None:
     """Make weights follow from `seed`, and the CPU's sums from nothing else."""
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - MONAI's networks may draw from it
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - MONAI's networks may draw from it
     torch.manual_seed(seed)
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True, warn_only=True)
@@ -256,10 +255,16 @@ def main(argv: list[str] | None = None) -> None:
     look.add_argument("--overfit", type=int, default=0, metavar="N", help="train and validate on N training scans alone")
     look.add_argument("--fast-dev-run", action="store_true", help="train for one epoch of two batches")
     given = parser.parse_args(argv)
-    if given.gpus > 1 and not is_worker():
-        launch(given.gpus, sys.argv[1:] if argv is None else argv)
-    else:
-        train(**vars(given))
+    with interruptible(), ExitStack() as stack:
+        if is_worker() or not given.training["copy_to_scratch"]:
+            copied = []
+        else:
+            given.arrays = copied = copy_to(Path(stack.enter_context(tempfile.TemporaryDirectory())), given.arrays)
+        if given.gpus > 1 and not is_worker():
+            arguments = sys.argv[1:] if argv is None else argv
+            launch(given.gpus, [*arguments, "--arrays", *map(str, copied)] if copied else arguments)
+        else:
+            train(**vars(given))
 
 
 if __name__ == "__main__":

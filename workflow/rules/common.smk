@@ -83,7 +83,7 @@ def target_as_json(wildcards):
 
 
 def training_as_json(wildcards):
-    """The training block without what does not change the result: one more seed trains no other again."""
+    """The training block without seeds and GPUs: one more seed trains no other again, nor does another card."""
     block = experiment(wildcards)["training"]
     return json.dumps({key: value for key, value in block.items() if key not in ("seeds", "gpu", "allow_cpu")})
 
