@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,8 +31,8 @@ from mriflow.errors import UserError
 from mriflow.fetched import read_fetched
 from mriflow.images import find_images
 from mriflow.labels import read_labels
+from mriflow.nifti import BadScan, load_scan
 from mriflow.organize import organize
-from mriflow.scan import BadScan, load_scan
 from mriflow.tables import pick_column, read_table
 from mriflow.ukbfetch import fetch
 from mriflow.ukbzip import BRAIN, MATRIX, read_flirt
@@ -114,6 +115,9 @@ def spiked(value: float) -> np.ndarray:
 
 
 DICOM = bytes(128) + b"DICM" + bytes(400)
+CURE = "fslmaths SCAN -nan NEW makes them 0, or `stripped: true` if they surround a brain"
+STORED = gzip.compress(NII, 0, mtime=0)  # not compressed, so that a change of a byte is one of the image
+DAMAGED = NII[1000:1010], bytes(10)
 
 SCANS = [
     case(
@@ -137,8 +141,8 @@ SCANS = [
         id="gz with bytes after its end",
     ),
     case(
-        loaded(GZ[:100] + bytes(50) + GZ[150:]),
-        "file is cut short or damaged (BadGzipFile: CRC check failed 0xb34a2c2f != 0x44220447)",
+        loaded(STORED.replace(*DAMAGED)),
+        f"file is cut short or damaged (BadGzipFile: CRC check failed 0xb34a2c2f != {zlib.crc32(NII.replace(*DAMAGED)):#x})",
         id="gz damaged inside",
     ),
     case(
@@ -177,7 +181,7 @@ SCANS = [
     case(loaded(NII[:100], "scan.nii"), "file is cut short (100 bytes, less than a header)", id="nii cut within its header"),
     case(
         loaded(NII + bytes(100), "scan.nii"),
-        "file does not fit its header (8644 bytes, expected 8544, cut short or damaged)",
+        "file is longer than its header says (8644 bytes, expected 8544, of another image or with something appended)",
         id="nii with bytes after its end",
     ),
     case(loaded(DICOM, "scan.nii"), "file is DICOM, not NIfTI (convert it with dcm2niix)", id="DICOM called nii"),
@@ -196,8 +200,8 @@ SCANS = [
         "image is too small (4x4x4 voxels, expected at least 16 along each axis)",
         id="tiny",
     ),
-    case(voxels(spiked(np.nan)), "image has voxels that are not a number (1)", id="a voxel that is NaN"),
-    case(voxels(spiked(np.inf)), "image has voxels that are not a number (1)", id="a voxel that is infinite"),
+    case(voxels(spiked(np.nan)), f"image has voxels that are not a number (1, {CURE})", id="a voxel that is NaN"),
+    case(voxels(spiked(np.inf)), f"image has voxels that are not a number (1, {CURE})", id="a voxel that is infinite"),
     case(voxels(np.full((16, 16, 16), 7, np.int16)), "image is constant (7 everywhere)", id="constant"),
     case(voxels(np.ones((16, 16, 16), np.complex64)), "its voxels are no plain numbers (complex64)", id="complex voxels"),
     case(
@@ -458,6 +462,55 @@ TABLES = [
         id="the line is that of the file, blank ones counted",
     ),
     case(
+        table("ID,AGE,NOTE\n1,30,x\n2,40\n3\n", only=["ID", "AGE"]),
+        "{tmp}/t.csv: line 4 has 1 cell(s), expected 3, for so many columns are named in line 1 (1 such "
+        "line(s)). It is the last line: was the file cut short? Name all columns there, leave no cell out, and "
+        "put a text that holds the separator in quotes.",
+        id="row that ends before a column that is used",
+    ),
+    case(
+        table("ID,AGE,NOTE,NOTE\n1,30,x,y\n2,40,,,5\n", only=["ID", "AGE"]),
+        "{tmp}/t.csv: line 3 has 5 cell(s), expected 4, for so many columns are named in line 1 (1 such "
+        "line(s)). It is the last line: was the file cut short? Name all columns there, leave no cell out, and "
+        "put a text that holds the separator in quotes.",
+        id="row that is too long, whatever columns are used",
+    ),
+    case(
+        joined("1,30,1\n2,40\n", columns={name: COLUMNS[name] for name in ("subject", "age")}),
+        "",
+        id="rows that end before columns that nobody uses",
+    ),
+    case(
+        joined("1,30,1\n2,40\n", columns={name: COLUMNS[name] for name in ("subject", "sex")}),
+        "{tmp}/t.csv: line 3 has 2 cell(s), expected 4, for so many columns are named in line 1 (1 such "
+        "line(s)). It is the last line: was the file cut short? Name all columns there, leave no cell out, and "
+        "put a text that holds the separator in quotes.",
+        id="row that ends before a column of the dataset",
+    ),
+    case(
+        table("ID,AGE,NOTE,NOTE\n1,30,x,y\n", only=["ID", "AGE"]),
+        "{'ID': ['1'], 'AGE': ['30']}",
+        id="column twice that nobody uses",
+    ),
+    case(
+        table("ID;AGE,y\n1;30,5\n2;40,5\n"),
+        "{'ID': ['1', '2'], 'AGE,y': ['30,5', '40,5']}",
+        id="semicolons that part as evenly as decimal commas",
+    ),
+    case(table("sep=|\r\nID|AGE\r\n1|30\r\n"), "{'ID': ['1'], 'AGE': ['30']}", id="Excel's line that tells the separator"),
+    case(
+        table("\ufeffsep=\t\nID\tAGE\n1\t30\t7\n"),
+        "{tmp}/t.csv: line 3 has 3 cell(s), expected 2, for so many columns are named in line 2 (1 such "
+        "line(s)). It is the last line: was the file cut short? Name all columns there, leave no cell out, and "
+        "put a text that holds the separator in quotes.",
+        id="lines are counted with that of the separator",
+    ),
+    case(
+        table('ID, AGE, "NOTE"\n1, 30, "a, b"\n'),
+        "{'ID': ['1'], 'AGE': ['30'], 'NOTE': ['a, b']}",
+        id="quotation marks after a blank",
+    ),
+    case(
         table('ID,AGE\n"1,30\n2,40\n'),
         "{tmp}/t.csv: the row that begins in line 2 has a quotation mark out of place (unexpected end of data). "
         "Correct it, or save the table again.",
@@ -614,6 +667,16 @@ TABLES = [
         joined("1,30,1,170\n", NAME, "S001-A-T1 (1).nii.gz", scan="S001-A-T1 (1)"),
         "scan: name does not fit the pattern",
         id="a copy with another name",
+    ),
+    case(
+        joined("1,30,1,170\n2,40,2,160\n", NAME, "S002.nii.gz", scan="S002"),
+        "scan: name does not fit the pattern",
+        id="a stray image that is called as a subject without one",
+    ),
+    case(
+        joined("1,30,1,170\n2,40,2,160\n", NAME, "S002.nii.gz", scan="S002/no-image"),
+        "scan: no image",
+        id="the row of that subject",
     ),
     case(
         joined("1,30,1,170\n", "wrong.nii.gz"),

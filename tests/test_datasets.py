@@ -1,6 +1,7 @@
 """The known datasets, and the forms in which people bring their own, from the published table or folder to labels.csv."""
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -227,3 +228,66 @@ def test_archive_that_holds_half_an_analyze_image_keeps_a_row_of_it(tmp_path):
         "S2.hdr": "scan: Analyze image cannot be read (S2.hdr, no .img beside it)",
         "S3": "",
     }
+
+
+ANALYZE = {"pattern": r"(?P<subject>sub-\d)/T1\.hdr", "columns": {"subject": {"from": "subject"}}, "affine": OASIS["affine"]}
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_analyze_image_is_rewritten_when_the_dataset_tells_another_affine(tmp_path, archived):
+    header = analyze(tmp_path / "raw", "S1")
+    source = tmp_path / "raw"
+    if archived:
+        source = tmp_path / "a.tar"
+        with tarfile.open(source, "w") as tar:
+            for file in (header, header.with_suffix(".img")):
+                tar.add(file, file.name)
+    options = ANALYZE | {"pattern": r"(?P<subject>S\d)\.hdr", "images": [source]}
+    rows = [organized(tmp_path / "data", **options | {"affine": affine}).loc["S1"] for affine in (np.eye(4), OASIS["affine"])]
+    assert rows[0]["fingerprint"] != rows[1]["fingerprint"]
+    image = tmp_path / "data" / rows[1]["path"]
+    assert (nib.load(image).affine == OASIS["affine"]).all()
+    written = image.stat().st_mtime_ns
+    organized(tmp_path / "data", **options)
+    assert image.stat().st_mtime_ns == written
+
+
+def test_analyze_image_is_rewritten_when_only_its_voxels_were_replaced(tmp_path):
+    headers = [analyze(tmp_path / name / "sub-1", "T1") for name in ("old", "new")]
+    analyze(tmp_path / "other", "other").with_suffix(".img").replace(headers[1].with_suffix(".img"))
+    options = ANALYZE | {"images": [tmp_path / "old"]}
+    first = organized(tmp_path / "data", **options)["fingerprint"].item()
+    headers[1].with_suffix(".img").replace(headers[0].with_suffix(".img"))
+    os.utime(headers[0].with_suffix(".img"))
+    assert organized(tmp_path / "data", **options)["fingerprint"].item() != first
+
+
+def test_analyze_images_of_one_name_are_not_taken_for_each_other(tmp_path):
+    for disc_, name, mark in (("a", "sub-1", "x"), ("a", "sub-2", "y"), ("b", "sub-1", "z")):
+        header = analyze(tmp_path / disc_, mark)
+        for file in (header, header.with_suffix(".img")):
+            target = tmp_path / disc_ / name / f"T1{file.suffix}"
+            target.parent.mkdir(exist_ok=True)
+            file.replace(target)
+    labels = organized(tmp_path / "data", images=[tmp_path / "a", tmp_path / "b"], **ANALYZE)
+    assert labels.index.tolist() == ["a_sub-1_T1", "a_sub-2_T1", "b_sub-1_T1"]
+    assert labels["fingerprint"].is_unique and (labels["problem"] == "").all()
+    for disc_ in ("a", "b"):  # one folder alone, then another in its place
+        again = organized(tmp_path / "again", images=[tmp_path / disc_], **ANALYZE)
+        assert set(again["fingerprint"]) == set(labels["fingerprint"][labels.index.str.startswith(disc_)])
+
+
+def test_relative_and_absolute_sources_and_an_archive_may_be_mixed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number, file in enumerate(("f1/S1.nii", "f1/S2.nii", "f2/S1.nii", "raw/S1.nii")):
+        write_scan(tmp_path / file, np.full((4, 4, 4), number, np.uint8))
+    with tarfile.open("a.tar", "w") as tar:
+        tar.add("raw/S1.nii", "S1.nii")
+    options = {"pattern": r"(?P<subject>S\d)\.nii", "columns": {"subject": {"from": "subject"}}}
+    for sources, ids in (
+        ([Path("f1"), tmp_path / "f2", Path("a.tar")], ["S2", "data_images_S1", "f1_S1", "f2_S1"]),
+        ([Path("a.tar"), tmp_path / "f1"], ["S2", "data_images_S1", "f1_S1"]),
+    ):
+        labels = organized(Path("data"), images=sources, **options)
+        assert labels.index.tolist() == ids
+        assert all(Path("data", path).is_file() for path in labels["path"])

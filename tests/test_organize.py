@@ -1,3 +1,4 @@
+import errno
 import gzip
 import io
 import os
@@ -303,3 +304,14 @@ def test_image_released_anew_with_the_same_size_is_unpacked_again(tmp_path):
         out = unpacked(tmp_path, make_tar(tmp_path / "a.tar", [(tarfile.TarInfo("S001-A-T1.nii.gz"), content)]))
         os.utime(tmp_path / "a.tar")
     assert (out / "images/S001-A-T1.nii.gz").read_bytes() == b"new-image"
+
+
+def test_image_that_may_not_be_read_is_that_scans_problem(tmp_path, monkeypatch):
+    def refuse(path):
+        if path.name.startswith("S001"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return fingerprint(path)
+
+    monkeypatch.setattr("mriflow.organize.fingerprint", refuse)
+    labels = run(tmp_path, "ID,AGE,SEX,HEIGHT\n1,30,1,170\n2,40,2,160\n", ["S001-A-T1.nii.gz", "S002-A-T1.nii.gz"])
+    assert labels["problem"].tolist() == ["scan: file cannot be read (S001-A-T1.nii.gz, Permission denied)", ""]

@@ -1,5 +1,8 @@
+"""From scans to shards: on the template, the same every time, and no failure of one scan, job or machine spoils the others."""
+
 import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,8 +17,9 @@ from conftest import shared, write_scan
 from mriflow import preprocess as stage
 from mriflow import recipes
 from mriflow.errors import UserError
+from mriflow.nifti import BadScan, load_scan
 from mriflow.preprocess import preprocess
-from mriflow.scan import BadScan, brain_mask, foreground, grid_affine, load_scan, preprocess_scan, template, to_grid
+from mriflow.scan import brain_mask, foreground, grid_affine, preprocess_scan, template, to_grid
 from mriflow.volumes import open_shards
 from mriflow.workers import workers
 
@@ -164,6 +168,40 @@ def test_scans_that_move_to_another_shard_are_taken_over(brain, tmp_path, monkey
     assert all((after[scan] == volume).all() for scan, volume in before.items())
 
 
+def test_scans_are_found_in_more_shards_than_files_may_be_open(tmp_path, monkeypatch):
+    names = [f"scan-{i}" for i in range(40)]
+    scans = tmp_path / "scans.csv"
+    pd.DataFrame({"id": names, "path": names, "fingerprint": names}).to_csv(scans, index=False)
+    volume = lambda path: np.full(GRID["shape"], int(path.name[5:]), np.uint8)  # noqa: E731
+    monkeypatch.setattr(stage, "preprocess_scan", lambda path, *_: (volume(path), {}))
+    for shard in range(30):
+        made = [tmp_path / f"made.{suffix}" for suffix in ("npy", "csv")]
+        preprocess(scans, *made, shard=shard, shards=30, **GRID)
+        for file in made:
+            file.rename(tmp_path / f"shard-{shard:03d}{file.suffix}")
+    monkeypatch.setattr(stage, "preprocess_scan", None)  # nothing is made again
+    _, most = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 12, most))
+    try:
+        assert preprocess(scans, tmp_path / "shard-000.npy", tmp_path / "shard-000.csv", **GRID)["problem"].isna().all()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert np.load(tmp_path / "shard-000.npy")[:, 0, 0, 0].tolist() == list(range(40))
+
+
+def test_neighbours_are_not_read_where_nothing_is_lacking(brain, tmp_path, monkeypatch):
+    scans = make_list(tmp_path, 2, brain)
+    files = [[tmp_path / f"shard-{number:03d}.{suffix}" for suffix in ("npy", "csv")] for number in range(3)]
+    first = preprocess(scans, *files[1], stripped=True, **GRID)
+    preprocess(scans, *files[2], stripped=True, **GRID)
+    read, real = [], stage.earlier_results
+    monkeypatch.setattr(stage, "earlier_results", lambda array, index: read.append(array) or real(array, index))
+    for own in (files[0], files[0]):
+        again = preprocess(scans, *own, stripped=True, **GRID)
+        pd.testing.assert_frame_equal(again, first, check_dtype=False)
+    assert read == [files[0][0], files[1][0], files[0][0]]
+
+
 def test_shard_that_another_job_is_writing_is_not_taken_over(brain, tmp_path, monkeypatch):
     make_list(tmp_path, 1, brain)
     run(tmp_path / "scans.csv", tmp_path)
@@ -229,7 +267,7 @@ def test_two_processes_give_the_same_bytes_as_one(brain, tmp_path):
 def test_errors_of_a_process_are_told_and_a_killed_one_too(tmp_path):
     with pytest.raises(UserError, match="no such list of scans"), workers(2) as each:
         list(each(stage.read_scans, [tmp_path / "absent.csv"] * 2))
-    with pytest.raises(UserError, match="one of 2 processes was killed, most likely for lack of memory"), workers(2) as each:
+    with pytest.raises(UserError, match="one of 2 processes was killed or could not start"), workers(2) as each:
         list(each(signal.raise_signal, [signal.SIGKILL] * 2))
 
 
@@ -333,6 +371,18 @@ def test_lack_of_memory_is_told_and_taken_for_no_scans_fault(brain, tmp_path, mo
         run(scans, tmp_path)
     monkeypatch.setattr(stage, "preprocess_scan", real)
     assert run(scans, tmp_path)["problem"].isna().all()
+
+
+def test_nan_around_a_stripped_brain_is_background(brain, tmp_path):
+    data, affine = brain
+    images = []
+    for around in (0, np.nan):
+        nib.save(nib.Nifti1Image(np.where(data > 0, data, around).astype(np.float32), affine), tmp_path / "a.nii.gz")
+        images.append(preprocess_scan(tmp_path / "a.nii.gz", "affine", 4.0, (40, 48, 40), (0.5, 99.5), True))
+    assert (images[0][0] == images[1][0]).all() and images[0][1] == images[1][1]
+    nib.save(nib.Nifti1Image(np.where(data > 0, data, np.inf).astype(np.float32), affine), tmp_path / "a.nii.gz")
+    with pytest.raises(BadScan, match="not a number"):
+        load_scan(tmp_path / "a.nii.gz", stripped=True)
 
 
 def test_stripped_scan_that_was_centred_on_zero_keeps_its_brain(brain, tmp_path):

@@ -94,3 +94,20 @@ def test_few_scans_and_a_high_correlation_are_not_far():
     figures = pd.DataFrame({"correlation": [*np.linspace(0.79, 0.81, 40), 0.99, 0.5], "brain_ml": 1400.0, "scale": 1.0})
     assert (far_from_others(figures) != "").tolist() == [False] * 41 + [True]
     assert (far_from_others(figures.tail(stage.LEAST_SCANS - 1)) == "").all()
+
+
+@pytest.mark.parametrize("voxel_mm", [(0.05, 4, 4), (10, 10, 10), (1, 1, 5), (2, 2, 2)])
+def test_picture_of_odd_voxels_is_neither_empty_nor_enlarged(tmp_path, voxel_mm):
+    data = np.random.default_rng(0).normal(size=(20, 24, 40)).astype(np.float32)
+    nib.save(nib.Nifti1Image(data, np.diag([*voxel_mm, 1])), tmp_path / "a.nii")
+    height, width = stage.picture({"index": None}, tmp_path / "a.nii").shape
+    assert 16 <= width <= 24 and 3 * 16 <= height <= 24 + 40 + 40
+
+
+def test_picture_for_which_memory_is_too_short_is_grey(tmp_path, monkeypatch):
+    def lacking(*_, **__):
+        raise MemoryError
+
+    nib.save(nib.Nifti1Image(np.arange(4096, dtype=np.int16).reshape(16, 16, 16), np.eye(4)), tmp_path / "a.nii")
+    monkeypatch.setattr(stage, "zoom", lacking)
+    assert (stage.picture({"index": None}, tmp_path / "a.nii") == 128).all()

@@ -20,8 +20,9 @@ from mriflow.fetched import read_participants
 from mriflow.headers import read_header
 from mriflow.labels import read_labels
 from mriflow.layout import layout
+from mriflow.nifti import BadScan, load_scan
 from mriflow.organize import organize
-from mriflow.scan import BadScan, load_scan, preprocess_scan, template
+from mriflow.scan import preprocess_scan, template
 from mriflow.tables import read_table
 from mriflow.ukbzip import BRAIN, MATRIX, MEMBERS, MNI152
 from test_ukbfetch import APPLICATION, PASSWORD, Biobank

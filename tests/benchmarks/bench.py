@@ -32,6 +32,7 @@ from mriflow import scan  # noqa: E402
 from mriflow.config import filled  # noqa: E402
 from mriflow.device import choose_device  # noqa: E402
 from mriflow.networks import build_network  # noqa: E402
+from mriflow.nifti import load_scan  # noqa: E402
 from mriflow.objectives import Regression  # noqa: E402
 from mriflow.parallel import Team  # noqa: E402
 from mriflow.run import Part, Run  # noqa: E402
@@ -103,19 +104,41 @@ def write_scans(folder: Path, count: int = SCANS) -> list[Path]:
     return paths
 
 
+def always(case: Case) -> list:
+    """Return the tutorial's transforms that give the same in every epoch."""
+    from monai.transforms import EnsureChannelFirst, LoadImage, Resize, ScaleIntensity
+
+    return [LoadImage(image_only=True), ScaleIntensity(), EnsureChannelFirst(), Resize(case.shape)]
+
+
+def like_ours() -> list:
+    """Return MONAI's transforms that change what ours do, by as much, one scan at a time."""
+    from monai.transforms import RandAdjustContrast, RandAffine, RandFlip, RandGaussianNoise
+
+    turn = [np.deg2rad(5)] * 3
+    moves = RandAffine(1.0, rotate_range=turn, translate_range=[2] * 3, scale_range=[0.05] * 3, padding_mode="zeros")
+    return [RandFlip(0.5, 0), moves, RandAdjustContrast(1.0, (0.9, 1.1)), RandGaussianNoise(1.0, std=0.03)]
+
+
+def cached(paths: list[Path], case: Case, random: list) -> object:
+    """Return a CacheDataset, filled."""
+    from monai.data import CacheDataset
+    from monai.transforms import Compose
+
+    return CacheDataset(paths, Compose([*always(case), *random]), progress=False)
+
+
 def tutorial_loaders(paths: list[Path], case: Case, folder: Path) -> dict[str, Iterable]:
     """Return the ways of MONAI's tutorials and recipes to deliver these scans, with the tutorial's transforms and workers."""
-    from monai.data import CacheDataset, Dataset, PersistentDataset
-    from monai.transforms import Compose, EnsureChannelFirst, LoadImage, RandRotate90, Resize, ScaleIntensity
+    from monai.data import Dataset, PersistentDataset
+    from monai.transforms import Compose, RandRotate90
 
-    transforms = Compose(
-        [LoadImage(image_only=True), ScaleIntensity(), EnsureChannelFirst(), Resize(case.shape), RandRotate90()]
-    )
+    transforms = Compose([*always(case), RandRotate90()])
     made = {"tutorial": Dataset(paths, transforms), "PersistentDataset": PersistentDataset(paths, transforms, folder)}
     loaders: dict[str, Iterable] = {
         name: DataLoader(dataset, case.batch, shuffle=True, num_workers=2) for name, dataset in made.items()
     }
-    return loaders | {"CacheDataset": LateCache(lambda: CacheDataset(paths, transforms, progress=False), case.batch)}
+    return loaders | {"CacheDataset": LateCache(lambda: cached(paths, case, [RandRotate90()]), case.batch)}
 
 
 class LateCache:
@@ -145,6 +168,13 @@ def make_run(case: Case, count: int, device: torch.device, folder: Path, **chang
     net = build_network(case.network, case.arguments, 1, case.shape).to(device, memory_format=torch.channels_last_3d)
     block = settings(batch_size=case.batch, compile=case.compile, **changes)
     return Run(net, Regression("l2", 50, 15), block, count, folder, "bench", 0, Team(device))
+
+
+def repeated(shards: Shards, times: int) -> Shards:
+    """Return shards that name each of their scans several times: more steps an epoch, for a GPU makes them in no time."""
+    return Shards(
+        shards.arrays, {f"{scan} {number}": place for number in range(times) for scan, place in shards.places.items()}
+    )
 
 
 def part_of(shards: Shards, device: torch.device) -> Part:
@@ -188,8 +218,8 @@ def memory() -> float:
 
 def measure_input(device: torch.device) -> None:
     """Print how long each way takes to deliver a sample, without a network."""
-    print("\n## Input: milliseconds a sample, 96x96x96, batches of 2, with augmentation\n")
-    print("| way | first epoch | later epochs | ratio to ours, later | memory it adds, MB |\n|---|---|---|---|---|")
+    print("\n## Input: milliseconds a sample, 96x96x96, batches of 2\n")
+    print("| way | first epoch | later epochs | times ours without augmentation | memory it adds, MB |\n|---|---|---|---|---|")
     case = CASES[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -197,9 +227,14 @@ def measure_input(device: torch.device) -> None:
         run = make_run(case, SCANS, device, folder)
         part = part_of(write_shard(paths, case.shape, folder), device)
         run.loss = lambda batch, encoded: batch.sum() * next(run.net.parameters()).sum()  # no network to speak of
-        rows = {"ours": lambda: our_epoch(run, part)}
+        bare = make_run(case, SCANS, device, folder, augmentation=dict.fromkeys(run.settings["augmentation"], 0.0))
+        bare.loss = run.loss
+        rows = {"ours, no augmentation": lambda: our_epoch(bare, part)}
         for title, loader in tutorial_loaders(paths, case, folder / "cache").items():
             rows[title] = lambda loader=loader: sum(1 for _ in loader)
+        rows["ours, all our augmentation"] = lambda: our_epoch(run, part)
+        rows["CacheDataset, augmentation like ours"] = lambda: sum(1 for _ in augmented_cache)
+        augmented_cache = LateCache(lambda: cached(paths, case, like_ours()), case.batch)
         ours = 0.0
         for title, epoch in rows.items():
             before = memory()
@@ -212,30 +247,32 @@ def measure_input(device: torch.device) -> None:
 
 def measure_epochs(device: torch.device) -> None:
     """Print how long an epoch of training takes each way, and how near that is to the network alone."""
-    print(f"\n## Epochs of {SCANS} scans: seconds, and the share of the speed of the network alone on a batch that is there\n")
-    print("| network, grid | way | first epoch | later epochs | scans a second | of the limit |\n|---|---|---|---|---|---|")
+    print(f"\n## Epochs of {SCANS} scans (on a GPU {40 * SCANS}); the limit is the network alone, on a batch that is there\n")
+    print("| network, grid | way | first epoch, s | later, s | scans a second | of the limit |\n|---|---|---|---|---|---|")
     for case in CASES + (GPU_CASES if device.type == "cuda" else []):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             paths = write_scans(folder)
-            part = part_of(write_shard(paths, case.shape, folder), device)
-            run = make_run(case, SCANS, device, folder)
+            times = 40 if device.type == "cuda" else 1
+            scans = SCANS * times
+            part = part_of(repeated(write_shard(paths, case.shape, folder), times), device)
+            run = make_run(case, scans, device, folder)
             batch = next(part.scans.batches(torch.arange(case.batch), case.batch))
             batch = batch.contiguous(memory_format=torch.channels_last_3d)
             encoded = torch.zeros(case.batch, 1, device=device)
-            steps = SCANS // case.batch
+            steps = scans // case.batch
             ways: dict[str, Callable[[], object]] = {
                 "the limit": lambda: resident_epoch(run, batch, encoded, steps),  # noqa: B023
                 "ours": lambda: our_epoch(run, part),  # noqa: B023
             }
-            for title, loader in tutorial_loaders(paths, case, folder / "cache").items():
+            for title, loader in tutorial_loaders(paths * times, case, folder / "cache").items():
                 ways[title] = lambda loader=loader: their_epoch(run, loader, device)  # noqa: B023
             first = {title: seconds(way, device) for title, way in ways.items()}
             later = {title: seconds(way, device) for title, way in ways.items()}
             for title in list(ways)[:2] * 2:  # by turns, as the machine's other work comes and goes
                 later[title] = min(later[title], seconds(ways[title], device))
         for title in ways:
-            times = f"{first[title]:.2f} | {later[title]:.2f} | {SCANS / later[title]:.1f}"
+            times = f"{first[title]:.2f} | {later[title]:.2f} | {scans / later[title]:.1f}"
             print(f"| {case.title} | {title} | {times} | {later['the limit'] / later[title]:.2f} |", flush=True)
         if device.type == "cuda":
             print(f"GPU memory at most: {torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
@@ -302,13 +339,13 @@ def measure_preprocess() -> None:
     cpu = torch.device("cpu")
     with tempfile.TemporaryDirectory() as name:
         path = write_scans(Path(name), 1)[0]
-        loaded = scan.load_scan(path)
+        loaded = load_scan(path)
         mask = scan.brain_mask(loaded)
         data = scan.foreground(loaded, mask)
         on_grid = lambda: scan.to_grid(loaded, data, mask, "affine", 2.0, (80, 96, 80))  # noqa: E731
         image, inside, *_ = on_grid()
         parts = {
-            "reading and checking the file": lambda: scan.load_scan(path),
+            "reading and checking the file": lambda: load_scan(path),
             "brain mask (deepbet)": lambda: scan.brain_mask(loaded),
             "registration and resampling (ANTs)": on_grid,
             "intensities to 8 bits": lambda: scan.to_bytes(image, inside, (0.5, 99.5)),

@@ -23,6 +23,7 @@ from nilearn.image import resample_img
 
 from mriflow import scan as stage
 from mriflow.cli import progress
+from mriflow.nifti import load_scan, voxel_volume
 from mriflow.workers import workers
 
 DATA = Path(__file__).parents[3] / "shared/data/ixi-hh-2mm"
@@ -46,11 +47,11 @@ def tissues(data: Path) -> dict[str, list[int]]:
 def measure(data: Path, path: Path) -> tuple[dict[str, object], dict[str, np.ndarray]]:
     """Return the figures of one scan, and its map of labels on the grid by each registration (int16)."""
     name = path.name.removesuffix(".nii.gz")
-    scan = stage.load_scan(path)
+    scan = load_scan(path)
     labels = nib.as_closest_canonical(nib.load(data / f"dlmuse_seg/{name}_DLMUSE.nii.gz"))
     label = np.asarray(labels.dataobj).astype(np.int16)
     brain = stage.brain_mask(scan)
-    figures: dict[str, object] = {"id": name, "brain_ml": brain.sum() * stage.voxel_volume(scan)}
+    figures: dict[str, object] = {"id": name, "brain_ml": brain.sum() * voxel_volume(scan)}
     figures |= {"mask": dice(brain, label > 0), "lost": 1 - brain[label > 0].mean(), "added": 1 - (label > 0)[brain].mean()}
     white = brain & np.isin(label, tissues(data)["WM"])
     raw = stage.foreground(scan, brain)

@@ -40,8 +40,6 @@ def about(level: str, what: str, ids: Sequence[str]) -> Finding:
 
 def level_of_fault(fault: str) -> str:
     """Return how grave the fault of a header or file is."""
-    if fault.startswith("file is longer"):
-        return "note"
     return "warning" if fault.startswith(WARNINGS) else "error"
 
 

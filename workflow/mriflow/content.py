@@ -1,4 +1,4 @@
-"""Know an image by its content, without reading its voxels.
+"""Know an image by its content; of a compressed one, without unpacking its voxels.
 
 A gzip file ends with the CRC-32 and the length of what it holds (RFC 1952), whatever the level of compression. The part of
 the header can be taken out of that CRC, so that what remains is of the voxels alone: the same scan is known again when it

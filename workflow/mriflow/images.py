@@ -9,6 +9,7 @@ import tarfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -66,7 +67,7 @@ def find_images(
             inside = (path for path in sorted(source.rglob("*")) if path.name.endswith((*NIFTI, ANALYZE)))
             images += [path for path in inside if not NOT_RAW & set(path.relative_to(source).parts)]
         elif source.is_file():
-            images += unpack(source, unpacked, ignore)
+            images += unpack(source, unpacked, ignore, affine)
         else:
             raise UserError(f"{source}: no such archive or folder of images. Check the `images` (or `bids`) of the dataset.")
     meant = [path for path in images if not ignored(path.name, ignore)]
@@ -88,10 +89,11 @@ def find_images(
     found = pd.DataFrame(rows, columns=None if rows else ["id", "path", "subject"])
     # Files of one name in folders of their own are told apart by these.
     twins = found["id"].duplicated(keep=False)
-    common = os.path.commonpath(meant) if len(meant) > 1 else ""
-    found.loc[twins, "id"] = [
-        "_".join((*Path(p).relative_to(common).parts[:-1], scan_id(Path(p)))) for p in found["path"][twins]
-    ]
+    if twins.any():
+        folders = [source if source.is_dir() else unpacked for source in sources]
+        common = os.path.commonpath([os.path.normpath(folder.absolute()) for folder in folders])
+        below = [Path(os.path.relpath(path, common)).parent.parts for path in meant]
+        found["id"] = ["_".join((*below[row], name)) if twins[row] else name for row, name in found["id"].items()]
     where = ", ".join(map(str, sources))
     if not images:
         kinds = ", ".join((*NIFTI, ANALYZE))
@@ -150,33 +152,44 @@ def to_nifti(header: Path, folder: Path, affine: Sequence[Sequence[float]] | Non
     UserError
         If neither its header nor `affine` says how it is oriented.
     """
-    path = folder / f"{header.stem}.nii"
-    if path.is_file() and (not header.exists() or is_newer(path, header)):
+    # Below its folder's whole path: sub-01/T1.hdr is not to be taken for sub-02/T1.hdr, whatever the sources are.
+    unpacked = header.parent == folder
+    path = (header if unpacked else folder / os.path.normpath(header.absolute()).lstrip("/")).with_suffix(".nii")
+    if unpacked and not header.exists():  # rewritten before (`unpack`)
         return path
+    voxels = header.with_suffix(".img")
     try:
-        image = nib.load(header)
-        voxels = np.asanyarray(image.dataobj)  # type: ignore[attr-defined]
+        image: Any = nib.load(header)
+        oriented = image.affine if isinstance(image, nib.Nifti1Pair) else affine
+        if is_newer(path, header) and is_newer(path, voxels) and has_affine(path, oriented):
+            return path
+        data = np.asanyarray(image.dataobj)
     except Exception as error:  # nibabel raises a dozen kinds of errors for a broken file
         raise BrokenImage(f"{type(error).__name__}: {error}") from error
-    oriented = image.affine if isinstance(image, nib.Nifti1Pair) else affine
     if oriented is None:
         raise UserError(
             f"{header}: the header of an Analyze image does not say how it is oriented. Give the dataset's `affine` (4 x 4, "
             "voxel to RAS+ mm)."
         )
-    while voxels.ndim > 3 and voxels.shape[-1] == 1:
-        voxels = voxels[..., 0]
-    folder.mkdir(parents=True, exist_ok=True)
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
     with whole_file(path) as temporary:
-        nib.save(nib.Nifti1Image(voxels, np.array(oriented, float)), temporary)
-    if header.parent == folder:  # unpacked from an archive, and of no more use
-        header.with_suffix(".img").unlink()
+        nib.save(nib.Nifti1Image(data, np.array(oriented, float)), temporary)
+    if unpacked:  # from an archive, and of no more use; the header first, for that without voxels would be a broken image
         header.unlink()
+        voxels.unlink()
     return path
 
 
-def unpack(archive: Path, folder: Path, ignore: str | None) -> list[Path]:
+def has_affine(image: Path, affine: Any) -> bool:
+    """Tell whether a NIfTI file that `to_nifti` wrote has this affine."""
+    return np.array_equal(nib.load(image).affine, np.array(affine, np.float32))  # type: ignore[attr-defined]
+
+
+def unpack(archive: Path, folder: Path, ignore: str | None, affine: Sequence[Sequence[float]] | None = None) -> list[Path]:
     """Unpack the images of a tar archive flat into `folder`; those that were unpacked from it before are kept.
+
+    So are the NIfTI files that `to_nifti` made of them, unless they should have another `affine`.
 
     Raises
     ------
@@ -203,7 +216,9 @@ def unpack(archive: Path, folder: Path, ignore: str | None) -> list[Path]:
                 paths.append(path)
                 if is_newer(path, archive) and path.stat().st_size == member.size:
                     continue
-                if path.suffix in (ANALYZE, ".img") and is_newer(path.with_suffix(".nii"), archive):
+                made = path.with_suffix(".nii")
+                is_analyze = path.suffix in (ANALYZE, ".img")
+                if is_analyze and is_newer(made, archive) and (affine is None or has_affine(made, affine)):
                     continue
                 source = tar.extractfile(member)
                 with whole_file(path) as temporary, open(temporary, "wb") as target:

@@ -77,6 +77,7 @@ def organize(
     UserError
         For a table, archive or image folder that is missing, unreadable or not as described.
     """
+    used = [column["from"] for column in columns.values()]
     if fetched is not None and table is not None:
         found = read_fetched(fetched)
         raw, columns = read_participants(table, sheet, found, columns)
@@ -87,7 +88,7 @@ def organize(
         if table is None:
             raw, source = found[found["subject"].notna()].drop(columns=["id", "path"]), images[0]
         else:
-            raw, source = read_table(table, sheet), table
+            raw, source = read_table(table, sheet, only=used), table
         found = found[[c for c in ("id", "path", "subject", "session", "site") if c in found]]
         check_expected(raw, columns, source, expect or {})
         keys = [key for key in ("subject", "session") if key in columns and key in found]
@@ -95,7 +96,7 @@ def organize(
         refuse_strangers(found, people, source)
         rows = join_images(found, people, keys)
     elif table is not None:
-        raw = read_table(table, sheet)
+        raw = read_table(table, sheet, only=used)
         check_expected(raw, columns, table, expect or {})
         rows = rows_of_scans(raw, columns, table)
     else:
@@ -282,7 +283,8 @@ def join_images(found: pd.DataFrame, people: pd.DataFrame, keys: list[str]) -> p
         for subject in rows.loc[no_row, "subject"]
     ]
     rows.loc[no_image, "problem"] = [append_problem("scan: no image", text) for text in rows.loc[no_image, "problem"]]
-    rows.loc[no_image, "id"] = joined(rows.loc[no_image, keys])
+    images = {*found["id"], *stray["id"]}  # of which one may be called as the subject is; no file has a slash in its name
+    rows.loc[no_image, "id"] = [f"{name}/no-image" if name in images else name for name in joined(rows.loc[no_image, keys])]
     stray = stray.assign(problem="scan: name does not fit the pattern", notes="")
     nobody = nobody.assign(id=[f"row-{index}" for index in nobody["problem"].str.extract(r"row (\d+)", expand=False)], path="")
     return pd.concat([rows.drop(columns="_merge"), stray, nobody], ignore_index=True)
@@ -330,8 +332,14 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
     rows["problem"] = [append_problem(problem, hand or fault) for problem, hand, fault in told]
 
     if not zipped:
-        files = zip(rows["path"], faults, strict=True)
-        rows["fingerprint"] = [fingerprint(Path(path)) if path and not fault else "" for path, fault in files]
+        rows["fingerprint"] = ""
+        for index in rows.index[[bool(path) and not fault for path, fault in zip(rows["path"], faults, strict=True)]]:
+            path = Path(rows.loc[index, "path"])
+            try:
+                rows.loc[index, "fingerprint"] = fingerprint(path)
+            except OSError as error:
+                problem = f"scan: file cannot be read ({path.name}, {error.strerror})"
+                rows.loc[index, "problem"] = append_problem(rows.loc[index, "problem"], problem)
     for twins in same_images(rows):
         one_subject = twins["subject"].nunique() == 1
         for index in twins.index[1:] if one_subject else twins.index:

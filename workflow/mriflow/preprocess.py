@@ -4,13 +4,15 @@ Each scan is turned to RAS, its brain cut out (deepbet) unless that was done, re
 resampled to the grid, and its intensities scaled to 8 bits. A scan that fails keeps its row in the index with its problem.
 
 Finished scans are kept in a partial folder until the shard is whole, and taken over from earlier whole shards, this one or its
-neighbours (scans move if there are more or fewer shards): a killed or grown dataset redoes only what is missing.
+neighbours (scans move if there are more or fewer shards): a killed or grown dataset redoes only what is missing. All that moved
+are found if the number of shards was divided; else a neighbour may have been written anew before, without them.
 """
 
 import errno
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -26,7 +28,8 @@ from mriflow.cli import progress, run_stage, stage_parser
 from mriflow.errors import UserError
 from mriflow.files import whole_file, write_csv
 from mriflow.labels import read_index, shard_of
-from mriflow.scan import BadScan, preprocess_scan
+from mriflow.nifti import BadScan
+from mriflow.scan import preprocess_scan
 from mriflow.workers import workers
 
 log = logging.getLogger(__name__)
@@ -98,9 +101,14 @@ def preprocess(
     keys = [scan_key(scan, settings) for scan in wanted.to_dict("records")]
     kept = array.with_name(f".{array.stem}.partial")
     done = earlier_results(array, index)
-    if not done.keys() >= set(keys):
-        for other in sorted(set(array.parent.glob("shard-*.npy")) - {array}):
-            done = earlier_results(other, other.with_suffix(".csv")) | done
+    lacking = set(keys) - done.keys()
+    for other in sorted(set(array.parent.glob("shard-*.npy")) - {array}):
+        if not lacking:
+            break
+        found = earlier_results(other, other.with_suffix(".csv"))
+        # Copies, or hundreds of files stay open, and another job may replace them.
+        done |= {key: Result(np.array(found[key].volume), found[key].row) for key in lacking & found.keys()}
+        lacking -= found.keys()
 
     todo = [(scan, key) for scan, key in zip(wanted.to_dict("records"), keys, strict=True) if key not in done]
     results = []
@@ -214,7 +222,9 @@ def write_shard(results: list[Result], shape: Sequence[int], array: Path, index:
             np.lib.format.write_array_header_1_0(stream, header)
             for volume in volumes:
                 stream.write(np.ascontiguousarray(volume).tobytes())
-        index.unlink(missing_ok=True)
+            stream.flush()
+            os.fsync(stream.fileno())
+        index.unlink(missing_ok=True)  # as late as can be: killed before, the earlier shard is whole
     positions = iter(range(len(volumes)))
     rows = [{**result.row, "index": None if result.volume is None else next(positions)} for result in results]
     table = pd.DataFrame(rows, columns=INDEX_COLUMNS).astype({"index": "Int64"})
@@ -241,7 +251,7 @@ def main(argv: list[str] | None = None) -> None:
         help="intensities that become 1 and 255 (default: 0.5 99.5)",
     )
     parser.add_argument("--n4", action="store_true", help="correct the bias field")
-    parser.add_argument("--threads", type=int, default=1, help="scans to work on at once, 1.3 GB each (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, help="scans to work on at once, 1.3 GB of memory each (default: 1)")
     parser.add_argument("--stripped", action="store_true", help="the scans show the brain alone already")
     preprocess(**vars(parser.parse_args(argv)))
 

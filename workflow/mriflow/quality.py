@@ -17,9 +17,10 @@ from mriflow.cli import run_stage, stage_parser
 from mriflow.errors import UserError
 from mriflow.files import write_csv, write_text
 from mriflow.labels import read_index, read_labels
+from mriflow.nifti import BadScan, load_scan
 from mriflow.plot import COLOURS, GREY, TWO_COLUMNS, page
 from mriflow.plot_cohort import SHOWN, montage, wrap
-from mriflow.scan import BRAIN_ML, QC_CORRELATION, BadScan, load_scan
+from mriflow.scan import BRAIN_ML, QC_CORRELATION
 from mriflow.tell import LISTED, PAGE, count_reasons, paragraph, section
 
 FIGURES = {"correlation": "correlation with the template", "brain_ml": "volume of the brain (ml)", "scale": "scale"}
@@ -145,10 +146,12 @@ def picture(scan: dict[str, Any], path: Path) -> np.ndarray:
         return montage(np.load(scan["array"], mmap_mode="r")[scan["index"]])[0]
     try:
         image = load_scan(path)
-    except BadScan:
+        sizes = np.linalg.norm(image.affine[:3, :3], axis=0)
+        # Cubes of 3 mm or more, for the voxels may be none; at least 16 along each axis.
+        shrink = np.clip(sizes / max(3, sizes.max()), 16 / np.array(image.shape), 1)
+        data = zoom(np.asarray(image.dataobj), shrink, order=1)
+    except (BadScan, MemoryError):
         return np.full((120, 48), 128, np.uint8)
-    sizes = np.linalg.norm(image.affine[:3, :3], axis=0)
-    data = zoom(np.asarray(image.dataobj), sizes / 3, order=1)  # voxels of 3 mm, for they may not be cubes
     low, high = np.percentile(data, (1, 99.5))
     return montage((255 * np.clip((data - low) / max(high - low, 1e-9), 0, 1)).astype(np.uint8))[0]
 

@@ -29,7 +29,8 @@ def read_table(path: str | Path, sheet: str | None = None, only: Collection[str]
     Parameters
     ----------
     only
-        The columns to read, if not all: a table of UK Biobank has thousands.
+        The columns to read, if not all: a table of UK Biobank has thousands. What is wrong with others does no harm: two of one
+        name, or rows that end before them, as Excel writes them where the last cells are empty.
 
     Returns
     -------
@@ -38,7 +39,8 @@ def read_table(path: str | Path, sheet: str | None = None, only: Collection[str]
     Raises
     ------
     UserError
-        If it is missing, empty, of another kind, or unreadable; or if a row has not as many cells as there are columns.
+        If it is missing, empty, of another kind, or unreadable; or if a row has more cells than there are columns, or ends
+        before one that is read.
     """
     path = Path(path)
     if not path.is_file():
@@ -76,7 +78,7 @@ def table_of(rows: Iterator[tuple[int, list[Any]]], only: Collection[str] | None
         twice = next(name for place, name in kept.items() if name in names[:place])
         raise UserError(f"{path}: has two columns {twice!r}. Give one of them another name, or delete it.")
 
-    width, least = len(names), max(place for place, name in enumerate(names) if name) + 1
+    width, least = len(names), max(kept, default=0) + 1
     cells: list[list[Any]] = []
     lines: list[int] = []
     wrong: dict[int, int] = {}  # line and number of cells of the rows that do not fit
@@ -106,14 +108,18 @@ def rows_of_text(path: Path, head: bytes) -> Iterator[tuple[int, list[str]]]:
     line = 1
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
-            separator = separator_of(list(itertools.islice(stream, FIRST_LINES)), path)
+            lines = list(itertools.islice(stream, FIRST_LINES))
             stream.seek(0)
+            if told := re.fullmatch(r"sep=([^\s\"]|\t)\s*", "".join(lines[:1]), re.IGNORECASE):  # Excel's own first line
+                stream.readline()
+                line = 2
+            separator, first = told[1] if told else separator_of(lines, path), line
             # Strict, or a quotation mark that is not closed swallows the rows that follow.
-            reader = csv.reader(stream, delimiter=separator, strict=True)
+            reader = csv.reader(stream, delimiter=separator, skipinitialspace=True, strict=True)
             for row in reader:
                 if any(map(str.strip, row)):
                     yield line, row
-                line = reader.line_num + 1
+                line = reader.line_num + first
     except UnicodeDecodeError as error:
         with open(path, "rb") as raw:
             number, byte = next((n, byte) for n, text in enumerate(raw, 1) if (byte := first_odd_byte(text)) is not None)
@@ -130,10 +136,11 @@ def rows_of_text(path: Path, head: bytes) -> Iterator[tuple[int, list[str]]]:
 def separator_of(lines: list[str], path: Path) -> str:
     """Return what parts the columns of a table that begins with these lines: what makes most rows as wide as the header."""
     fits = {}
-    for separator in ",;\t":
-        widths = [len(row) for row in csv.reader(lines, delimiter=separator) if any(map(str.strip, row))] or [0]
+    for separator in "\t;,":  # the first of equals: a comma may stand in numbers
+        rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+        widths = [len(row) for row in rows if any(map(str.strip, row))] or [0]
         fits[separator] = (widths.count(widths[0]) if widths[0] > 1 else 0, widths[0])
-    best = max(fits, key=lambda separator: fits[separator])
+    best = max(fits, key=lambda separator: fits[separator]) if any(count for count, _ in fits.values()) else ","
     if path.suffix.lower() != ".tsv":
         return best
     if fits["\t"][1] < 2 <= fits[best][1]:

@@ -24,7 +24,7 @@ def workers(processes: int) -> Iterator[Callable[..., Iterator[Any]]]:
     Raises
     ------
     UserError
-        If one of the processes was killed. Any other error of theirs comes as it is.
+        If one of the processes was killed, or could not start. Any other error of theirs comes as it is.
     """
     if processes == 1:
         yield map
@@ -38,8 +38,8 @@ def workers(processes: int) -> Iterator[Callable[..., Iterator[Any]]]:
             child.terminate()
         if isinstance(error, BrokenProcessPool):
             raise UserError(
-                f"one of {processes} processes was killed, most likely for lack of memory. Give the job more (`mem_mb` of the "
-                "rule) or fewer threads; what was finished is kept."
+                f"one of {processes} processes was killed or could not start, most likely for lack of memory. Give the job "
+                "more (`mem_mb` of the rule) or fewer threads; what was finished is kept."
             ) from error
         raise
     finally:

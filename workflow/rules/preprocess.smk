@@ -23,6 +23,7 @@ rule preprocess:
         "../../envs/conda.yaml"
     threads: 2  # scans at once
     resources:
+        # A scan takes 1.3 GB of memory, but Grid Engine's h_vmem counts address space, of which 4.3 GB were seen.
         mem_mb=lambda wildcards, threads: 2000 + 6000 * threads,
         runtime=240,
     params:
