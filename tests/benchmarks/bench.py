@@ -133,12 +133,12 @@ def tutorial_loaders(paths: list[Path], case: Case, folder: Path) -> dict[str, I
     from monai.data import Dataset, PersistentDataset
     from monai.transforms import Compose, RandRotate90
 
-    transforms = Compose([*always(case), RandRotate90()])
+    transforms = Compose([*always(case), RandRotate90(spatial_axes=(0, 2))])
     made = {"tutorial": Dataset(paths, transforms), "PersistentDataset": PersistentDataset(paths, transforms, folder)}
     loaders: dict[str, Iterable] = {
         name: DataLoader(dataset, case.batch, shuffle=True, num_workers=2) for name, dataset in made.items()
     }
-    return loaders | {"CacheDataset": LateCache(lambda: cached(paths, case, [RandRotate90()]), case.batch)}
+    return loaders | {"CacheDataset": LateCache(lambda: cached(paths, case, [RandRotate90(spatial_axes=(0, 2))]), case.batch)}
 
 
 class LateCache:
