@@ -227,7 +227,7 @@ def measure_input(device: torch.device) -> None:
         run = make_run(case, SCANS, device, folder)
         part = part_of(write_shard(paths, case.shape, folder), device)
         run.loss = lambda batch, encoded: batch.sum() * next(run.net.parameters()).sum()  # no network to speak of
-        bare = make_run(case, SCANS, device, folder, augmentation=dict.fromkeys(run.settings["augmentation"], 0.0))
+        bare = make_run(case, SCANS, device, folder, augmentation=dict.fromkeys(settings()["augmentation"], 0.0))
         bare.loss = run.loss
         rows = {"ours, no augmentation": lambda: our_epoch(bare, part)}
         for title, loader in tutorial_loaders(paths, case, folder / "cache").items():
@@ -255,21 +255,23 @@ def measure_epochs(device: torch.device) -> None:
             paths = write_scans(folder)
             times = 40 if device.type == "cuda" else 1
             scans = SCANS * times
+            off = dict.fromkeys(settings()["augmentation"], 0.0)
             part = part_of(repeated(write_shard(paths, case.shape, folder), times), device)
-            run = make_run(case, scans, device, folder)
+            run, bare = make_run(case, scans, device, folder), make_run(case, scans, device, folder, augmentation=off)
             batch = next(part.scans.batches(torch.arange(case.batch), case.batch))
             batch = batch.contiguous(memory_format=torch.channels_last_3d)
             encoded = torch.zeros(case.batch, 1, device=device)
             steps = scans // case.batch
             ways: dict[str, Callable[[], object]] = {
                 "the limit": lambda: resident_epoch(run, batch, encoded, steps),  # noqa: B023
-                "ours": lambda: our_epoch(run, part),  # noqa: B023
+                "ours, no augmentation": lambda: our_epoch(bare, part),  # noqa: B023
+                "ours, all our augmentation": lambda: our_epoch(run, part),  # noqa: B023
             }
             for title, loader in tutorial_loaders(paths * times, case, folder / "cache").items():
                 ways[title] = lambda loader=loader: their_epoch(run, loader, device)  # noqa: B023
             first = {title: seconds(way, device) for title, way in ways.items()}
             later = {title: seconds(way, device) for title, way in ways.items()}
-            for title in list(ways)[:2] * 2:  # by turns, as the machine's other work comes and goes
+            for title in list(ways)[:3] * 2:  # by turns, as the machine's other work comes and goes
                 later[title] = min(later[title], seconds(ways[title], device))
         for title in ways:
             times = f"{first[title]:.2f} | {later[title]:.2f} | {scans / later[title]:.1f}"

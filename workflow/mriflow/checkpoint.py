@@ -63,8 +63,18 @@ class Checkpoints:
                 stream.flush()
                 os.fsync(stream.fileno())  # it takes a while, and both checkpoints before it are there meanwhile
             if self.last.exists():
-                os.replace(self.last, self.previous)
+                self.keep_as_previous()
         write_csv(pd.DataFrame(state["history"]), self.last.with_name("history.csv"))
+
+    def keep_as_previous(self) -> None:
+        """Make the newest checkpoint the one before, too; it stays until the next takes its name."""
+        spare = self.previous.with_name(f".part.{self.previous.name}")
+        spare.unlink(missing_ok=True)
+        try:
+            os.link(self.last, spare)
+            os.replace(spare, self.previous)
+        except OSError:  # a file system without hard links: between here and the next one's name only `previous` is there
+            os.replace(self.last, self.previous)
 
     def wait(self) -> None:
         """Wait until the last `save` is on the disk."""
