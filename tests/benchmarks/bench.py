@@ -337,6 +337,7 @@ def measure_checkpoint(device: torch.device) -> None:
 def measure_preprocess() -> None:
     """Print what each part of preprocessing a scan of IXI's size costs, with one thread."""
     print("\n## Preprocessing of one scan of 256x256x150 voxels to the 2 mm grid, one thread\n\n| part | seconds |\n|---|---|")
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     cpu = torch.device("cpu")
     with tempfile.TemporaryDirectory() as name:
@@ -355,6 +356,7 @@ def measure_preprocess() -> None:
         }
         for part, work in parts.items():
             print(f"| {part} | {min(seconds(work, cpu) for _ in range(2)):.2f} |", flush=True)
+    torch.set_num_threads(threads)
 
 
 def measure_plan() -> None:
