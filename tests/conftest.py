@@ -80,6 +80,17 @@ def write_dataset(folder: Path, subjects: int = 24, shape: tuple[int, int, int] 
     }
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The paths of a tiny preprocessed dataset with its splits, as `train` asks for them."""
+    from mriflow.split import split
+
+    folder = tmp_path_factory.mktemp("data")
+    files = write_dataset(folder)
+    split(files["labels"], folder / "splits.csv", target="age", folds=3, validation=0.25, stratify=["sex"])
+    return files | {"splits": folder / "splits.csv"}
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A real file system of one megabyte."""

@@ -9,25 +9,14 @@ import time
 import numpy as np
 import pandas as pd
 import psutil
-import pytest
 import torch
 
-from conftest import write_dataset
-from mriflow.split import split
 from test_train import command, run
 
 # Instance norm, no dropout, and SGD, as Adam makes whole steps of the rounding of gradients that are nought: what several
 # processes or parts of a batch do is then what one does.
 REGRESSOR = {"name": "Regressor", "arguments": {"channels": [4, 8], "strides": [2, 2], "dropout": 0.0}}
 SFCN_DROPOUT = {"name": "SFCN", "arguments": {"channels": [4, 8, 8], "dropout": 0.2}}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    files = write_dataset(folder)
-    split(files["labels"], folder / "splits.csv", target="age", folds=3, validation=0.25, stratify=["sex"])
-    return files | {"splits": folder / "splits.csv"}
 
 
 def two(folder, data, network=REGRESSOR, **changes):

@@ -35,14 +35,6 @@ NONE = dict.fromkeys(("shift_voxels", "mirror", "rotate_degrees", "scale", "inte
 SMALL = {"name": "SFCN", "arguments": {"channels": [4, 8, 8], "dropout": 0.2}}
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    files = write_dataset(folder)
-    split(files["labels"], folder / "splits.csv", target="age", folds=3, validation=0.25, stratify=["sex"])
-    return files | {"splits": folder / "splits.csv"}
-
-
 def run(folder, data, target=AGE, network=SMALL, fold=0, seed=0, deadline=None, **changes):
     files = {"model": folder / "model.pt", "history": folder / "history.csv", "work": folder / "work", "deadline": deadline}
     return train(**files, **data, fold=fold, seed=seed, target=target, network=network, training=training_settings(**changes))

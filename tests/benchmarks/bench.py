@@ -35,6 +35,7 @@ from mriflow.networks import build_network  # noqa: E402
 from mriflow.nifti import load_scan  # noqa: E402
 from mriflow.objectives import Regression  # noqa: E402
 from mriflow.parallel import Team  # noqa: E402
+from mriflow.profiling import seconds_of  # noqa: E402
 from mriflow.run import Part, Run  # noqa: E402
 from mriflow.stop import StopFlag  # noqa: E402
 from mriflow.train import seed_everything  # noqa: E402
@@ -67,21 +68,6 @@ GPU_CASES = [
     Case("SFCN, 1 mm: 160x192x160", "SFCN", SFCN, (160, 192, 160), 8),
     Case("SFCN, 1 mm, compiled", "SFCN", SFCN, (160, 192, 160), 8, compile=True),
 ]
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Return how long `work` takes, with all that it asked of the device."""
-    synchronise(device)
-    start = time.perf_counter()
-    work()
-    synchronise(device)
-    return time.perf_counter() - start
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for a GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def settings(**changes: object) -> dict:
@@ -238,8 +224,8 @@ def measure_input(device: torch.device) -> None:
         ours = 0.0
         for title, epoch in rows.items():
             before = memory()
-            first = seconds(epoch, device)
-            later = min(seconds(epoch, device) for _ in range(2))
+            first = seconds_of(epoch, device)
+            later = min(seconds_of(epoch, device) for _ in range(2))
             ours = ours or later
             times = f"{1000 * first / SCANS:.0f} | {1000 * later / SCANS:.0f} | {later / ours:.1f}"
             print(f"| {title} | {times} | {max(0, memory() - before):.0f} |", flush=True)
@@ -269,10 +255,10 @@ def measure_epochs(device: torch.device) -> None:
             }
             for title, loader in tutorial_loaders(paths * times, case, folder / "cache").items():
                 ways[title] = lambda loader=loader: their_epoch(run, loader, device)  # noqa: B023
-            first = {title: seconds(way, device) for title, way in ways.items()}
-            later = {title: seconds(way, device) for title, way in ways.items()}
+            first = {title: seconds_of(way, device) for title, way in ways.items()}
+            later = {title: seconds_of(way, device) for title, way in ways.items()}
             for title in list(ways)[:3] * 2:  # by turns, as the machine's other work comes and goes
-                later[title] = min(later[title], seconds(ways[title], device))
+                later[title] = min(later[title], seconds_of(ways[title], device))
         for title in ways:
             times = f"{first[title]:.2f} | {later[title]:.2f} | {scans / later[title]:.1f}"
             print(f"| {case.title} | {title} | {times} | {later['the limit'] / later[title]:.2f} |", flush=True)
@@ -303,7 +289,7 @@ def measure_scaling(device: torch.device) -> None:
             part = part_of(shards, device)
             part.scans.resident = None
             opened = time.perf_counter() - start
-            taken = min(seconds(lambda: our_epoch(run, part), device) for _ in range(2))  # noqa: B023
+            taken = min(seconds_of(lambda: our_epoch(run, part), device) for _ in range(2))  # noqa: B023
             print(f"| {count} | {opened:.3f} | {1000 * taken / count:.2f} | {max(0, memory() - before):.0f} |", flush=True)
 
 
@@ -316,14 +302,14 @@ def measure_checkpoint(device: torch.device) -> None:
         array = np.random.default_rng(0).integers(0, 255, (32, *case.shape), dtype=np.uint8)
         part = part_of(Shards([array], {f"scan-{row}": (0, row) for row in range(32)}), device)
         run = make_run(case, 32, device, folder)
-        epoch = min(seconds(lambda: our_epoch(run, part), device) for _ in range(2))
+        epoch = min(seconds_of(lambda: our_epoch(run, part), device) for _ in range(2))
         run.best_weights = {name: value.cpu() for name, value in run.net.state_dict().items()}
         run.save()
         waits, written = [], []
         for _ in range(5):
             run.checkpoints.wait()
-            waits.append(seconds(run.save, device))
-            written.append(seconds(run.checkpoints.wait, device))
+            waits.append(seconds_of(run.save, device))
+            written.append(seconds_of(run.checkpoints.wait, device))
         size = run.checkpoints.last.stat().st_size / 1e6
     wait, write = min(waits), min(written)
     print(f"{size:.0f} MB: the training waits {1000 * wait:.0f} ms; {1000 * write:.0f} ms are written beside it.")
@@ -355,7 +341,7 @@ def measure_preprocess() -> None:
             "bias field (N4), if asked for": lambda: scan.without_bias(data, mask, loaded.affine),
         }
         for part, work in parts.items():
-            print(f"| {part} | {min(seconds(work, cpu) for _ in range(2)):.2f} |", flush=True)
+            print(f"| {part} | {min(seconds_of(work, cpu) for _ in range(2)):.2f} |", flush=True)
     torch.set_num_threads(threads)
 
 
@@ -369,7 +355,7 @@ def measure_plan() -> None:
             snakemake = shutil.which("snakemake", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
             command = [str(snakemake), "-n", "--quiet", "--configfile", str(overlay)]
             dry_run = lambda: subprocess.run(command, cwd=ROOT, check=True, capture_output=True)  # noqa: B023, E731
-            print(f"| {subjects} | {min(seconds(dry_run, torch.device('cpu')) for _ in range(3)):.1f} |", flush=True)
+            print(f"| {subjects} | {min(seconds_of(dry_run, torch.device('cpu')) for _ in range(3)):.1f} |", flush=True)
 
 
 def main() -> None:

@@ -90,8 +90,8 @@ class Checkpoints:
         """
         for path in (self.last, self.previous):
             before = path.with_name(f"{self.wanted}-{path.name}")
-            if path.is_file() and before.is_file():
-                self.put_aside(path)
+            if path.is_file() and before.is_file() and (state := read(path)):
+                put_aside(path, state)
             if before.is_file():
                 os.replace(before, path)
         for path in (self.last, self.previous):
@@ -102,15 +102,13 @@ class Checkpoints:
                 if state.get("fingerprint") == self.wanted:
                     return state
                 log.warning("%s is of other data or settings: moved aside, starting anew", path)
-                self.put_aside(path)
+                put_aside(path, state)
         return None
 
-    @staticmethod
-    def put_aside(path: Path) -> None:
-        """Rename a checkpoint after its fingerprint."""
-        state = read(path)
-        if state is not None:
-            os.replace(path, path.with_name(f"{state.get('fingerprint')}-{path.name}"))
+
+def put_aside(path: Path, state: dict[str, Any]) -> None:
+    """Rename a checkpoint after the fingerprint in it."""
+    os.replace(path, path.with_name(f"{state.get('fingerprint')}-{path.name}"))
 
 
 def read(path: Path) -> dict[str, Any] | None:
