@@ -144,7 +144,7 @@ def write_shard(paths: list[Path], shape: tuple[int, ...], folder: Path) -> Shar
 
     once = Compose([LoadImage(image_only=True), ScaleIntensity(0, 255), EnsureChannelFirst(), Resize(shape)])
     np.save(folder / "shard.npy", np.stack([np.asarray(once(path))[0].round().astype(np.uint8) for path in paths]))
-    array = np.load(folder / "shard.npy", mmap_mode="c")
+    array = np.load(folder / "shard.npy", mmap_mode="r")
     return Shards([array], {path.name: (0, row) for row, path in enumerate(paths)})
 
 
@@ -257,7 +257,7 @@ def measure_epochs(device: torch.device) -> None:
                 ways[title] = lambda loader=loader: their_epoch(run, loader, device)  # noqa: B023
             first = {title: seconds_of(way, device) for title, way in ways.items()}
             later = {title: seconds_of(way, device) for title, way in ways.items()}
-            for title in list(ways)[:3] * 2:  # by turns, as the machine's other work comes and goes
+            for title in list(ways)[:3] * 4:  # by turns, as the machine's other work comes and goes
                 later[title] = min(later[title], seconds_of(ways[title], device))
         for title in ways:
             times = f"{first[title]:.2f} | {later[title]:.2f} | {scans / later[title]:.1f}"
@@ -285,7 +285,7 @@ def measure_scaling(device: torch.device) -> None:
             run.loss = lambda batch, encoded: batch.mean() * next(run.net.parameters()).sum()  # noqa: B023
             before = memory()
             start = time.perf_counter()
-            shards = Shards([np.load(folder / "shard.npy", mmap_mode="c")], {f"scan-{row}": (0, row) for row in range(count)})
+            shards = Shards([np.load(folder / "shard.npy", mmap_mode="r")], {f"scan-{row}": (0, row) for row in range(count)})
             part = part_of(shards, device)
             part.scans.resident = None
             opened = time.perf_counter() - start

@@ -91,13 +91,13 @@ def as_theta(matrices: torch.Tensor, shifts: torch.Tensor, shape: Sequence[int])
 
 def sampling_grid(theta: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """Return what `affine_grid` does, shape (n, x, y, z, 3), by sums along the axes instead of a product for every voxel."""
-    grid = theta[:, None, None, None, :, 3]
+    grid = theta[:, :, 3, None, None, None]
     for axis, count in enumerate(shape):
         along = (torch.arange(count, device=theta.device) * 2 + 1) / count - 1
         places = [1, 1, 1, 1, 1]
-        places[axis + 1] = count
-        grid = grid + along.view(places) * theta[:, None, None, None, :, 2 - axis]
-    return grid
+        places[axis + 2] = count
+        grid = grid + along.view(places) * theta[:, :, 2 - axis, None, None, None]
+    return grid.movedim(1, -1)
 
 
 def augment(scans: torch.Tensor, changes: Changes, settings: Mapping[str, float]) -> torch.Tensor:

@@ -80,6 +80,9 @@ def brain_extractor() -> Any:
     import torch
     from deepbet.bet import BrainExtraction
 
+    from mriflow.device import keep_freed_memory
+
+    keep_freed_memory()
     torch.set_num_threads(1)
     return BrainExtraction(no_gpu=True)
 

@@ -65,7 +65,7 @@ def open_shards(arrays: Sequence[Path], indices: Sequence[Path]) -> Shards:
     places: dict[str, tuple[int, int]] = {}
     for array, index in zip(arrays, indices, strict=True):
         try:
-            shard = np.load(array, mmap_mode="c", allow_pickle=False)  # copy on write: torch takes no read-only array
+            shard = np.load(array, mmap_mode="r", allow_pickle=False)
         except OSError as error:
             if error.errno != errno.ENOMEM:
                 raise
@@ -106,9 +106,9 @@ class Volumes:
     """
 
     def __init__(self, shards: Shards, ids: Sequence[str], device: torch.device) -> None:
-        self.arrays = [torch.from_numpy(array) for array in shards.arrays]
+        self.arrays = shards.arrays
         self.shape = shards.shape
-        places = torch.tensor([shards.places[scan] for scan in ids]).reshape(-1, 2)
+        places = np.array([shards.places[scan] for scan in ids]).reshape(-1, 2)
         self.array_of, self.row_of = places[:, 0], places[:, 1]
         self.device = device
         self.copying = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -157,10 +157,11 @@ class Volumes:
     def read(self, positions: torch.Tensor) -> torch.Tensor:
         """Return scans as they stand in the shards, uint8, shape (scans, x, y, z), in memory that a GPU can copy from."""
         volumes = torch.empty((len(positions), *self.shape), dtype=torch.uint8, pin_memory=self.copying is not None)
-        arrays, rows = self.array_of[positions], self.row_of[positions]
-        for array in arrays.unique().tolist():
+        # With NumPy, for torch would start threads of its own in the reader's thread, which take the cores from the network's.
+        arrays, rows, read = self.array_of[positions.numpy()], self.row_of[positions.numpy()], volumes.numpy()
+        for array in np.unique(arrays):
             here = arrays == array
-            volumes[here] = self.arrays[array][rows[here]]
+            read[here] = self.arrays[array][rows[here]]
         return volumes
 
     def fetch(self, positions: torch.Tensor) -> tuple[torch.Tensor, "torch.cuda.Event | None"]:
