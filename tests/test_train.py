@@ -2,6 +2,7 @@ import errno
 import itertools
 import json
 import os
+import platform
 import random
 import re
 import signal
@@ -25,6 +26,8 @@ from mriflow.errors import UserError
 from mriflow.networks import SFCN, build_network
 from mriflow.objectives import Classification, Regression, SoftLabel, load_objective
 from mriflow.optimizers import make_optimizer, make_schedule
+from mriflow.parallel import Team
+from mriflow.run import Part, Run
 from mriflow.split import split
 from mriflow.train import main, train
 from mriflow.volumes import Shards, Volumes
@@ -317,8 +320,75 @@ def test_batch_that_does_not_fit_into_memory_is_told_with_one_that_does(tmp_path
     ended = subprocess.run([sys.executable, "-c", limit, *arguments[3:]], capture_output=True, text=True, timeout=200)
     assert ended.returncode == 1, ended.stderr
     assert "error: 8 scans of 48x48x48 voxels do not fit into the memory of this cpu" in ended.stderr
-    assert re.search(r"[24] scans fit. Set `batch_size: [24]` in the training block, or `accumulate: [24]`", ended.stderr)
+    told = re.search(r"[24] scans fit. Set `batch_size: [24]` in the training block, or `accumulate: ([24])`", ended.stderr)
+    assert told
     assert "Traceback" not in ended.stderr
+    files = command(tmp_path, files | {"splits": tmp_path / "splits.csv"}, batch_size=8, accumulate=int(told[1]), epochs=1)
+    files = [arguments[3:][place] if one.startswith("--network=") else one for place, one in enumerate(files[3:])]
+    subprocess.run([sys.executable, "-c", limit, *files], check=True, capture_output=True, timeout=200)
+
+
+@pytest.mark.parametrize(("block", "fit", "told"), [
+    ({"batch_size": 3}, 2, "2 scans fit. Set `batch_size: 2` in the training block."),
+    ({"batch_size": 16, "accumulate": 4}, 2, "2 scans fit. Set `batch_size: 8` in the training block, or `accumulate: 8`"),
+    ({"batch_size": 12}, 5, "4 scans fit. Set `batch_size: 4` in the training block, or `accumulate: 3`"),
+    ({"batch_size": 4}, 1, "Not even 2 scans fit"),
+])  # fmt: skip
+def test_advice_on_memory_names_a_batch_that_is_allowed(tmp_path, monkeypatch, block, fit, told):
+    monkeypatch.setattr(Run, "fits", lambda self, count, shape: count <= fit)
+    assert told in make_run(tmp_path, **block).what_fits((8, 8, 8), "no memory")
+
+
+def make_run(folder, rank=0, size=1, **changes):
+    net = build_network("SFCN", SMALL["arguments"], 1, (8, 8, 8))
+    settings = training_settings(**changes)
+    return Run(net, Regression("l2", 50, 15), settings, 20, folder, "", 0, Team(torch.device("cpu"), rank, size))
+
+
+def test_processes_share_each_part_of_a_batch(tmp_path, monkeypatch):
+    """So that shared batch norm sees the scans that it sees in one process."""
+    monkeypatch.setattr("mriflow.run.share", lambda net, team: net)
+
+    class Recorder:
+        shape = (8, 8, 8)
+
+        def __len__(self):
+            return 20
+
+        def batches(self, positions, size):
+            self.asked = [set(part.tolist()) for part in positions.split(size)]
+            yield from torch.zeros(len(self.asked), size, 1, *self.shape)
+
+    def parts_of(rank, size):
+        scans = Recorder()
+        run = make_run(tmp_path, rank, size, batch_size=8, accumulate=2)
+        run.shared, run.team = None, SimpleNamespace(rank=rank, size=size, total=lambda value: value)
+        next(run.train_steps(Part(scans, np.arange(20.0), [])))
+        return scans.asked
+
+    one, first, second = parts_of(0, 1), parts_of(0, 2), parts_of(1, 2)
+    assert [len(part) for part in one] == [4] * 4
+    assert [len(part) for part in first] == [2] * 4
+    assert [a | b for a, b in zip(first, second, strict=True)] == one
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_freed_memory_is_kept():
+    program = """
+import resource, torch
+from mriflow.device import choose_device
+choose_device()
+def faults():
+    torch.ones(5_000_000).sum(), [torch.ones(20_000_000) for _ in range(3)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = [faults() for _ in range(6)][-1]
+print(faults() - before)
+"""
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", one], check=True, capture_output=True, text=True).stdout)
+        for one in (program, program.replace("choose_device()\n", ""))
+    )
+    assert kept < 1000 < given_back
 
 
 def test_network_that_cannot_be_compiled_is_trained_as_it_is(data, tmp_path, monkeypatch, caplog):

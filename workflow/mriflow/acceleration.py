@@ -55,5 +55,6 @@ def share(net: nn.Module, team: Team) -> DistributedDataParallel:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error is the lack of memory, of a GPU or of the machine."""
-    return isinstance(error, MemoryError) or any(text in str(error) for text in ("out of memory", "allocate memory"))
+    """Tell whether an error is the lack of memory, of a GPU (by PyTorch, cuDNN or cuBLAS) or of the machine."""
+    texts = ("out of memory", "allocate memory", "ALLOC_FAILED", "unable to find an engine")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)

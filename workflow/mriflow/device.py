@@ -39,7 +39,8 @@ def choose_device(gpus: int = 0, allow_cpu: bool = True, rank: int = 0) -> torch
             )
         device = torch.device("cuda", rank)
         torch.cuda.set_device(device)
-        check_card(torch.cuda.get_device_name(), torch.cuda.get_device_capability(), torch.cuda.get_arch_list())
+        if torch.version.cuda:
+            check_card(torch.cuda.get_device_name(), torch.cuda.get_device_capability(), torch.cuda.get_arch_list())
         torch.backends.cudnn.benchmark = True  # all batches have one shape: its fastest algorithm is looked for once
         torch.set_float32_matmul_precision("high")
         log.info("computing on %s", torch.cuda.get_device_name())
@@ -59,13 +60,13 @@ def choose_device(gpus: int = 0, allow_cpu: bool = True, rank: int = 0) -> torch
 def keep_freed_memory() -> None:
     """Let this process keep the memory it frees, where its C library is glibc, which gives large blocks back to the system.
 
-    A network asks for the same blocks in every step, and the system has to empty each of their pages again (mallopt(3)). Kept,
-    a step takes less time, a tenth to a third of it, and the process more memory.
+    A network asks for the same blocks in every step, and the system has to empty each of their pages again. Kept, a step takes
+    less time, by a tenth to a third, and the process more memory. Source: mallopt(3).
     """
     if platform.libc_ver()[0] == "glibc":
-        trim_threshold, mmap_threshold = -1, -3
-        for parameter in (trim_threshold, mmap_threshold):
-            ctypes.CDLL(None).mallopt(parameter, 2**31 - 1)
+        trim_threshold, mmap_max, never = -1, -4, -1
+        ctypes.CDLL(None).mallopt(trim_threshold, never)
+        ctypes.CDLL(None).mallopt(mmap_max, 0)
 
 
 def check_card(name: str, capability: tuple[int, int], architectures: list[str]) -> None:

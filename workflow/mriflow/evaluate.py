@@ -136,7 +136,7 @@ def predict(models: Sequence[Path], fold: int, scans: Volumes) -> np.ndarray:
         objective = load_objective(model["objective"])
         net = build_network(model["network"]["name"], model["network"]["arguments"], objective.outputs, model["shape"])
         net.load_state_dict(model["weights"])
-        found.append(objective.predict(run_network(net.to(scans.device), scans, batch=8)))
+        found.append(objective.predict(run_network(net.to(scans.device), scans, batch=2)))
     if not found:
         raise UserError(f"none of the {len(models)} models is of fold {fold}; train it first.")
     return np.mean(found, axis=0)

@@ -94,12 +94,11 @@ def team(gpus: int, allow_cpu: bool) -> Iterator[Team]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Team(device, rank, size)
+        dist.destroy_process_group()  # not after an error: NCCL would wait for processes that wait for this one
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise UserError(f"process {rank} of this training was left alone by another, which says why") from error
-    finally:
-        dist.destroy_process_group()
 
 
 def launch(processes: int, arguments: Sequence[str]) -> None:

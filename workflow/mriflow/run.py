@@ -114,6 +114,7 @@ class Run:
                 self.leave(reason)  # nothing was done since the checkpoint
             try:
                 self.run_epoch(training, stop)
+                row = self.validate(validation)
                 failed = None
             except (RuntimeError, MemoryError) as error:
                 if "finished reduction in the prior iteration" in str(error):
@@ -124,7 +125,6 @@ class Run:
                 failed = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
             if failed:  # out of the except block, which holds the memory of the step that failed
                 raise UserError(self.what_fits(training.scans.shape, failed))
-            row = self.validate(validation)
             self.finish_epoch(row)
             if writer:
                 for name, value in row.items():
@@ -156,10 +156,10 @@ class Run:
         order = torch.randperm(len(scans), generator=draws)[:count]
         changes = draw_changes(count, scans.shape, changes_of, draws)
         encoded = self.objective.encode(training.labels)[order]
-        # Of each batch, process after process takes its share, in as many parts as are accumulated.
+        # Of each part of a batch process after process takes its share: batch norm is over a part, however many share it.
         weights = self.objective.weights(encoded).view(self.steps, parts, self.micro_batch).sum(2)
-        shares = (weights / weights.sum(1, keepdim=True)).view(self.steps, size, -1)[self.step :, self.team.rank]
-        mine = torch.arange(count).view(self.steps, size, -1)[self.step :, self.team.rank].flatten()
+        shares = (weights / weights.sum(1, keepdim=True)).view(self.steps, -1, size)[self.step :, :, self.team.rank]
+        mine = torch.arange(count).view(self.steps, -1, size, self.micro_batch)[self.step :, :, self.team.rank].flatten()
         factors = (shares * size).tolist()  # processes' gradients are averaged, parts' are summed
         changes, encoded = changes.at(mine).to(self.device), encoded[mine].to(self.device)
 
@@ -205,7 +205,9 @@ class Run:
         """Return the epoch's row of the history."""
         self.team.copy_first(self.net.buffers())
         mine = torch.arange(len(validation.scans))[self.team.share(len(validation.scans))]
-        outputs = self.team.join(run_network(self.net, validation.scans, self.batch, mine, self.precision))
+        some = mine if len(mine) else torch.tensor([0])  # a process that has none, too, for networks refuse an empty batch
+        outputs = run_network(self.net, validation.scans, self.micro_batch, some, self.precision)
+        outputs = self.team.join(outputs[: len(mine)])
         outputs = outputs.cpu()  # where the same numbers give the same loss, and end of training, in all processes
         loss = self.objective.loss(outputs, self.objective.encode(validation.labels)).item()
         self.refuse_divergence(loss)
@@ -305,13 +307,12 @@ class Run:
         grid = "x".join(map(str, shape))
         said = f"{self.micro_batch} scans of {grid} voxels do not fit into the memory of this {self.device.type} ({failed}). "
         self.forward = self.net
-        largest = self.micro_batch // 2
-        while largest and not self.fits(largest, shape):
-            largest //= 2
-        if largest < 2:
+        smaller = [2**power for power in range(10, 0, -1) if 2**power < self.micro_batch]
+        largest = next((count for count in smaller if self.fits(count, shape)), 0)
+        if not largest:
             return said + "Not even 2 scans fit: use a coarser grid (`preprocess`), a smaller network, or more memory."
         batch, share_size = self.settings["batch_size"], largest * self.team.size
-        said += f"{largest} scans fit. Set `batch_size: {share_size}` in the training block"
+        said += f"{largest} scans fit. Set `batch_size: {share_size * self.settings['accumulate']}` in the training block"
         for parts in range(-(-batch // share_size), batch // (2 * self.team.size) + 1):
             if batch % (parts * self.team.size) == 0:
                 return f"{said}, or `accumulate: {parts}`, which trains with the same batches of {batch} in smaller parts."
