@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -197,17 +197,40 @@ def their_epoch(run: Run, loader: Iterable, device: torch.device) -> None:
         resident_epoch(run, batch.contiguous(memory_format=torch.channels_last_3d), encoded, 1)
 
 
-def their_times(paths: list[Path], case: Case, folder: Path, device: torch.device) -> dict[str, tuple[float, float]]:
-    """Return the seconds of the first and of a later epoch each of the other ways.
-
-    To be called in a process of its own: the one that trains our way keeps the memory it frees, which workers forked from it
-    would make slow.
-    """
+def their_epochs(paths: list[Path], case: Case, folder: Path, device: torch.device) -> dict[str, tuple[float, float]]:
+    """Return the seconds of the first and of a later epoch each of the other ways, and those of the limit in this process."""
+    if device.type == "cuda":
+        choose_device()
     run = make_run(case, len(paths), device, folder)
-    epochs = {
-        title: partial(their_epoch, run, loader, device) for title, loader in tutorial_loaders(paths, case, folder).items()
-    }
-    return {title: (seconds_of(epoch, device), seconds_of(epoch, device)) for title, epoch in epochs.items()}
+    batch = torch.rand(case.batch, 1, *case.shape, device=device).contiguous(memory_format=torch.channels_last_3d)
+    encoded, steps = torch.zeros(case.batch, 1, device=device), len(paths) // case.batch
+    ways = {"the limit, in a process like those below": partial(resident_epoch, run, batch, encoded, steps)}
+    for title, loader in tutorial_loaders(paths, case, folder).items():
+        ways[title] = partial(their_epoch, run, loader, device)
+    return {title: first_and_later(way, device) for title, way in ways.items()}
+
+
+def their_input(paths: list[Path], case: Case, folder: Path) -> dict[str, tuple[float, float, float]]:
+    """Return, for each of the other ways, the seconds of a first and a later epoch without a network, and the MB it adds."""
+    found = {}
+    loaders = tutorial_loaders(paths, case, folder)
+    loaders["CacheDataset, augmentation like ours"] = LateCache(lambda: cached(paths, case, like_ours()), case.batch)
+    for title, loader in loaders.items():
+        before = memory()
+        seconds = first_and_later(lambda: sum(1 for _ in loader), torch.device("cpu"))  # noqa: B023
+        found[title] = (*seconds, memory() - before)
+    return found
+
+
+def first_and_later(way: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Return the seconds of the first time and the shortest of two later times."""
+    return seconds_of(way, device), min(seconds_of(way, device) for _ in range(2))
+
+
+def in_other_process(work: Callable[..., Any], *arguments: object) -> Any:
+    """Call a function in a process that handles memory as usual: this one keeps what it frees, which slows forked workers."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=quiet) as other:
+        return other.submit(work, *arguments).result()
 
 
 def memory() -> float:
@@ -232,20 +255,16 @@ def measure_input(device: torch.device) -> None:
         run.loss = lambda batch, encoded: batch.sum() * next(run.net.parameters()).sum()  # no network to speak of
         bare = make_run(case, SCANS, device, folder, augmentation=dict.fromkeys(settings()["augmentation"], 0.0))
         bare.loss = run.loss
-        rows = {"ours, no augmentation": lambda: our_epoch(bare, part)}
-        for title, loader in tutorial_loaders(paths, case, folder / "cache").items():
-            rows[title] = lambda loader=loader: sum(1 for _ in loader)
-        rows["ours, all our augmentation"] = lambda: our_epoch(run, part)
-        rows["CacheDataset, augmentation like ours"] = lambda: sum(1 for _ in augmented_cache)
-        augmented_cache = LateCache(lambda: cached(paths, case, like_ours()), case.batch)
-        ours = 0.0
-        for title, epoch in rows.items():
+        rows = {}
+        for title, ours in {"ours, no augmentation": bare, "ours, all our augmentation": run}.items():
             before = memory()
-            first = seconds_of(epoch, device)
-            later = min(seconds_of(epoch, device) for _ in range(2))
-            ours = ours or later
-            times = f"{1000 * first / SCANS:.0f} | {1000 * later / SCANS:.0f} | {later / ours:.1f}"
-            print(f"| {title} | {times} | {max(0, memory() - before):.0f} |", flush=True)
+            seconds = first_and_later(lambda: our_epoch(ours, part), device)  # noqa: B023
+            rows[title] = (*seconds, memory() - before)
+        rows |= in_other_process(their_input, paths, case, folder / "cache")
+        fastest = rows["ours, no augmentation"][1]
+        for title, (first, later, added) in rows.items():
+            times = f"{1000 * first / SCANS:.0f} | {1000 * later / SCANS:.0f} | {later / fastest:.1f}"
+            print(f"| {title} | {times} | {max(0, added):.0f} |", flush=True)
 
 
 def measure_epochs(device: torch.device) -> None:
@@ -274,8 +293,7 @@ def measure_epochs(device: torch.device) -> None:
             later = {title: seconds_of(way, device) for title, way in ways.items()}
             for title in list(ways) * 4:  # by turns, as the machine's other work comes and goes
                 later[title] = min(later[title], seconds_of(ways[title], device))
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=quiet) as other:
-                theirs = other.submit(their_times, paths * times, case, folder / "cache", device).result()
+            theirs = in_other_process(their_epochs, paths * times, case, folder / "cache", device)
             first |= {title: seconds[0] for title, seconds in theirs.items()}
             later |= {title: seconds[1] for title, seconds in theirs.items()}
         for title in first:
