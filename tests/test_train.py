@@ -308,22 +308,22 @@ def test_looking_into_a_training_prints_and_writes_nothing(data, tmp_path, capsy
 
 
 def test_batch_that_does_not_fit_into_memory_is_told_with_one_that_does(tmp_path):
-    files = write_dataset(tmp_path, subjects=40, shape=(48, 48, 48))
+    files = write_dataset(tmp_path, subjects=56, shape=(48, 48, 48))
     split(files["labels"], tmp_path / "splits.csv", target="age", folds=2, validation=0.3)
-    arguments = command(tmp_path, files | {"splits": tmp_path / "splits.csv"}, batch_size=8)
+    arguments = command(tmp_path, files | {"splits": tmp_path / "splits.csv"}, batch_size=16)
     wide = {"name": "SFCN", "arguments": {"channels": [64, 64, 8]}}
     arguments = [f"--network={json.dumps(wide)}" if one.startswith("--network=") else one for one in arguments]
     # As a cluster's limit on memory does: the allocation fails.
     limit = "import psutil, resource, runpy, torch; used = psutil.Process().memory_info().vms; "
-    limit += "import mriflow.run; resource.setrlimit(resource.RLIMIT_AS, 2 * (used + 1_300_000_000,)); "
+    limit += "import mriflow.run; resource.setrlimit(resource.RLIMIT_AS, 2 * (used + 2_000_000_000,)); "
     limit += "runpy.run_module('mriflow.train', run_name='__main__')"
     ended = subprocess.run([sys.executable, "-c", limit, *arguments[3:]], capture_output=True, text=True, timeout=200)
     assert ended.returncode == 1, ended.stderr
-    assert "error: 8 scans of 48x48x48 voxels do not fit into the memory of this cpu" in ended.stderr
-    told = re.search(r"[24] scans fit. Set `batch_size: [24]` in the training block, or `accumulate: ([24])`", ended.stderr)
-    assert told
+    assert "error: 16 scans of 48x48x48 voxels do not fit into the memory of this cpu" in ended.stderr
+    told = re.search(r"[248] scans fit. Set `batch_size: [248]` in the training block, or `accumulate: ([248])`", ended.stderr)
+    assert told, ended.stderr
     assert "Traceback" not in ended.stderr
-    files = command(tmp_path, files | {"splits": tmp_path / "splits.csv"}, batch_size=8, accumulate=int(told[1]), epochs=1)
+    files = command(tmp_path, files | {"splits": tmp_path / "splits.csv"}, batch_size=16, accumulate=int(told[1]), epochs=1)
     files = [arguments[3:][place] if one.startswith("--network=") else one for place, one in enumerate(files[3:])]
     subprocess.run([sys.executable, "-c", limit, *files], check=True, capture_output=True, timeout=200)
 

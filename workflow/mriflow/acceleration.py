@@ -55,6 +55,6 @@ def share(net: nn.Module, team: Team) -> DistributedDataParallel:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error is the lack of memory, of a GPU (by PyTorch, cuDNN or cuBLAS) or of the machine."""
-    texts = ("out of memory", "allocate memory", "ALLOC_FAILED", "unable to find an engine")
+    """Tell whether an error is the lack of memory, in the words of PyTorch, cuDNN, cuBLAS or oneDNN."""
+    texts = ("out of memory", "allocate memory", "ALLOC_FAILED", "unable to find an engine", "could not create a primitive")
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)

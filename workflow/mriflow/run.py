@@ -6,6 +6,7 @@ it would have drawn, and the batch of a step is the same however many processes 
 
 import gc
 import logging
+import mmap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -33,6 +34,8 @@ from mriflow.volumes import Volumes
 log = logging.getLogger(__name__)
 
 Clock = Callable[[str], AbstractContextManager]
+
+RESERVE_BYTES = 128 * 2**20
 
 
 class Part(NamedTuple):
@@ -102,6 +105,8 @@ class Run:
         self.best_weights: dict[str, torch.Tensor] = {}
         self.history: list[dict[str, float]] = []
         self.saved_at = time.monotonic()
+        # Addresses, not memory: for what is to be done when there are none left, as oneDNN's code for another batch.
+        self.reserve = mmap.mmap(-1, RESERVE_BYTES)
 
     def fit(self, training: Part, validation: Part, stop: StopFlag) -> None:
         """Train from the checkpoint, or the beginning, to the last epoch or early stopping."""
@@ -305,6 +310,7 @@ class Run:
     def what_fits(self, shape: tuple[int, ...], failed: str) -> str:
         """Return the message for a batch that does not fit into memory, after trying which part of it does."""
         grid = "x".join(map(str, shape))
+        self.reserve.close()
         said = f"{self.micro_batch} scans of {grid} voxels do not fit into the memory of this {self.device.type} ({failed}). "
         self.forward = self.net
         smaller = [2**power for power in range(10, 0, -1) if 2**power < self.micro_batch]
@@ -319,7 +325,7 @@ class Run:
         return f"{said}."
 
     def fits(self, count: int, shape: tuple[int, ...]) -> bool:
-        """Try one step with empty scans.
+        """Try one step with empty scans, with half more than asked for, unless it is 2: what a step takes differs between runs.
 
         It is tried as for evaluation, which takes the same memory: batch norm would ask the other processes for their share.
         """
@@ -329,7 +335,8 @@ class Run:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         try:
-            batch = torch.zeros(count, 1, *shape, device=self.device).contiguous(memory_format=torch.channels_last_3d)
+            tried = count if count == 2 else count + count // 2
+            batch = torch.zeros(tried, 1, *shape, device=self.device).contiguous(memory_format=torch.channels_last_3d)
             with autocast(self.device, self.precision):
                 main_output(self.net(batch)).float().sum().backward()
         except (RuntimeError, MemoryError) as error:
