@@ -179,13 +179,19 @@ def our_epoch(run: Run, part: Part) -> None:
 
 
 def resident_epoch(run: Run, batch: torch.Tensor, encoded: torch.Tensor, steps: int) -> None:
-    """Train on a batch that is on the device already: the limit."""
+    """Train on a batch that is on the device already."""
     run.net.train()
     for _ in range(steps):
         run.scaler.scale(run.loss(batch, encoded)).backward()
         run.scaler.step(run.optimizer)
         run.scaler.update()
         run.optimizer.zero_grad(set_to_none=True)
+
+
+def limit(run: Run, case: Case, scans: int, device: torch.device) -> Callable[[], None]:
+    """Return what trains for one epoch of `scans` on a random batch that is on the device already."""
+    batch = torch.rand(case.batch, 1, *case.shape, device=device).contiguous(memory_format=torch.channels_last_3d)
+    return partial(resident_epoch, run, batch, torch.zeros(case.batch, 1, device=device), scans // case.batch)
 
 
 def their_epoch(run: Run, loader: Iterable, device: torch.device) -> None:
@@ -200,11 +206,9 @@ def their_epoch(run: Run, loader: Iterable, device: torch.device) -> None:
 def their_epochs(paths: list[Path], case: Case, folder: Path, device: torch.device) -> dict[str, tuple[float, float]]:
     """Return the seconds of the first and of a later epoch each of the other ways, and those of the limit in this process."""
     if device.type == "cuda":
-        choose_device()
+        choose_device()  # with its settings of cuDNN; a CPU is left as a user finds it
     run = make_run(case, len(paths), device, folder)
-    batch = torch.rand(case.batch, 1, *case.shape, device=device).contiguous(memory_format=torch.channels_last_3d)
-    encoded, steps = torch.zeros(case.batch, 1, device=device), len(paths) // case.batch
-    ways = {"the limit, in a process like those below": partial(resident_epoch, run, batch, encoded, steps)}
+    ways = {"the limit, in a process like those below": limit(run, case, len(paths), device)}
     for title, loader in tutorial_loaders(paths, case, folder).items():
         ways[title] = partial(their_epoch, run, loader, device)
     return {title: first_and_later(way, device) for title, way in ways.items()}
@@ -280,12 +284,8 @@ def measure_epochs(device: torch.device) -> None:
             off = dict.fromkeys(settings()["augmentation"], 0.0)
             part = part_of(repeated(write_shard(paths, case.shape, folder), times), device)
             run, bare = make_run(case, scans, device, folder), make_run(case, scans, device, folder, augmentation=off)
-            batch = next(part.scans.batches(torch.arange(case.batch), case.batch))
-            batch = batch.contiguous(memory_format=torch.channels_last_3d)
-            encoded = torch.zeros(case.batch, 1, device=device)
-            steps = scans // case.batch
             ways: dict[str, Callable[[], object]] = {
-                "the limit": lambda: resident_epoch(run, batch, encoded, steps),  # noqa: B023
+                "the limit": limit(run, case, scans, device),
                 "ours, no augmentation": lambda: our_epoch(bare, part),  # noqa: B023
                 "ours, all our augmentation": lambda: our_epoch(run, part),  # noqa: B023
             }

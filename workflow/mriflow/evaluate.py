@@ -136,7 +136,8 @@ def predict(models: Sequence[Path], fold: int, scans: Volumes) -> np.ndarray:
         objective = load_objective(model["objective"])
         net = build_network(model["network"]["name"], model["network"]["arguments"], objective.outputs, model["shape"])
         net.load_state_dict(model["weights"])
-        found.append(objective.predict(run_network(net.to(scans.device), scans, batch=2)))
+        outputs = run_network(net.to(scans.device), scans, batch=2)  # more at 1 mm take more memory than the job asks for
+        found.append(objective.predict(outputs))
     if not found:
         raise UserError(f"none of the {len(models)} models is of fold {fold}; train it first.")
     return np.mean(found, axis=0)

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 Clock = Callable[[str], AbstractContextManager]
 
+# Addresses, not memory, given up to try what fits when there are none left: oneDNN's code for another batch takes some.
 RESERVE_BYTES = 128 * 2**20
 
 
@@ -105,7 +106,6 @@ class Run:
         self.best_weights: dict[str, torch.Tensor] = {}
         self.history: list[dict[str, float]] = []
         self.saved_at = time.monotonic()
-        # Addresses, not memory: for what is to be done when there are none left, as oneDNN's code for another batch.
         self.reserve = mmap.mmap(-1, RESERVE_BYTES)
 
     def fit(self, training: Part, validation: Part, stop: StopFlag) -> None:
@@ -310,9 +310,9 @@ class Run:
     def what_fits(self, shape: tuple[int, ...], failed: str) -> str:
         """Return the message for a batch that does not fit into memory, after trying which part of it does."""
         grid = "x".join(map(str, shape))
-        self.reserve.close()
         said = f"{self.micro_batch} scans of {grid} voxels do not fit into the memory of this {self.device.type} ({failed}). "
         self.forward = self.net
+        self.reserve.close()
         smaller = [2**power for power in range(10, 0, -1) if 2**power < self.micro_batch]
         largest = next((count for count in smaller if self.fits(count, shape)), 0)
         if not largest:
