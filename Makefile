@@ -43,13 +43,13 @@ lint: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
-	$(BIN)/python -m mriflow.config_docs --check
+	$(BIN)/python -m mriflow.reference --check
 
 format: .venv/installed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/snakefmt Snakefile workflow/rules
-	$(BIN)/python -m mriflow.config_docs
+	$(BIN)/python -m mriflow.reference
 
 bench: .venv/installed
 	$(BIN)/python tests/benchmarks/bench.py

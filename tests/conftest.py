@@ -40,7 +40,7 @@ def shared(name: str) -> Path:
 
 def training_settings(**changes) -> dict:
     """Return a block of `training` with all defaults of the schema and `changes`."""
-    from mriflow.config import filled
+    from mriflow.config.resolve import filled
 
     schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
     block = schema["properties"]["training"]["additionalProperties"]

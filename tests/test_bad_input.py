@@ -25,17 +25,17 @@ import yaml
 import mriflow.download
 from conftest import ROOT, write_scan
 from http_server import FileServer
-from mriflow.config import described_bids, read_yaml
+from mriflow.base.errors import UserError
+from mriflow.config.resolve import described_bids, read_yaml
 from mriflow.download import download
-from mriflow.errors import UserError
-from mriflow.fetched import read_fetched
-from mriflow.images import find_images
-from mriflow.labels import read_labels
-from mriflow.nifti import BadScan, load_scan
+from mriflow.images.find import find_images
+from mriflow.images.nifti import BadScan, load_scan
+from mriflow.images.ukb_zip import BRAIN, MATRIX, read_flirt
 from mriflow.organize import organize
-from mriflow.tables import pick_column, read_table
+from mriflow.tables.labels import read_labels
+from mriflow.tables.reader import pick_column, read_table
+from mriflow.tables.ukb_table import read_fetched
 from mriflow.ukbfetch import fetch
-from mriflow.ukbzip import BRAIN, MATRIX, read_flirt
 from test_config import resolved, written
 from test_split import from_file, make_labels, six, write_parts
 from test_ukbfetch import APPLICATION, PASSWORD, zipped

@@ -17,12 +17,13 @@ from sklearn.metrics import roc_auc_score
 
 from conftest import ROOT, shared, write_scan
 from mriflow import check
-from mriflow.check_findings import level_of_fault
-from mriflow.errors import UserError
-from mriflow.headers import read_header
-from mriflow.labels import TEXT_COLUMNS, reasons_of
+from mriflow.base.errors import UserError
+from mriflow.evaluation.site_baseline import auc, site_alone
+from mriflow.images.headers import read_header
 from mriflow.organize import organize
-from mriflow.site_alone import auc, site_alone
+from mriflow.reporting.findings import level_of_fault
+from mriflow.tables.labels import TEXT_COLUMNS
+from mriflow.tables.problems import reasons_of
 
 SHAPE = (40, 48, 44)
 VOXELS = np.random.default_rng(0).integers(0, 255, SHAPE, dtype=np.uint8)

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from mriflow.checkpoint import Checkpoints, fingerprint
-from mriflow.files import whole_file, write_json
+from mriflow.base.files import whole_file, write_json
+from mriflow.training.checkpoint import Checkpoints, fingerprint
 
 STAGES = [
     "download",
@@ -17,12 +17,10 @@ STAGES = [
     "train",
     "evaluate",
     "plot",
-    "plot_cohort",
-    "tell",
+    "pages",
     "check",
-    "balance_page",
     "quality",
-    "config_docs",
+    "reference",
 ]
 
 

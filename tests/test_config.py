@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mriflow.config import merge, resolve, settings
-from mriflow.config_docs import main
-from mriflow.config_errors import PATTERNS, Validator
-from mriflow.errors import UserError
+from mriflow.base.errors import UserError
+from mriflow.config.mistakes import PATTERNS, Validator
+from mriflow.config.resolve import merge, resolve, settings
+from mriflow.reference import main
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "config" / "config.yaml"

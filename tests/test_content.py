@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 from conftest import write_scan
-from mriflow.content import crc_without_start, fingerprint, hash_of_voxels, voxels_of
-from mriflow.errors import UserError
-from mriflow.labels import read_labels, usable
+from mriflow.base.errors import UserError
+from mriflow.images.fingerprint import crc_without_start, fingerprint, hash_of_voxels, voxels_of
 from mriflow.organize import organize
-from mriflow.split import check_leaks
+from mriflow.tables.labels import read_labels, usable
+from mriflow.tables.splits import check_leaks
 
 VOXELS = np.random.default_rng(0).integers(0, 255, (20, 18, 16), dtype=np.uint8)
 

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from conftest import ROOT, shared, write_scan
-from mriflow.config import described_bids
-from mriflow.errors import UserError
-from mriflow.labels import read_labels, usable
+from mriflow.base.errors import UserError
+from mriflow.config.resolve import described_bids
 from mriflow.organize import organize
+from mriflow.tables.labels import read_labels, usable
 
 OASIS = yaml.safe_load((ROOT / "config/datasets/oasis.yaml").read_text())
 OASIS_KEYS = ("columns", "pattern", "ignore", "affine", "expect")

@@ -15,8 +15,8 @@ import pytest
 
 import mriflow.download as stage
 from http_server import FileServer
+from mriflow.base.errors import UserError
 from mriflow.download import download
-from mriflow.errors import UserError
 
 SIZE = 1_000_000
 CONTENT = random.Random(1).randbytes(SIZE)

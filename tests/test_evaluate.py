@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from conftest import training_settings, write_dataset
-from mriflow.baselines import classical, small_images, trivial
-from mriflow.errors import UserError
+from mriflow.base.errors import UserError
 from mriflow.evaluate import evaluate
-from mriflow.metrics import RESAMPLES, classification_figures, regression_figures, with_intervals
+from mriflow.evaluation.baselines import classical, small_images, trivial
+from mriflow.evaluation.metrics import RESAMPLES, classification_figures, regression_figures, with_intervals
 from mriflow.split import split
 from mriflow.train import train
 
@@ -145,7 +145,7 @@ def test_classification_figures_are_the_known_ones():
 
 
 def test_interval_covers_the_truth_as_often_as_it_says(monkeypatch):
-    monkeypatch.setattr("mriflow.metrics.RESAMPLES", 200)
+    monkeypatch.setattr("mriflow.evaluation.metrics.RESAMPLES", 200)
     rng = np.random.default_rng(0)
     covered = 0
     for repeat in range(60):

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mriflow.errors import UserError
-from mriflow.headers import read_header
-from mriflow.labels import read_labels, usable
-from mriflow.nifti import BadScan, load_scan
+from mriflow.base.errors import UserError
+from mriflow.images.headers import read_header
+from mriflow.images.nifti import BadScan, load_scan
 from mriflow.organize import organize
-from mriflow.tables import as_text, read_table, read_value
+from mriflow.tables.labels import read_labels, usable
+from mriflow.tables.reader import as_text, read_table, read_value
 
 MANY = int(os.environ.get("FUZZ", 0))
 

@@ -64,7 +64,7 @@ def test_organize_unpacks_the_rest_when_run_again(tmp_path):
 
 
 def test_preprocess(tmp_path):
-    from mriflow.scan import template
+    from mriflow.images.registration import template
     from test_preprocess import make_list
 
     image = template()

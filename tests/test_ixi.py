@@ -13,8 +13,8 @@ import yaml
 
 from conftest import ROOT, shared
 from http_server import FileServer
-from mriflow.labels import TEXT_COLUMNS, read_labels, usable
 from mriflow.organize import organize
+from mriflow.tables.labels import TEXT_COLUMNS, read_labels, usable
 from test_workflow import checkout, jobs, snakemake
 
 KINDS = {"T1": "ixi", "T2": "ixi-t2", "PD": "ixi-pd", "MRA": "ixi-mra"}

@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from conftest import ROOT, shared, write_scan
-from mriflow.content import fingerprint
-from mriflow.errors import UserError
-from mriflow.labels import read_labels, shard_of, usable
+from mriflow.base.errors import UserError
+from mriflow.images.fingerprint import fingerprint
 from mriflow.layout import layout
 from mriflow.organize import organize
-from mriflow.tables import read_table, read_value
+from mriflow.tables.labels import read_labels, shard_of, usable
+from mriflow.tables.reader import read_table, read_value
 
 COLUMNS = {
     "subject": {"from": "ID", "format": "S{:03d}"},

@@ -10,10 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mriflow import plot, plot_cohort, tell
-from mriflow.cohort import NOT_PREPROCESSED
-from mriflow.errors import UserError
-from mriflow.labels import TEXT_COLUMNS
+from mriflow import pages, plot
+from mriflow.base.errors import UserError
+from mriflow.evaluation.metrics import METHODS
+from mriflow.reporting.canvas import DPI
+from mriflow.reporting.cohort_figures import montage
+from mriflow.reporting.html import LISTED
+from mriflow.reporting.results import METRICS, with_interval
+from mriflow.tables.cohort import NOT_PREPROCESSED
+from mriflow.tables.labels import TEXT_COLUMNS
 
 N = 24
 SITES = ["North", "South"]
@@ -21,7 +26,7 @@ ABOUT = {"title": "Demo", "licence": "free", "citation": "nobody"}
 WIDTHS = {
     "learning-curves": 7,
     "predicted-vs-true": 3.5,
-    "residual-vs-age": 3.5,
+    "residual-vs-true": 3.5,
     "roc": 3.5,
     "confusion-matrix": 3.5,
     "comparison": 7,
@@ -46,7 +51,7 @@ def made(tmp_path_factory):
     pd.DataFrame({**about, "truth": age, **numbers}).to_csv(folder / "age.csv", index=False)
     common = {"dataset": "Demo cohort", "simulated": True, "n": N, "n_excluded": 2, "folds": 3, "seeds": [0]}
     regression = {"experiment": "demo-age", "target": "age", "type": "regression", "unit": "years", **common}
-    names = list(tell.METRICS["regression"])
+    names = list(METRICS["regression"])
     regression |= {"network": figures(names), "classical": figures(names, 7.0), "trivial": figures(names, 15.0)}
     regression["trivial"]["r"] = {"value": None, "low": None, "high": None}
     (folder / "age.json").write_text(json.dumps(regression))
@@ -54,7 +59,7 @@ def made(tmp_path_factory):
     for target, classes in (("sex", ["F", "M"]), ("stage", ["0", "1", "2"])):
         truth = np.resize(classes, N)
         table = pd.DataFrame({**about, "truth": truth})
-        for method in tell.METHODS:
+        for method in METHODS:
             chances = rng.dirichlet(np.ones(len(classes)), N)
             table[method] = np.array(classes)[chances.argmax(1)]
             table[[f"{method}_{name}" for name in classes]] = chances
@@ -62,7 +67,7 @@ def made(tmp_path_factory):
         result = {"experiment": f"ixi-{target}", "target": target, "type": "classification", "unit": "", **common}
         counts = pd.crosstab(table["truth"], table["network"]).reindex(index=classes, columns=classes, fill_value=0)
         result |= {"dataset": "IXI", "simulated": False, "classes": classes, "confusion": counts.to_numpy().tolist()}
-        result |= {method: figures(["auc", "accuracy"], 0.7) for method in tell.METHODS}
+        result |= {method: figures(["auc", "accuracy"], 0.7) for method in METHODS}
         (folder / f"{target}.json").write_text(json.dumps(result))
 
     for fold in range(3):
@@ -113,7 +118,7 @@ def command(folder, name):
     return {
         "learning-curves": [*metrics("age"), "--histories", *histories],
         "predicted-vs-true": [*predicted("age"), *metrics("age")],
-        "residual-vs-age": [*predicted("age"), *metrics("age")],
+        "residual-vs-true": [*predicted("age"), *metrics("age")],
         "roc": [*predicted("sex"), *metrics("sex")],
         "confusion-matrix": [*predicted("stage"), *metrics("stage")],
         "comparison": metrics("age", "sex", "stage"),
@@ -123,8 +128,7 @@ def command(folder, name):
 
 
 def draw(arguments, folder):
-    main = plot_cohort.main if arguments[0] in ("scans", "cohort") else plot.main
-    main([*arguments, f"--pdf={folder}/a.pdf", f"--png={folder}/a.png"])
+    plot.main([*arguments, f"--pdf={folder}/a.pdf", f"--png={folder}/a.png"])
     return (folder / "a.pdf").read_bytes(), (folder / "a.png").read_bytes()
 
 
@@ -133,7 +137,7 @@ def test_figure_is_a_pdf_and_a_png_of_its_width_and_the_same_bytes_again(made, t
     arguments = [name, *command(made, name)]
     pdf, png = draw(arguments, tmp_path)
     assert pdf.startswith(b"%PDF") and b"CreationDate" not in pdf
-    assert png.startswith(b"\x89PNG") and struct.unpack(">I", png[16:20])[0] == width * plot.DPI
+    assert png.startswith(b"\x89PNG") and struct.unpack(">I", png[16:20])[0] == width * DPI
     assert (pdf, png) == draw(arguments, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pdf", "a.png"]
 
@@ -167,7 +171,7 @@ def test_montage_is_radiological():
     volume[-1] = 10  # right
     volume[:, -1] += 1  # anterior
     volume[:, :, -1] += 2  # superior
-    image, middles = plot_cohort.montage(volume)
+    image, middles = montage(volume)
     assert image.shape == (8 + 4 + 4, 8) and middles == [4, 10, 14]
     axial, coronal, sagittal = image[:8, 1:-1], image[8:12, 1:-1], image[12:]
     assert (axial[1:, 0] == 10).all() and (axial[:, -1] < 10).all() and (axial[0, 1:] == 1).all()
@@ -187,7 +191,7 @@ def test_wrong_predictions_are_told(made, tmp_path):
     with pytest.raises(UserError, match=r"age\.csv: has no column network.*mriflow\.evaluate"):
         draw(["predicted-vs-true", f"--predictions={path}", f"--metrics={made}/age.json"], tmp_path)
     with pytest.raises(UserError, match="ixi-sex is a classification; this figure shows a regression"):
-        draw(["residual-vs-age", f"--predictions={made}/sex.csv", f"--metrics={made}/sex.json"], tmp_path)
+        draw(["residual-vs-true", f"--predictions={made}/sex.csv", f"--metrics={made}/sex.json"], tmp_path)
 
 
 @pytest.mark.parametrize("broken", ["absent", "{", "{}"])
@@ -236,15 +240,15 @@ class Tables(HTMLParser):
             self.tables[-1][-1][-1] += text
 
 
-def tell_cohort(made, folder, labels=None, **options):
+def page_cohort(made, folder, labels=None, **options):
     shards = [made / f"shard-{i}.csv" for i in range(2)]
     options = {"targets": {"age": []}, **ABOUT, **options}
-    tell.tell_cohort(labels or made / "labels.csv", folder / "c.html", folder / "c.csv", indices=shards, **options)
+    pages.page_cohort(labels or made / "labels.csv", folder / "c.html", folder / "c.csv", indices=shards, **options)
     return (folder / "c.html").read_text(), pd.read_csv(folder / "c.csv", keep_default_na=False)
 
 
 def test_cohort_counts_are_true(made, tmp_path):
-    page, excluded = tell_cohort(made, tmp_path, simulated=True)
+    page, excluded = page_cohort(made, tmp_path, simulated=True)
     steps, sites, reasons, listed, notes = Tables(page).tables
     assert "Simulated data" in page
     assert dict(row[:2] for row in steps[1:]) == {
@@ -273,7 +277,7 @@ def test_scan_in_no_shard_is_not_lost_in_silence(made, tmp_path):
     labels = pd.read_csv(made / "labels.csv")
     labels.loc[len(labels)] = {**labels.loc[5], "id": "new", "subject": "new"}
     labels.to_csv(tmp_path / "labels.csv", index=False)
-    _, excluded = tell_cohort(made, tmp_path, tmp_path / "labels.csv")
+    _, excluded = page_cohort(made, tmp_path, tmp_path / "labels.csv")
     assert excluded.set_index("id").loc["new", "problem"] == NOT_PREPROCESSED
 
 
@@ -283,26 +287,26 @@ def test_pages_escape_what_they_are_given(made, tmp_path):
     labels.loc[0, ["id", "subject", "site", "problem", "notes"]] = [evil, evil, evil, f"scan: {evil}", evil]
     labels.loc[5, "site"] = labels.loc[5, "sex"] = evil
     labels.to_csv(tmp_path / "labels.csv", index=False)
-    page, _ = tell_cohort(made, tmp_path, tmp_path / "labels.csv", **dict.fromkeys(ABOUT, evil))
+    page, _ = page_cohort(made, tmp_path, tmp_path / "labels.csv", **dict.fromkeys(ABOUT, evil))
     result = json.loads((made / "age.json").read_text()) | {"experiment": evil, "unit": evil, "dataset": evil}
     (tmp_path / "m.json").write_text(json.dumps(result))
-    tell.tell_results([tmp_path / "m.json"], tmp_path / "r.html", tmp_path / "r.csv")
+    pages.page_results([tmp_path / "m.json"], tmp_path / "r.html", tmp_path / "r.csv")
     for text in (page, (tmp_path / "r.html").read_text()):
         assert "&lt;script&gt;" in text and "script" not in Tables(text).elements
 
 
 def test_long_list_of_exclusions_is_cut_and_says_so(made, tmp_path):
-    labels = pd.DataFrame({"id": [f"S{i}" for i in range(tell.LISTED + 37)]})
+    labels = pd.DataFrame({"id": [f"S{i}" for i in range(LISTED + 37)]})
     labels = labels.reindex(columns=TEXT_COLUMNS, fill_value="").assign(problem="scan: no image")
     labels.to_csv(tmp_path / "labels.csv", index=False)
-    page, excluded = tell_cohort(made, tmp_path, tmp_path / "labels.csv", targets={})
-    assert len(Tables(page).tables[-1]) == 1 + tell.LISTED
-    assert "37 more" in page and "c.csv" in page and len(excluded) == tell.LISTED + 37
+    page, excluded = page_cohort(made, tmp_path, tmp_path / "labels.csv", targets={})
+    assert len(Tables(page).tables[-1]) == 1 + LISTED
+    assert "37 more" in page and "c.csv" in page and len(excluded) == LISTED + 37
 
 
 def test_results_page_has_every_figure_with_interval_and_n(made, tmp_path):
     paths = [f"{made}/{name}.json" for name in ("age", "sex", "stage")]
-    tell.main(["results", "--metrics", *paths, f"--page={tmp_path}/r.html", f"--csv={tmp_path}/r.csv"])
+    pages.main(["results", "--metrics", *paths, f"--page={tmp_path}/r.html", f"--csv={tmp_path}/r.csv"])
     page = (tmp_path / "r.html").read_text()
     (rows,) = Tables(page).tables
     assert len(rows) == 1 + 5 + 2 + 2
@@ -321,13 +325,13 @@ def test_best_is_told_only_of_intervals_apart():
     def cell(low, high):
         return {"value": low, "low": low, "high": high}
 
-    assert tell.best_method("mae", {"network": cell(1, 2), "classical": cell(3, 4)}) == "network"
-    assert tell.best_method("mae", {"network": cell(1, 3), "classical": cell(3, 4)}) is None
+    assert pages.best_method("mae", {"network": cell(1, 2), "classical": cell(3, 4)}) == "network"
+    assert pages.best_method("mae", {"network": cell(1, 3), "classical": cell(3, 4)}) is None
     assert (
-        tell.best_method("auc", {"network": cell(0.1, 0.2), "classical": cell(0.3, 0.4), "trivial": cell(None, None)})
+        pages.best_method("auc", {"network": cell(0.1, 0.2), "classical": cell(0.3, 0.4), "trivial": cell(None, None)})
         == "classical"
     )
-    assert tell.best_method("specificity", {"network": cell(0.1, 0.2), "trivial": cell(1, 1)}) is None
+    assert pages.best_method("specificity", {"network": cell(0.1, 0.2), "trivial": cell(1, 1)}) is None
 
 
 @pytest.mark.parametrize(
@@ -342,7 +346,7 @@ def test_best_is_told_only_of_intervals_apart():
     ],
 )
 def test_digits_follow_the_interval(value, low, high, text):
-    assert tell.with_interval({"value": value, "low": low, "high": high}) == text
+    assert with_interval({"value": value, "low": low, "high": high}) == text
 
 
 def test_captions_render(made):
@@ -353,7 +357,7 @@ def test_captions_render(made):
     experiments = {"demo-age": {"dataset": "demo", "target": "age"}}
     datasets = {"demo": {"simulate": {"subjects": 8}}}
     for config in ({}, {"run": ["demo-age", "absent_"], "experiments": experiments, "datasets": datasets}):
-        figures = {"predictions": ["predicted-vs-true", "residual-vs-age", "roc", "confusion-matrix"]}
+        figures = {"predictions": ["predicted-vs-true", "residual-vs-true", "roc", "confusion-matrix"]}
         for path, figure in [(p, f) for p in sorted(report.glob("*.rst")) for f in figures.get(p.stem, [""])]:
             template = jinja2.Template(path.read_text(), trim_blocks=True, lstrip_blocks=True)  # as Snakemake does
             text = template.render(snakemake={"config": config, "wildcards": wildcards | {"figure": figure}})
@@ -363,7 +367,7 @@ def test_captions_render(made):
 
 
 def test_classes_that_look_like_numbers_stay_names_where_cells_are_empty(tmp_path):
-    from mriflow.cohort import read_cohort
+    from mriflow.tables.cohort import read_cohort
 
     rows = "".join(f"s{i},s{i},,A,{value},x,f{i},,\n" for i, value in enumerate(["0", "1", ""]))
     (tmp_path / "labels.csv").write_text("id,subject,session,site,patient,path,fingerprint,problem,notes\n" + rows)

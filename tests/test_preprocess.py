@@ -15,13 +15,14 @@ import pytest
 
 from conftest import shared, write_scan
 from mriflow import preprocess as stage
-from mriflow import recipes
-from mriflow.errors import UserError
-from mriflow.nifti import BadScan, load_scan
+from mriflow.base import recipes
+from mriflow.base.errors import UserError
+from mriflow.base.processes import workers
+from mriflow.images.nifti import BadScan, load_scan
+from mriflow.images.registration import grid_affine, template, to_grid
+from mriflow.images.scan import brain_mask, foreground, preprocess_scan
 from mriflow.preprocess import preprocess
-from mriflow.scan import brain_mask, foreground, grid_affine, preprocess_scan, template, to_grid
-from mriflow.volumes import open_shards
-from mriflow.workers import workers
+from mriflow.training.loader import open_shards
 
 GRID = {"voxel_mm": 4.0, "shape": (40, 48, 40)}
 
@@ -273,7 +274,7 @@ def test_errors_of_a_process_are_told_and_a_killed_one_too(tmp_path):
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_processes_end_with_the_one_that_started_them(stop):
-    text = "import multiprocessing, time\nfrom mriflow.workers import workers\nwith workers(2) as each:\n"
+    text = "import multiprocessing, time\nfrom mriflow.base.processes import workers\nwith workers(2) as each:\n"
     text += " made = each(time.sleep, [60] * 5)\n"
     text += " print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n list(made)"
     process = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from conftest import write_dataset
-from mriflow.errors import UserError
-from mriflow.networks import SFCN
-from mriflow.pretrained import load_pretrained
+from mriflow.base.errors import UserError
 from mriflow.split import split
+from mriflow.training.networks import SFCN
+from mriflow.training.pretrained import load_pretrained
 from test_train import command, run
 
 AGE_CHANNELS, SEX_CHANNELS = [32, 64, 128, 256, 256, 64], [28, 58, 128, 256, 256, 64]

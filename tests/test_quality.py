@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from mriflow import quality as stage
-from mriflow.errors import UserError
+from mriflow.base.errors import UserError
 from mriflow.quality import far_from_others, quality
 
 N = 30

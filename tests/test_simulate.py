@@ -13,8 +13,10 @@ from nibabel.affines import from_matvec
 from nibabel.processing import resample_from_to
 from nilearn.datasets import load_mni152_template
 
-from mriflow.errors import UserError
-from mriflow.simulate import BRAIN_CENTRE_MM, NOTE, SITES, UNTIDY, main, simulate
+from mriflow.base.errors import UserError
+from mriflow.simulate import main, simulate
+from mriflow.simulation.brain import BRAIN_CENTRE_MM, NOTE, SITES
+from mriflow.simulation.people import UNTIDY
 
 SUBJECTS = 20
 NAME = re.compile(r"SIM(\d{3,})-(\w+)-(\d+)-T1\.nii\.gz")

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from mriflow.balance import balance_of
-from mriflow.balance_page import show_balance
-from mriflow.errors import UserError
-from mriflow.split import check_leaks, split
-from mriflow.split_file import folds_of, read_split_file
+from mriflow.base.errors import UserError
+from mriflow.pages import page_balance
+from mriflow.split import split
+from mriflow.tables.balance import balance_of
+from mriflow.tables.split_file import folds_of, read_split_file
+from mriflow.tables.splits import check_leaks
 from test_config import message, resolved, written
 from test_workflow import checkout, jobs, snakemake
 
@@ -264,7 +265,7 @@ def test_the_page_shows_the_balance_of_every_column_with_what_is_large_in_bold(l
     table = pd.read_csv(tmp_path / "b.csv")
     table.loc[0, ["age_difference", "age_chance"]] = [-0.61, 0.031]
     table.to_csv(tmp_path / "b.csv", index=False)
-    show_balance(tmp_path / "b.csv", tmp_path / "p.html", title="<ours>")
+    page_balance(tmp_path / "b.csv", tmp_path / "p.html", title="<ours>")
     page = (tmp_path / "p.html").read_text()
     assert "Balance of the parts of &lt;ours&gt;" in page
     assert re.findall("<h2>(.*?)</h2>", page) == ["age", "sex", "site"]
@@ -274,7 +275,7 @@ def test_the_page_shows_the_balance_of_every_column_with_what_is_large_in_bold(l
     assert f"{100 * table['site=A'][0]:.0f} %" in page
     (tmp_path / "other.csv").write_text("a\n1\n")
     with pytest.raises(UserError, match="not a table of how a split is balanced"):
-        show_balance(tmp_path / "other.csv", tmp_path / "p.html")
+        page_balance(tmp_path / "other.csv", tmp_path / "p.html")
 
 
 def test_balance_counts_subjects_once_and_the_unknown_as_such(tmp_path):

@@ -18,19 +18,19 @@ import pytest
 import torch
 
 from conftest import training_settings, write_dataset
-from mriflow.acceleration import precision
-from mriflow.augment import augment, draw_changes, sampling_grid
-from mriflow.cli import run_stage
-from mriflow.device import check_card, choose_device
-from mriflow.errors import UserError
-from mriflow.networks import SFCN, build_network
-from mriflow.objectives import Classification, Regression, SoftLabel, load_objective
-from mriflow.optimizers import make_optimizer, make_schedule
-from mriflow.parallel import Team
-from mriflow.run import Part, Run
+from mriflow.base.cli import run_stage
+from mriflow.base.errors import UserError
 from mriflow.split import split
 from mriflow.train import main, train
-from mriflow.volumes import Shards, Volumes
+from mriflow.training.augment import augment, draw_changes, sampling_grid
+from mriflow.training.device import check_card, choose_device
+from mriflow.training.distributed import Team
+from mriflow.training.forward import precision
+from mriflow.training.loader import Shards, Volumes
+from mriflow.training.loop import Part, Run
+from mriflow.training.networks import SFCN, build_network
+from mriflow.training.objectives import Classification, Regression, SoftLabel, load_objective
+from mriflow.training.optimizers import make_optimizer, make_schedule
 
 AGE = {"column": "age", "type": "regression", "unit": "years"}
 SEX = {"column": "sex", "type": "classification", "classes": {"F": "Females", "M": "Males"}}
@@ -128,7 +128,7 @@ def test_interrupted_it_says_why_and_exits_with_130(data, tmp_path):
 def run_until(looks, folder, data, monkeypatch, **changes):
     """Train with a clock that ticks each time it is looked at, until the deadline, and return where the run stopped."""
     ticks = itertools.count(1)
-    monkeypatch.setattr("mriflow.stop.time", SimpleNamespace(time=lambda: next(ticks)))
+    monkeypatch.setattr("mriflow.training.stop.time", SimpleNamespace(time=lambda: next(ticks)))
     with pytest.raises(KeyboardInterrupt):
         run(folder, data, deadline=looks, **changes)
     stopped = json.loads((folder / "work/stopped.json").read_text())
@@ -221,7 +221,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(data, tmp_path, monkeypatch):
         stream.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("mriflow.checkpoint.torch.save", no_space)
+    monkeypatch.setattr("mriflow.training.checkpoint.torch.save", no_space)
     with pytest.raises(OSError, match="No space"):
         run(tmp_path, data)
     assert (tmp_path / "work/last.ckpt").read_bytes() == before
@@ -235,7 +235,7 @@ def test_checkpoint_that_the_machine_cannot_read_now_is_not_taken_for_damaged(da
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("mriflow.checkpoint.torch.load", fail)
+    monkeypatch.setattr("mriflow.training.checkpoint.torch.load", fail)
     with pytest.raises(UserError, match=r"last.ckpt: cannot be read now .* It is kept"):
         run(tmp_path, data)
     monkeypatch.undo()
@@ -314,7 +314,7 @@ def test_batch_that_does_not_fit_into_memory_is_told_with_one_that_does(tmp_path
     data |= {"splits": tmp_path / "splits.csv", "network": json.dumps(wide)}
     # As a cluster's limit on memory does: the allocation fails.
     limit = "import psutil, resource, runpy, torch; used = psutil.Process().memory_info().vms; "
-    limit += "import mriflow.run; resource.setrlimit(resource.RLIMIT_AS, 2 * (used + 2_000_000_000,)); "
+    limit += "import mriflow.training.loop; resource.setrlimit(resource.RLIMIT_AS, 2 * (used + 2_000_000_000,)); "
     limit += "runpy.run_module('mriflow.train', run_name='__main__')"
 
     def run_limited(**changes):
@@ -350,7 +350,7 @@ def make_run(folder, rank=0, size=1, **changes):
 
 def test_processes_share_each_part_of_a_batch(tmp_path, monkeypatch):
     """So that shared batch norm sees the scans that it sees in one process."""
-    monkeypatch.setattr("mriflow.run.share", lambda net, team: net)
+    monkeypatch.setattr("mriflow.training.loop.share", lambda net, team: net)
 
     class Recorder:
         shape = (8, 8, 8)
@@ -379,7 +379,7 @@ def test_processes_share_each_part_of_a_batch(tmp_path, monkeypatch):
 def test_freed_memory_is_kept():
     program = """
 import resource, torch
-from mriflow.device import choose_device
+from mriflow.training.device import choose_device
 choose_device()
 def faults():
     torch.ones(5_000_000).sum(), [torch.ones(20_000_000) for _ in range(3)]

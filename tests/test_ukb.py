@@ -13,18 +13,19 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from mriflow.config import resolve
-from mriflow.config_checks import SECTIONS
-from mriflow.errors import UserError
-from mriflow.fetched import read_participants
-from mriflow.headers import read_header
-from mriflow.labels import read_labels
+from mriflow.base.errors import UserError
+from mriflow.config.checks import SECTIONS
+from mriflow.config.resolve import resolve
+from mriflow.images.headers import read_header
+from mriflow.images.nifti import BadScan, load_scan
+from mriflow.images.registration import template
+from mriflow.images.scan import preprocess_scan
+from mriflow.images.ukb_zip import BRAIN, MATRIX, MEMBERS, MNI152
 from mriflow.layout import layout
-from mriflow.nifti import BadScan, load_scan
 from mriflow.organize import organize
-from mriflow.scan import preprocess_scan, template
-from mriflow.tables import read_table
-from mriflow.ukbzip import BRAIN, MATRIX, MEMBERS, MNI152
+from mriflow.tables.labels import read_labels
+from mriflow.tables.reader import read_table
+from mriflow.tables.ukb_table import read_participants
 from test_ukbfetch import APPLICATION, PASSWORD, Biobank
 from test_workflow import checkout, jobs, snakemake
 

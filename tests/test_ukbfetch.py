@@ -20,9 +20,9 @@ from nilearn.datasets import load_mni152_template
 from scipy.ndimage import affine_transform
 
 import mriflow.ukbfetch as stage
-from mriflow.errors import UserError
+from mriflow.base.errors import UserError
+from mriflow.images.ukb_zip import MATRIX, MEMBERS, fingerprint_in, mni_affine, read_flirt, read_t1_zip
 from mriflow.ukbfetch import fetch
-from mriflow.ukbzip import MATRIX, MEMBERS, fingerprint_in, mni_affine, read_flirt, read_t1_zip
 
 STANDIN = Path(__file__).with_name("ukbfetch_standin.py")
 APPLICATION, PASSWORD = "31415", "a1b2c3d4e5f6" * 6

@@ -65,7 +65,7 @@ def test_dry_run_of_a_clean_checkout_shows_the_whole_run(overlay, tmp_path):
     if overlay and overlay.stem == "ixi-t2-pd-mra":
         assert planned["check"] == planned["organize"] == 3 and not {"preprocess", "train"} & planned.keys()
         return
-    for rule in ("organize", "preprocess", "split", "show_balance", "train", "evaluate", "check", "plot_scans", "report"):
+    for rule in ("organize", "preprocess", "split", "page_balance", "train", "evaluate", "check", "plot_scans", "report"):
         assert planned[rule] >= 1, rule
     if overlay is None:
         assert planned["train"] == 6

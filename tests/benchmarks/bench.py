@@ -31,18 +31,18 @@ from torch.utils.data import DataLoader
 ROOT = Path(__file__).parents[2]
 os.environ["NUMEXPR_MAX_THREADS"] = str(os.cpu_count())
 
-from mriflow import scan  # noqa: E402
-from mriflow.config import filled  # noqa: E402
-from mriflow.device import choose_device  # noqa: E402
-from mriflow.networks import build_network  # noqa: E402
-from mriflow.nifti import load_scan  # noqa: E402
-from mriflow.objectives import Regression  # noqa: E402
-from mriflow.parallel import Team  # noqa: E402
-from mriflow.profiling import seconds_of  # noqa: E402
-from mriflow.run import Part, Run  # noqa: E402
-from mriflow.stop import StopFlag  # noqa: E402
+from mriflow.config.resolve import filled  # noqa: E402
+from mriflow.images import registration, scan  # noqa: E402
+from mriflow.images.nifti import load_scan  # noqa: E402
 from mriflow.train import seed_everything  # noqa: E402
-from mriflow.volumes import Shards, Volumes  # noqa: E402
+from mriflow.training.device import choose_device  # noqa: E402
+from mriflow.training.distributed import Team  # noqa: E402
+from mriflow.training.loader import Shards, Volumes  # noqa: E402
+from mriflow.training.loop import Part, Run  # noqa: E402
+from mriflow.training.networks import build_network  # noqa: E402
+from mriflow.training.objectives import Regression  # noqa: E402
+from mriflow.training.profiling import seconds_of  # noqa: E402
+from mriflow.training.stop import StopFlag  # noqa: E402
 
 SCANS = 8
 WORKERS = {"num_workers": 2, "multiprocessing_context": "fork"}  # as in the tutorials; a process begun by spawn would spawn
@@ -84,7 +84,7 @@ def settings(**changes: object) -> dict:
 def write_scans(folder: Path, count: int = SCANS) -> list[Path]:
     """Write heads with the size, voxels and noise of IXI's: 256x256x150, int16, gzipped."""
     rng = np.random.default_rng(0)
-    head = np.asarray(scan.template().dataobj, np.float32)
+    head = np.asarray(registration.template().dataobj, np.float32)
     grid = np.ix_(*(np.linspace(0, n - 1, m).astype(int) for n, m in zip(head.shape, (256, 256, 150), strict=True)))
     paths = []
     for number in range(count):
@@ -369,7 +369,7 @@ def measure_preprocess() -> None:
         loaded = load_scan(path)
         mask = scan.brain_mask(loaded)
         data = scan.foreground(loaded, mask)
-        on_grid = lambda: scan.to_grid(loaded, data, mask, "affine", 2.0, (80, 96, 80))  # noqa: E731
+        on_grid = lambda: registration.to_grid(loaded, data, mask, "affine", 2.0, (80, 96, 80))  # noqa: E731
         image, inside, *_ = on_grid()
         parts = {
             "reading and checking the file": lambda: load_scan(path),

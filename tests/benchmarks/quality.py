@@ -21,10 +21,11 @@ import pandas as pd
 from nilearn.datasets import load_mni152_gm_mask, load_mni152_wm_mask
 from nilearn.image import resample_img
 
-from mriflow import scan as stage
-from mriflow.cli import progress
-from mriflow.nifti import load_scan, voxel_volume
-from mriflow.workers import workers
+from mriflow.base.cli import progress
+from mriflow.base.processes import workers
+from mriflow.images import registration
+from mriflow.images.nifti import load_scan, voxel_volume
+from mriflow.images.scan import brain_mask, foreground, without_bias
 
 DATA = Path(__file__).parents[3] / "shared/data/ixi-hh-2mm"
 REGISTRATIONS = ("affine", "rigid", "none")
@@ -50,24 +51,24 @@ def measure(data: Path, path: Path) -> tuple[dict[str, object], dict[str, np.nda
     scan = load_scan(path)
     labels = nib.as_closest_canonical(nib.load(data / f"dlmuse_seg/{name}_DLMUSE.nii.gz"))
     label = np.asarray(labels.dataobj).astype(np.int16)
-    brain = stage.brain_mask(scan)
+    brain = brain_mask(scan)
     figures: dict[str, object] = {"id": name, "brain_ml": brain.sum() * voxel_volume(scan)}
     figures |= {"mask": dice(brain, label > 0), "lost": 1 - brain[label > 0].mean(), "added": 1 - (label > 0)[brain].mean()}
     white = brain & np.isin(label, tissues(data)["WM"])
-    raw = stage.foreground(scan, brain)
-    corrected = stage.without_bias(raw, brain, scan.affine)
+    raw = foreground(scan, brain)
+    corrected = without_bias(raw, brain, scan.affine)
     figures |= {f"cv_{key}": image[white].std() / image[white].mean() for key, image in (("raw", raw), ("n4", corrected))}
 
-    moving, mask = stage.ants_image(raw, scan.affine), stage.ants_image(brain, scan.affine)
-    labelled = stage.ants_image(label, labels.affine)
-    _, grid = stage.template_on_grid(VOXEL_MM, SHAPE)
+    moving, mask = registration.ants_image(raw, scan.affine), registration.ants_image(brain, scan.affine)
+    labelled = registration.ants_image(label, labels.affine)
+    _, grid = registration.template_on_grid(VOXEL_MM, SHAPE)
     maps = {}
-    for registration in REGISTRATIONS:
+    for kind in REGISTRATIONS:
         with tempfile.TemporaryDirectory() as folder:
-            transforms = stage.register(scan, moving, registration, folder)
-            figures[f"r_{registration}"] = stage.likeness(moving, mask, transforms, folder, registration != "affine")
+            transforms = registration.register(scan, moving, kind, folder)
+            figures[f"r_{kind}"] = registration.likeness(moving, mask, transforms, folder, kind != "affine")
             moved = ants.apply_transforms(grid, labelled, transforms, interpolator="nearestNeighbor")
-            maps[registration] = moved.numpy().astype(np.int16)
+            maps[kind] = moved.numpy().astype(np.int16)
     return figures, maps
 
 
@@ -95,17 +96,17 @@ def main() -> None:
     numbers = table.drop(columns="id")
     print(numbers.agg(["mean", "std", "min", "median", "max"]).T.round(3).to_string())
 
-    affine = stage.grid_affine(VOXEL_MM, SHAPE)
+    affine = registration.grid_affine(VOXEL_MM, SHAPE)
     masks = {"WM": load_mni152_wm_mask(resolution=1), "GM": load_mni152_gm_mask(resolution=1)}
     atlas = {
         name: resample_img(mask, affine, SHAPE, interpolation="nearest", force_resample=True, copy_header=True)
         for name, mask in masks.items()
     }
     print("\nDice of tissues on the grid: mean over all pairs of people; mean (lowest) with the template's masks")
-    for registration in REGISTRATIONS:
+    for kind in REGISTRATIONS:
         for name, labels in tissues(DATA).items():
-            moved = np.stack([np.isin(maps[registration], labels).ravel() for _, maps in made])
-            told = f"{registration:8} {TISSUES[name]:14} pairs {pairs(moved):.3f}"
+            moved = np.stack([np.isin(maps[kind], labels).ravel() for _, maps in made])
+            told = f"{kind:8} {TISSUES[name]:14} pairs {pairs(moved):.3f}"
             if name in atlas:
                 known = np.asarray(atlas[name].dataobj).ravel() > 0
                 found = [dice(one, known) for one in moved]

@@ -1,13 +1,91 @@
-"""mriflow: deep learning on brain MRI.
+"""mriflow: deep learning on brain MRI. A map of this package.
 
-The stages, in running order, each a function and a command (``python -m mriflow.<stage> --help``):
-``download`` or ``simulate``, ``organize``, ``layout``, ``preprocess``, ``split``, ``train``, ``evaluate``, ``plot`` and
-``plot_cohort``, ``tell``.
+A file at the top is a command, a stage of the pipeline: ``python -m mriflow.<command> --help`` explains it. A folder holds what
+commands share. No folder imports a command, and no command imports another.
 
-What they share: ``labels`` and ``tables`` (the data's tables), ``cohort`` (who is in and why others are not), ``nifti`` (reads
-a scan's file), ``scan`` (what `preprocess` does to one), ``volumes``, ``augment``, ``networks``, ``objectives``,
-``checkpoint``, ``device`` (training), ``baselines`` and ``metrics`` (evaluation), ``files``, ``errors``, ``cli``, ``recipes``.
-The Snakefile alone uses ``config`` and its helpers ``config_*``.
+The commands, in running order::
+
+    download     one file, whole and right, or not at all
+    ukbfetch     the scans of UK Biobank, by its own program
+    simulate     the demo cohort
+    organize     labels.csv: one row per scan, with what is wrong with it
+    layout       the scans in folders, as the tutorial lays them out
+    check        what is wrong with a dataset, before hours are spent on it
+    preprocess   the scans on the network's grid, in shards
+    quality      how well that went
+    split        folds with a training, a validation and a test part
+    train        one network on one fold
+    evaluate     how good the predictions are, beside the baselines
+    plot         a figure, as PDF and PNG
+    pages        a page of the report
+    reference    the reference pages, from schemas and commands
+
+What they share::
+
+    images/      what opens an image
+        find            which file is which scan
+        archives        tar archives, and Analyze images
+        nifti           one scan's file, or what is wrong with it
+        headers         what the header says, voxels unread
+        ukb_zip         the zips of UK Biobank
+        fingerprint     the same image known again
+        scan            what `preprocess` does to one scan
+        registration    ANTs, and the network's grid
+    tables/      what opens a table
+        reader          csv, tsv, xls, xlsx, and the values of cells
+        labels          labels.csv, and the index of a shard
+        problems        the grammar of the column `problem`
+        people          the rows of a dataset's table, joined with the images
+        ukb_table       the same for UK Biobank
+        cohort          who is in, and why others are not
+        splits          splits.csv, and the check for leaks
+        split_file      a split of one's own
+        balance         how evenly a split is spread
+    training/    the parts of a training
+        loader          shards as batches
+        augment         random changes of a batch
+        networks        SFCN, and those of MONAI
+        pretrained      weights to start from
+        objectives      what is learned, and what an error costs
+        optimizers      optimiser and learning rate
+        forward         precision, compilation, a network run over scans
+        loop            the training loop
+        memory          which batch fits
+        checkpoint      what an exact resume needs
+        stop            when to stop early
+        device          CPU or GPU
+        distributed     several GPUs
+        profiling       where the time goes
+    evaluation/  how good predictions are
+        metrics         metrics with their intervals
+        baselines       the trivial and the classical baseline
+        site_baseline   what the site alone predicts
+    prediction/  what uses trained networks
+        ensemble        the networks of a fold together
+    reporting/   what figures and pages share
+        canvas          the sheet that figures are drawn on
+        cohort_figures  figures of a dataset
+        result_figures  figures of an experiment
+        html            small web pages
+        results         metrics.json, read and in words
+        findings        what is wrong with a dataset
+        check_page      the page of that
+    simulation/  the generator of the demo cohort
+        brain           one simulated brain
+        people          who is in the cohort, and their table
+    config/      the config
+        resolve         merged, checked, filled in
+        checks          what no schema can check
+        mistakes        a mistake in words
+        lookup          a dataset by its name
+        docs            the tables of config/README.md
+    base/        what every stage needs
+        cli             arguments, progress bars, how a command ends
+        errors          UserError
+        files           whole files
+        processes       several processes at once
+        recipes         numbers that make work run again
+        provenance      what a result needs to be made again
 """
 
 __version__ = "0.1.0"

@@ -5,15 +5,21 @@ python -m mriflow.check --dataset ixi [--configfile overlay.yaml]
 The voxels are not read: what only shows in the image itself is found when it is preprocessed.
 """
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from mriflow.check_findings import (
+from mriflow.base.cli import run_stage, stage_parser
+from mriflow.base.errors import UserError
+from mriflow.base.files import write_csv, write_text
+from mriflow.config.lookup import of_dataset
+from mriflow.evaluation.site_baseline import site_alone
+from mriflow.images.archives import NIFTI
+from mriflow.images.headers import read_headers
+from mriflow.reporting.check_page import as_page, as_text, parts_of
+from mriflow.reporting.findings import (
     HEADER,
     LEVELS,
     Finding,
@@ -23,16 +29,7 @@ from mriflow.check_findings import (
     known_of,
     with_site,
 )
-from mriflow.check_page import as_page, as_text, parts_of
-from mriflow.cli import run_stage, stage_parser
-from mriflow.config import merge, read_yaml, resolve
-from mriflow.config_errors import instead
-from mriflow.errors import UserError
-from mriflow.files import write_csv, write_text
-from mriflow.headers import read_headers
-from mriflow.images import NIFTI
-from mriflow.labels import read_labels, usable
-from mriflow.site_alone import site_alone
+from mriflow.tables.labels import read_labels, usable
 
 
 def check(
@@ -94,62 +91,6 @@ def check(
         columns = ["id", "subject", "session", "site", "path", *HEADER, "problem", "notes"]
         write_csv(table[columns], csv)
     return findings
-
-
-def of_dataset(name: str, overlays: Sequence[Path], folder: Path) -> dict[str, Any]:
-    """Return what `check` has to know of a dataset by its name: labels, targets, title, simulated.
-
-    Parameters
-    ----------
-    overlays
-        Config files as they are given to Snakemake. If the dataset is in none of their experiments, all files of
-        config/experiments/ that use it are taken.
-    folder
-        That of the Snakefile.
-
-    Raises
-    ------
-    UserError
-        If there is no such dataset, nothing uses it, or its labels.csv is not made yet.
-    """
-    base = folder / "config" / "config.yaml"
-    for file in (base, *overlays):
-        if not file.is_file():
-            raise UserError(f"{file}: no such config file. Run this in the folder of the Snakefile.")
-    config = functools.reduce(merge, map(read_yaml, (base, *overlays)))
-    known = {path.stem for path in (folder / "config" / "datasets").glob("*.yaml")} | set(config.get("datasets") or {})
-    ours: list[Path] = []
-    if not experiments_of(config, name):
-        files = sorted((folder / "config" / "experiments").glob("*.yaml"))
-        ours = [file for file in files if experiments_of(read_yaml(file), name)]
-        config = functools.reduce(merge, map(read_yaml, ours), config)
-    run = experiments_of(config, name)
-    if not run:
-        if name not in known:
-            raise UserError(f"--dataset: there is no dataset {name!r}{instead(name, known)}")
-        raise UserError(f"--dataset: no experiment uses {name!r}. Write one, as in config/experiments/my-data.yaml.")
-    asked = config["run"]
-    config = resolve({**config, "run": run}, [base, *overlays, *ours], folder)
-    labels = Path(config["pathvars"]["data"]) / name / "labels.csv"
-    if not labels.is_file():
-        command, given = f"snakemake --cores 1 {labels}", [*overlays, *ours[:1]]
-        command += f" --configfile {' '.join(map(str, given))}" if given else ""
-        command += "" if set(run) & set(asked) else f" --config 'run=[{run[0]}]'"
-        raise UserError(f"{labels}: not made yet. Make it first, with: {command}")
-    used = [config["targets"][experiment["target"]] for experiment in config["experiments"].values()]
-    described = config["datasets"][name]
-    return {
-        "labels": labels,
-        "targets": {target["column"]: list(target.get("classes", [])) for target in used},
-        "title": described["title"],
-        "simulated": "simulate" in described,
-    }
-
-
-def experiments_of(config: Mapping[str, Any], dataset: str) -> list[str]:
-    """Return the names of the experiments on a dataset."""
-    blocks = config.get("experiments") or {}
-    return [name for name, block in blocks.items() if isinstance(block, dict) and block.get("dataset") == dataset]
 
 
 def main(argv: list[str] | None = None) -> None:

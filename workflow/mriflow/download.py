@@ -19,15 +19,16 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from mriflow.cli import progress, run_stage, stage_parser
-from mriflow.errors import UserError
-from mriflow.files import is_web_page, write_json
+from mriflow.base.cli import progress, run_stage, stage_parser
+from mriflow.base.errors import UserError
+from mriflow.base.files import is_web_page, write_json
+
+log = logging.getLogger(__name__)
+
 
 PAUSE = 2.0  # seconds before the second attempt; doubled before each further one
 TIMEOUT = (10.0, 60.0)  # seconds to connect; seconds without a single byte
 BLOCK = 1 << 18  # bytes
-
-log = logging.getLogger(__name__)
 
 
 class _Refused(Exception):

@@ -5,35 +5,24 @@ No scan is predicted by a model that was fitted to it or chosen by it. The basel
 """
 
 import json
-import logging
-import platform
-import subprocess
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.metrics import confusion_matrix
 
-from mriflow.baselines import classical, small_images, trivial
-from mriflow.cli import progress, run_stage, stage_parser
-from mriflow.device import choose_device
-from mriflow.errors import UserError
-from mriflow.files import write_csv, write_json
-from mriflow.labels import read_labels
-from mriflow.metrics import METHODS, classification_figures, regression_figures, with_intervals
-from mriflow.networks import build_network
-from mriflow.objectives import load_objective
-from mriflow.run import run_network
-from mriflow.split import read_splits
-from mriflow.volumes import Volumes, open_shards
-
-log = logging.getLogger(__name__)
-
-PACKAGES = ("mriflow", "torch", "monai", "scikit-learn", "numpy", "antspyx", "deepbet", "snakemake")
+from mriflow.base.cli import progress, run_stage, stage_parser
+from mriflow.base.files import write_csv, write_json
+from mriflow.base.provenance import provenance
+from mriflow.evaluation.baselines import classical, small_images, trivial
+from mriflow.evaluation.metrics import METHODS, classification_figures, regression_figures, with_intervals
+from mriflow.prediction.ensemble import predict
+from mriflow.tables.labels import read_labels
+from mriflow.tables.splits import read_splits
+from mriflow.training.device import choose_device
+from mriflow.training.loader import Volumes, open_shards
 
 
 def evaluate(
@@ -58,7 +47,7 @@ def evaluate(
     labels, splits
         The dataset's labels.csv and the experiment's splits.csv.
     settings
-        JSON file with the experiment's part of the config (`mriflow.config.settings`).
+        JSON file with the experiment's part of the config (`mriflow.config.resolve.settings`).
 
     Returns
     -------
@@ -126,23 +115,6 @@ def evaluate(
     return result
 
 
-def predict(models: Sequence[Path], fold: int, scans: Volumes) -> np.ndarray:
-    """Return the mean prediction of all models of a fold: shape (scans,) or (scans, classes)."""
-    found = []
-    for path in models:
-        model = torch.load(path, map_location="cpu", weights_only=True)
-        if model["fold"] != fold:
-            continue
-        objective = load_objective(model["objective"])
-        net = build_network(model["network"]["name"], model["network"]["arguments"], objective.outputs, model["shape"])
-        net.load_state_dict(model["weights"])
-        outputs = run_network(net.to(scans.device), scans, batch=2)  # more at 1 mm take more memory than the job asks for
-        found.append(objective.predict(outputs))
-    if not found:
-        raise UserError(f"none of the {len(models)} models is of fold {fold}; train it first.")
-    return np.mean(found, axis=0)
-
-
 def as_columns(found: dict[str, np.ndarray], classes: list[str] | None) -> dict[str, np.ndarray]:
     """Return predictions as columns of a table: the number, or the likeliest class and the probability of each."""
     if classes is None:
@@ -159,19 +131,6 @@ def figures_of(predicted: pd.DataFrame, method: str, classes: list[str] | None) 
         return with_intervals(regression_figures, truth, values, subjects)
     truth = predicted["truth"].astype(str).map(classes.index).to_numpy()
     return with_intervals(classification_figures, truth, predicted[[f"{method}_{c}" for c in classes]].to_numpy(), subjects)
-
-
-def provenance(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what is needed to make the result again: settings, versions and the commit of the code."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    versions = {name: version(name) for name in PACKAGES}
-    return {
-        "git_commit": commit or None,
-        "python": platform.python_version(),
-        "versions": versions,
-        "settings": settings,
-    }
 
 
 def main(argv: list[str] | None = None) -> None:

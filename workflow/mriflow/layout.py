@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from mriflow.cli import run_stage, stage_parser
-from mriflow.errors import UserError
-from mriflow.files import write_csv
-from mriflow.labels import read_labels, usable
-from mriflow.ukbzip import split_path
+from mriflow.base.cli import run_stage, stage_parser
+from mriflow.base.errors import UserError
+from mriflow.base.files import write_csv
+from mriflow.images.ukb_zip import split_path
+from mriflow.tables.labels import read_labels, usable
 
 
 def layout(labels: Path, table: Path, *, column: str, classes: Mapping[str, str] | None = None) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Draw one figure of an experiment as PDF and PNG, ready for a paper.
+"""Draw one figure of an experiment or a dataset as PDF and PNG, ready for a paper.
 
 It is 3.5 or 7 inches wide, in colours that the colour-blind can tell, and says how many scans and folds it shows, and
 when they are simulated. The same input gives the same bytes.
@@ -6,306 +6,26 @@ when they are simulated. The same input gives the same bytes.
 
 import argparse
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from cycler import cycler
-from matplotlib import style
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import roc_curve
-
-from mriflow.cli import run_stage, stage_parser
-from mriflow.errors import UserError
-from mriflow.files import whole_file
-from mriflow.metrics import METHODS
-from mriflow.tell import not_as_made, read_metrics, with_interval
+from mriflow.base.cli import run_stage, stage_parser
+from mriflow.reporting.cohort_figures import cohort, scans
+from mriflow.reporting.result_figures import (
+    comparison,
+    confusion_matrix,
+    learning_curves,
+    predicted_vs_true,
+    residual_vs_truth,
+    roc,
+)
 
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph that it puts into a PDF
 
-ONE_COLUMN, TWO_COLUMNS = 3.5, 7.0  # inches
-DPI = 200
-OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"]  # Okabe & Ito 2008
-COLOURS = {"network": "#0072B2", "classical": "#D55E00", "trivial": "#7F7F7F", "train": "#56B4E9", "val": "#D55E00"}
-MARKERS = {"network": "o", "classical": "s", "trivial": "^"}
-GREY = "#666666"
-STYLE = {
-    "axes.prop_cycle": cycler(color=OKABE_ITO),  # the colours C0, C1, ... of groups
-    "font.size": 8,
-    "legend.fontsize": 7,
-    "legend.edgecolor": "none",
-    "legend.fancybox": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "lines.linewidth": 1.2,
-    "pdf.fonttype": 42,  # text stays text, as journals ask
-}
-
-
-@contextmanager
-def page(
-    pdf: Path, png: Path, width: float, height: float, footer: str, simulated: bool, **grid: Any
-) -> Iterator[tuple[Figure, np.ndarray]]:
-    """Give an empty figure and its axes (shape (rows, columns)) to draw on, then write it as PDF and PNG."""
-    with style.context(["default", STYLE]):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.subplots(squeeze=False, **grid)
-        notes = [footer, "simulated data"] if simulated else [footer]
-        figure.supxlabel(" · ".join(notes), x=0.995, ha="right", fontsize=6.5, color=GREY)
-        # No date and no version: the same input gives the same bytes.
-        without = {pdf: ("CreationDate", "Producer", "Creator"), png: ("Software",)}
-        for path, keys in without.items():
-            with whole_file(path) as temporary:
-                figure.savefig(temporary, dpi=DPI, metadata=dict.fromkeys(keys))
-
-
-def learning_curves(histories: Sequence[Path], metrics: Path, pdf: Path, png: Path) -> None:
-    """Draw loss and score by epoch: a thin line per fold and seed, their mean thick as far as all runs go."""
-    result = read_metrics(metrics)
-    runs = [read_made(path, ["epoch", "train_loss", "val_loss"], "train").set_index("epoch") for path in histories]
-    score = next(name for name in runs[0] if name.startswith("val_") and name != "val_loss")
-    seeds = len(result["seeds"])
-    footer = f"n = {result['n']} scans, {count(result['folds'], 'fold')}" + (f" × {seeds} seeds" if seeds > 1 else "")
-    panels = [("Loss", ["train_loss", "val_loss"]), (score_label(score, result["unit"]), [score])]
-    with page(pdf, png, TWO_COLUMNS, 2.5, footer, result["simulated"], ncols=2) as (_, axes):
-        for ax, (label, shown) in zip(axes[0], panels, strict=True):
-            for name in shown:
-                draw_runs(ax, [run[name] for run in runs], COLOURS[name.split("_")[0]])
-            ax.set(xlabel="Epoch", ylabel=label)
-            ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        losses = np.concatenate([run[["train_loss", "val_loss"]].to_numpy().ravel() for run in runs])
-        if losses.min() > 0 and losses.max() > 20 * losses.min():
-            axes[0, 0].set_yscale("log")
-        axes[0, 0].plot([], [], color=COLOURS["train"], label="training")
-        axes[0, 0].plot([], [], color=COLOURS["val"], label="validation")
-        axes[0, 0].plot([], [], "o", ms=3, color=COLOURS["val"], label="lowest validation loss")
-        axes[0, 0].legend()
-        for run in runs:
-            best = run["val_loss"].idxmin()
-            for ax, (_, shown) in zip(axes[0], panels, strict=True):
-                ax.plot(best, run.loc[best, shown[-1]], "o", ms=3, color=COLOURS["val"], zorder=3)
-
-
-def draw_runs(ax: Axes, runs: Sequence[pd.Series], shade: str) -> None:
-    """Draw a thin line for each run, and their mean thick as far as all of them go."""
-    alone = len(runs) == 1
-    for run in runs:
-        ax.plot(run.index, run, color=shade, lw=1.2 if alone else 0.5, alpha=1 if alone else 0.6)
-    if not alone:
-        mean = pd.concat(runs, axis=1).dropna().mean(axis=1)
-        ax.plot(mean.index, mean, color=shade, lw=1.8)
-
-
-def score_label(name: str, unit: str) -> str:
-    """Return the label of a validation score's axis."""
-    return with_unit("Validation MAE", unit) if name == "val_mae" else name.replace("val_", "Validation ")
-
-
-def predicted_vs_true(predictions: Path, metrics: Path, pdf: Path, png: Path) -> None:
-    """Draw every scan's prediction over its true value, coloured by site, with the line of identity."""
-    table, result = read_results(predictions, metrics, "regression")
-    target, unit = result["target"], result["unit"]
-    mae, r = (with_interval(result["network"][name]) for name in ("mae", "r"))
-    both = table[["truth", "network"]]
-    low, high = both.min().min(), both.max().max()
-    margin = 0.04 * (high - low) or 1
-    limits = (low - margin, high + margin)
-    with page(pdf, png, ONE_COLUMN, 3.7, footer_of(table), result["simulated"]) as (figure, axes):
-        ax = axes[0, 0]
-        ax.plot(limits, limits, color=GREY, lw=0.8, ls="--", zorder=1)
-        scatter(ax, table, table["network"])
-        ax.set(xlim=limits, ylim=limits, aspect="equal")
-        ax.set(xlabel=with_unit(f"True {target}", unit), ylabel=with_unit(f"Predicted {target}", unit))
-        ax.text(0.03, 0.98, f"MAE {mae} {unit}".rstrip() + f"\nr {r}", transform=ax.transAxes, va="top")
-        legend_above(figure, ax)
-
-
-def residual_vs_truth(predictions: Path, metrics: Path, pdf: Path, png: Path) -> None:
-    """Draw predicted minus true over the true value with the least-squares line, and how the residuals spread."""
-    table, result = read_results(predictions, metrics, "regression")
-    target, unit, slope = result["target"], result["unit"], result["network"]["slope"]
-    truth, residual = table["truth"], table["network"] - table["truth"]
-    grid: dict[str, Any] = {"ncols": 2, "width_ratios": [5, 1], "sharey": True}
-    with page(pdf, png, ONE_COLUMN, 2.9, footer_of(table), result["simulated"], **grid) as (figure, axes):
-        ax, spread = axes[0]
-        ax.axhline(0, color=GREY, lw=0.8, ls="--", zorder=1)
-        scatter(ax, table, residual)
-        if slope["value"] is not None:
-            ends = np.array([truth.min(), truth.max()])
-            # A least-squares line goes through the means.
-            line = residual.mean() + slope["value"] * (ends - truth.mean())
-            ax.plot(ends, line, color="black", lw=1.4)
-            ax.text(0.97, 0.98, f"slope {with_interval(slope)}", transform=ax.transAxes, va="top", ha="right")
-        reach = residual.abs().max() or 1
-        # Room above for the text, so that it hides no scan.
-        ax.set(xlabel=with_unit(f"True {target}", unit), ylim=(-1.05 * reach, 1.25 * reach))
-        ax.set(ylabel=with_unit(f"Predicted − true {target}", unit))
-        legend_above(figure, ax)
-        spread.hist(residual, bins=20, orientation="horizontal", color="#BBBBBB")
-        spread.axhline(0, color=GREY, lw=0.8, ls="--")
-        spread.set(xlabel="Scans")
-        spread.tick_params(left=False)
-
-
-def scatter(ax: Axes, table: pd.DataFrame, heights: pd.Series) -> None:
-    """Draw a dot per scan over its true value, coloured by site if there are two to seven."""
-    look: dict[str, Any] = {"ls": "", "marker": "o", "mew": 0, "rasterized": len(table) > 2000}
-    look |= {"ms": 3 if len(table) < 1000 else 1.5, "alpha": 0.7 if len(table) < 2000 else 0.4}
-    sites = table["site"].fillna("not known")
-    if not 2 <= sites.nunique() <= len(OKABE_ITO):
-        ax.plot(table["truth"], heights, color="C0", **look)
-        return
-    for number, (site, mine) in enumerate(table.groupby(sites)):
-        ax.plot(mine["truth"], heights[mine.index], color=f"C{number}", label=site, **look)
-
-
-def roc(predictions: Path, metrics: Path, pdf: Path, png: Path) -> None:
-    """Draw the ROC curves of network and classical baseline; of more than two classes, each against the rest."""
-    table, result = read_results(predictions, metrics, "classification")
-    many = len(result["classes"]) > 2
-    shown = result["classes"] if many else result["classes"][-1:]
-    with page(pdf, png, ONE_COLUMN, 3.6, footer_of(table), result["simulated"]) as (_, axes):
-        ax = axes[0, 0]
-        ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--", zorder=1, label="chance")
-        for method, dash in (("network", "-"), ("classical", ":" if many else "-")):
-            for number, name in enumerate(shown):
-                truth = table["truth"] == name
-                if truth.nunique() == 2:
-                    false, true, _ = roc_curve(truth, table[f"{method}_{name}"])
-                    ax.plot(false, true, dash, color=f"C{number}" if many else COLOURS[method], clip_on=False)
-            auc = with_interval(result[method]["auc"])
-            ax.plot([], [], dash, color=GREY if many else COLOURS[method], label=f"{method}, AUC {auc}")
-        for number, name in enumerate(shown if many else []):
-            ax.plot([], [], color=f"C{number}", label=f"{name} against the rest")
-        positive = "" if many else f" for {shown[0]}"
-        ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        ax.set(xlabel="1 − specificity (false positive rate)", ylabel=f"Sensitivity{positive} (true positive rate)")
-        ax.legend(loc="lower right")
-
-
-def confusion_matrix(predictions: Path, metrics: Path, pdf: Path, png: Path) -> None:
-    """Draw how many scans of each class the network put into which, and the share of each row."""
-    table, result = read_results(predictions, metrics, "classification")
-    classes, counts = result["classes"], np.array(result["confusion"])
-    rows = counts.sum(axis=1, keepdims=True)
-    shares = counts / np.maximum(rows, 1)
-    side = min(max(3.2, 0.75 * len(classes) + 1.1), TWO_COLUMNS)
-    width = ONE_COLUMN if side <= ONE_COLUMN else TWO_COLUMNS
-    with page(pdf, png, width, side, footer_of(table), result["simulated"]) as (_, axes):
-        ax = axes[0, 0]
-        ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for (row, column), number in np.ndenumerate(counts):
-            ink = "white" if shares[row, column] > 0.55 else "black"
-            text = f"{number}\n{100 * shares[row, column]:.0f} %"
-            ax.text(column, row, text, ha="center", va="center", color=ink)
-        ax.set_xticks(range(len(classes)), classes)
-        ax.set_yticks(range(len(classes)), [f"{name}\n(n = {n})" for name, n in zip(classes, rows[:, 0], strict=True)])
-        ax.set(xlabel="Predicted class", ylabel="True class")
-        ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
-
-
-def comparison(metrics: Sequence[Path], pdf: Path, png: Path) -> None:
-    """Draw every experiment's MAE or AUC of network, classical and trivial baseline; a panel per metric and unit."""
-    results = [read_metrics(path) for path in metrics]
-    panels: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for result in results:
-        kind = ("mae", result["unit"]) if result["type"] == "regression" else ("auc", "")
-        panels.setdefault(kind, []).append(result)
-    heights = [0.42 * len(rows) + 0.25 for rows in panels.values()]
-    height = sum(heights) + 0.45 * len(panels) + 0.45
-    footer = f"{count(len(results), 'experiment')}, {sum(result['n'] for result in results)} predicted scans"
-    simulated = all(result["simulated"] for result in results)  # if only some are, their rows say so
-    grid: dict[str, Any] = {"nrows": len(panels), "height_ratios": heights}
-    with page(pdf, png, TWO_COLUMNS, height, footer, simulated, **grid) as (figure, axes):
-        for ax, ((metric, unit), rows) in zip(axes[:, 0], panels.items(), strict=True):
-            for row, result in enumerate(rows):
-                draw_methods(ax, row, result, metric)
-            ax.set_yticks(range(len(rows)), [row_label(result) for result in rows])
-            ax.set(ylim=(len(rows) - 0.5, -0.5))
-            ax.grid(axis="x", color="#DDDDDD", lw=0.5)
-            ax.set_axisbelow(True)
-            if metric == "mae":
-                ax.set(xlabel=with_unit("MAE", unit) + ", less is better")
-                ax.set_xlim(left=0)
-            else:
-                ax.axvline(0.5, color=GREY, lw=0.8, ls="--", zorder=1)
-                ax.set(xlabel="AUC, more is better (dashed: chance)")
-                ax.set_xlim(right=1.01)
-        legends = [ax.get_legend_handles_labels() for ax in axes[:, 0]]
-        handles = {label: handle for legend in legends for handle, label in zip(*legend, strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=3)
-
-
-def draw_methods(ax: Axes, row: int, result: dict[str, Any], metric: str) -> None:
-    """Draw the metric of each method with its interval, one below the other, in one row of a panel."""
-    for offset, method in zip((-0.2, 0, 0.2), METHODS, strict=True):
-        value, low, high = (result[method][metric][key] for key in ("value", "low", "high"))
-        if value is None:
-            continue
-        if low is not None:
-            ax.plot([low, high], [row + offset] * 2, color=COLOURS[method])
-        look: dict[str, Any] = {"ms": 4.5, "color": COLOURS[method], "label": method, "clip_on": False}
-        ax.plot(value, row + offset, MARKERS[method], **look)
-
-
-def row_label(result: dict[str, Any]) -> str:
-    """Return an experiment's name and size, and whether its scans are simulated."""
-    note = ", simulated" if result["simulated"] else ""
-    return f"{result['experiment']}\nn = {result['n']}, {count(result['folds'], 'fold')}{note}"
-
-
-def read_results(predictions: Path, metrics: Path, kind: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read the two files that `evaluate` made of an experiment whose target is of `kind`."""
-    result = read_metrics(metrics)
-    if result["type"] != kind:
-        raise UserError(f"{metrics}: {result['experiment']} is a {result['type']}; this figure shows a {kind}.")
-    text = ["site", *(["truth", *METHODS] if kind == "classification" else [])]
-    return read_made(predictions, ["site", "fold", "truth", "network"], "evaluate", text=text), result
-
-
-def read_made(path: Path, columns: Sequence[str], maker: str, *, text: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a table that the stage `maker` made; `text` columns stay text (subject 002 is not 2)."""
-    try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
-    except (OSError, ValueError) as error:
-        raise not_as_made(path, f"cannot be read ({error})", maker) from error
-    if missing := [column for column in columns if column not in table]:
-        raise not_as_made(path, f"has no column {', '.join(missing)}", maker)
-    return table
-
-
-def footer_of(table: pd.DataFrame) -> str:
-    """Return the numbers of scans and folds of a table of predictions."""
-    return f"n = {len(table)} scans, {count(table['fold'].nunique(), 'fold')}"
-
-
-def count(number: int, name: str) -> str:
-    """Return a number with its noun."""
-    return f"{number} {name}{'' if number == 1 else 's'}"
-
-
-def with_unit(text: str, unit: str) -> str:
-    """Return the label of an axis."""
-    return f"{text} ({unit})" if unit else text
-
-
-def legend_above(figure: Figure, ax: Axes) -> None:
-    """Draw the legend of `ax`, if something in it has a label, above the figure, where it hides nothing."""
-    handles, labels = ax.get_legend_handles_labels()
-    if labels:
-        figure.legend(handles, labels, loc="outside upper left", ncols=4, columnspacing=1, handletextpad=0.4)
-
-
 PREDICTIONS = {
     "predicted-vs-true": predicted_vs_true,
-    "residual-vs-age": residual_vs_truth,
+    "residual-vs-true": residual_vs_truth,
     "roc": roc,
     "confusion-matrix": confusion_matrix,
 }
@@ -334,6 +54,14 @@ def main(argv: list[str] | None = None) -> None:
         predicted.add_argument("--metrics", type=Path, required=True, help="metrics.json of the experiment")
     compared = add_figure(figures, "comparison", comparison)
     compared.add_argument("--metrics", type=Path, nargs="+", required=True, help="metrics.json of every experiment")
+    montages = add_figure(figures, "scans", scans)
+    montages.add_argument("--arrays", type=Path, nargs="+", required=True, help="shards of the dataset, .npy")
+    montages.add_argument("--indices", type=Path, nargs="+", required=True, help="their indices, .csv, in that order")
+    people = add_figure(figures, "cohort", cohort)
+    people.add_argument("--labels", type=Path, required=True, help="labels.csv of the dataset")
+    people.add_argument("--indices", type=Path, nargs="*", default=[], help="indices of its shards, .csv")
+    for figure in (montages, people):
+        figure.add_argument("--simulated", action="store_true", help="say that the scans are simulated")
     arguments = vars(parser.parse_args(argv))
     arguments.pop("draw")(**arguments)
 

@@ -23,16 +23,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from mriflow import recipes
-from mriflow.cli import progress, run_stage, stage_parser
-from mriflow.errors import UserError
-from mriflow.files import whole_file, write_csv
-from mriflow.labels import read_index, shard_of
-from mriflow.nifti import BadScan
-from mriflow.scan import preprocess_scan
-from mriflow.workers import workers
+from mriflow.base import recipes
+from mriflow.base.cli import progress, run_stage, stage_parser
+from mriflow.base.errors import UserError
+from mriflow.base.files import whole_file, write_csv
+from mriflow.base.processes import workers
+from mriflow.images.nifti import BadScan
+from mriflow.images.scan import preprocess_scan
+from mriflow.tables.labels import read_index, shard_of
 
 log = logging.getLogger(__name__)
+
 
 INDEX_COLUMNS = ["id", "index", "problem", "brain_ml", "correlation", "scale", "fingerprint", "key"]
 
@@ -69,10 +70,10 @@ def preprocess(
         The .npy file to write: uint8, shape (scans without a problem, x, y, z), axes RAS.
     index
         The .csv file to write: one row per scan with its position in `array` (empty for a scan with a problem), the problem,
-        and quality figures: `brain_ml` (volume of the brain, ml), `correlation` (with the template, `mriflow.scan.likeness`),
-        `scale` (volume of the scan over that on the template's grid).
+        and quality measures: `brain_ml` (volume of the brain, ml), `correlation` (with the template, see
+        `mriflow.images.registration.likeness`), `scale` (volume of the scan over that on the template's grid).
     shard, shards
-        Which part of the dataset, of how many (`mriflow.labels.shard_of`).
+        Which part of the dataset, of how many (`mriflow.tables.labels.shard_of`).
     registration
         ``affine``, ``rigid`` or ``none`` (centres of mass only; nothing if the scan came with a transform to MNI space).
     voxel_mm, shape

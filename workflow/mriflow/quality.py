@@ -13,15 +13,16 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import zoom
 
-from mriflow.cli import run_stage, stage_parser
-from mriflow.errors import UserError
-from mriflow.files import write_csv, write_text
-from mriflow.labels import read_index, read_labels
-from mriflow.nifti import BadScan, load_scan
-from mriflow.plot import COLOURS, GREY, TWO_COLUMNS, page
-from mriflow.plot_cohort import SHOWN, montage, wrap
-from mriflow.scan import BRAIN_ML, QC_CORRELATION
-from mriflow.tell import LISTED, PAGE, count_reasons, paragraph, section
+from mriflow.base.cli import run_stage, stage_parser
+from mriflow.base.errors import UserError
+from mriflow.base.files import write_csv, write_text
+from mriflow.images.nifti import BadScan, load_scan
+from mriflow.images.scan import BRAIN_ML, QC_CORRELATION
+from mriflow.reporting.canvas import COLOURS, GREY, TWO_COLUMNS, page
+from mriflow.reporting.cohort_figures import SHOWN, montage, wrap
+from mriflow.reporting.html import LISTED, PAGE, paragraph, section
+from mriflow.tables.labels import read_index, read_labels
+from mriflow.tables.problems import count_reasons
 
 FIGURES = {"correlation": "correlation with the template", "brain_ml": "volume of the brain (ml)", "scale": "scale"}
 FAR = 4.0  # robust standard deviations from the median; of 147 real scans one lies further

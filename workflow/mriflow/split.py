@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
-from mriflow.balance import balance_of, warn_of_imbalance
-from mriflow.cli import run_stage, stage_parser
-from mriflow.content import voxels_of
-from mriflow.errors import UserError
-from mriflow.files import write_csv
-from mriflow.labels import read_labels, usable
-from mriflow.split_file import PARTS, listed, parts_from_file
+from mriflow.base.cli import run_stage, stage_parser
+from mriflow.base.errors import UserError
+from mriflow.base.files import write_csv
+from mriflow.tables.balance import balance_of, warn_of_imbalance
+from mriflow.tables.labels import read_labels, usable
+from mriflow.tables.split_file import listed, parts_from_file
+from mriflow.tables.splits import PARTS, check_leaks
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +51,13 @@ def split(
         The column to be predicted and, if it is a category, its values.
     method, folds, sites, file
         ``k-fold`` with so many folds, ``leave-site-out`` with one fold for each of `sites`, or ``file`` with the folds and
-        parts that stand in a table (`mriflow.split_file`).
+        parts that stand in a table (`mriflow.tables.split_file`).
     validation
         Share of the subjects outside the test part that goes to the validation part.
     stratify
         Further columns to spread evenly.
     balance
-        Where to write how evenly the target, age, sex, site and the `stratify` columns are spread (`mriflow.balance`).
+        Where to write how evenly the target, age, sex, site and the `stratify` columns are spread (`mriflow.tables.balance`).
 
     Raises
     ------
@@ -154,7 +154,7 @@ def parts_given(scans: pd.DataFrame, everything: pd.DataFrame, file: Path, label
     Raises
     ------
     UserError
-        If the file has a mistake (`mriflow.split_file`), or no scan of one of its parts can be used.
+        If the file has a mistake (`mriflow.tables.split_file`), or no scan of one of its parts can be used.
     """
     chosen = parts_from_file(file, everything, labels)
     named = pd.concat(chosen, axis=1).notna().any(axis=1)
@@ -182,7 +182,7 @@ def parts_given(scans: pd.DataFrame, everything: pd.DataFrame, file: Path, label
 def measure_balance(
     rows: pd.DataFrame, target: str, classes: list[str] | None, stratify: list[str], meant: Collection[str]
 ) -> pd.DataFrame:
-    """Return how evenly target, `stratify`, age, sex and site are spread (`mriflow.balance`), and warn if they are not.
+    """Return how evenly target, `stratify`, age, sex and site are spread (`mriflow.tables.balance`), and warn if they are not.
 
     Parameters
     ----------
@@ -250,40 +250,6 @@ def check_enough(groups: pd.Series | None, subjects: int, folds: int, labels: Pa
     for name, count in groups.value_counts().items() if groups is not None else []:
         if count < folds:
             raise UserError(f"{labels}: class {name!r} has {count} subjects, {folds} folds need at least {folds}.")
-
-
-def read_splits(path: Path) -> pd.DataFrame:
-    """Read a splits.csv, or raise a UserError if it leaks (`check_leaks`)."""
-    text = dict.fromkeys(["part", "id", "subject", "fingerprint"], str)
-    splits = pd.read_csv(path, dtype=text, keep_default_na=False)
-    check_leaks(splits, str(path))
-    return splits
-
-
-def check_leaks(splits: pd.DataFrame, file: str) -> None:
-    """Raise a UserError if, within a fold, a scan, a subject or the same image stands in two parts.
-
-    Parameters
-    ----------
-    splits
-        Columns fold, part, id, subject, fingerprint.
-    file
-        Where it comes from, for the message.
-    """
-    # Of the fingerprint, what is of the voxels: the same image under another header, or compressed anew, is a leak too.
-    splits = splits.assign(fingerprint=splits["fingerprint"].fillna("").astype(str).map(voxels_of))
-    for column, what in (("id", "scan"), ("subject", "subject"), ("fingerprint", "image")):
-        known = splits[splits[column].fillna("").astype(str) != ""]
-        parts = known.groupby(["fold", column])["part"].nunique()
-        leaks = parts[parts > 1]
-        if len(leaks):
-            fold, name = leaks.index[0]
-            rows = known[(known["fold"] == fold) & (known[column] == name)]
-            where = ", ".join(f"{row.id} in {row.part}" for row in rows.itertuples())
-            raise UserError(
-                f"{file}: leak: {leaks.size} time(s) the same {what} stands in two parts of a fold; the first is {what} "
-                f"{name!r} in fold {fold} ({where}). Give every scan of a subject the same subject, and exclude doubtful scans."
-            )
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -28,23 +28,24 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mriflow import recipes
-from mriflow.checkpoint import fingerprint, save_bytes
-from mriflow.cli import run_stage, stage_parser
-from mriflow.errors import UserError
-from mriflow.files import write_csv
-from mriflow.labels import read_index, read_labels
-from mriflow.networks import build_network
-from mriflow.objectives import make_objective
-from mriflow.parallel import is_worker, launch, team
-from mriflow.pretrained import load_pretrained
-from mriflow.profiling import profile_training
-from mriflow.run import Part, Run
-from mriflow.split import read_splits
-from mriflow.stop import StopFlag, interruptible, moment
-from mriflow.volumes import Shards, Volumes, open_shards
+from mriflow.base import recipes
+from mriflow.base.cli import run_stage, stage_parser
+from mriflow.base.errors import UserError
+from mriflow.base.files import write_csv
+from mriflow.tables.labels import read_index, read_labels
+from mriflow.tables.splits import read_splits
+from mriflow.training.checkpoint import fingerprint, save_bytes
+from mriflow.training.distributed import is_worker, launch, team
+from mriflow.training.loader import Shards, Volumes, open_shards
+from mriflow.training.loop import Part, Run
+from mriflow.training.networks import build_network
+from mriflow.training.objectives import make_objective
+from mriflow.training.pretrained import load_pretrained
+from mriflow.training.profiling import profile_training
+from mriflow.training.stop import StopFlag, interruptible, moment
 
 log = logging.getLogger(__name__)
+
 
 # Keys of the training block that change how a training is run and not what is trained.
 HOW = ("checkpoint_minutes", "copy_to_scratch")

@@ -26,10 +26,13 @@ from typing import IO
 
 import pandas as pd
 
-from mriflow.cli import progress, run_stage, stage_parser
-from mriflow.errors import UserError
-from mriflow.files import write_csv, write_text
-from mriflow.ukbzip import BRAIN, MEMBERS, fingerprint_in, t1_problem
+from mriflow.base.cli import progress, run_stage, stage_parser
+from mriflow.base.errors import UserError
+from mriflow.base.files import write_csv, write_text
+from mriflow.images.ukb_zip import BRAIN, MEMBERS, fingerprint_in, t1_problem
+
+log = logging.getLogger(__name__)
+
 
 MOST_LINES = 1000  # of a bulk file in one call: UCL's guide to ukbfetch on Myriad
 MOST_CALLS = 10  # at once for one application: datalad-ukbiobank, "Concepts & Terms"
@@ -37,8 +40,6 @@ ROUNDS = 3  # in which what is missing is asked for
 PAUSE = 30.0  # seconds before each further round
 POLL = 0.5  # seconds between two looks at the running calls
 BULK_LINE = re.compile(r"([0-9]+)\s+([0-9]+_[0-9]+_[0-9]+)")
-
-log = logging.getLogger(__name__)
 
 
 class Checked:
@@ -95,7 +96,7 @@ def fetch(
         table's own folder; empty if it cannot be used), `problem` and `fingerprint`. The zips found whole are listed beside it,
         in ``<its name>.checked.csv``.
     member
-        Which image of a zip is the scan, one of `mriflow.ukbzip.MEMBERS`.
+        Which image of a zip is the scan, one of `mriflow.images.ukb_zip.MEMBERS`.
     key, program
         Key file and ukbfetch; needed only if a zip is missing or cut.
     calls

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import yaml
-from mriflow import recipes
-from mriflow.config import resolve, settings
-from mriflow.errors import UserError
-from mriflow.split_file import folds_of
+from mriflow.base import recipes
+from mriflow.config.resolve import resolve, settings
+from mriflow.base.errors import UserError
+from mriflow.tables.split_file import folds_of
 from snakemake.exceptions import WorkflowError
 
 # The Python that runs Snakemake runs the jobs too, whether its environment is activated or not.
@@ -30,11 +30,11 @@ except UserError as error:
 EXPERIMENTS = CONFIG["run"]
 DATASETS = CONFIG["datasets"]
 # The brain mask is made for T1-weighted heads. Scans of which none can be had are organized and checked alone.
-FIT = [name for name, described in DATASETS.items() if described["modality"] == "T1" or described["stripped"]]
-TRAINED = [name for name in EXPERIMENTS if CONFIG["experiments"][name]["dataset"] in FIT]
+PREPROCESSED_DATASETS = [name for name, described in DATASETS.items() if described["modality"] == "T1" or described["stripped"]]
+TRAINED_EXPERIMENTS = [name for name in EXPERIMENTS if CONFIG["experiments"][name]["dataset"] in PREPROCESSED_DATASETS]
 DOWNLOADS = {(name, one["file"]): one for name, described in DATASETS.items() for one in described["downloads"]}
 FIGURES = {
-    "regression": ["learning-curves", "predicted-vs-true", "residual-vs-age"],
+    "regression": ["learning-curves", "predicted-vs-true", "residual-vs-true"],
     "classification": ["learning-curves", "roc", "confusion-matrix"],
 }
 
@@ -49,6 +49,7 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+# Look something up in the config
 def dataset(wildcards):
     """The description of a dataset."""
     return DATASETS[wildcards.dataset]
@@ -57,6 +58,12 @@ def dataset(wildcards):
 def experiment(wildcards):
     """Everything that an experiment uses, and under `names` what its blocks are called."""
     return settings(CONFIG, wildcards.experiment)
+
+
+def experiments_on(wildcards):
+    """Everything that each experiment on a dataset uses."""
+    all_used = [settings(CONFIG, name) for name in EXPERIMENTS]
+    return [used for used in all_used if used["names"]["dataset"] == wildcards.dataset]
 
 
 def option(flag, value):
@@ -76,28 +83,12 @@ def as_json(*keys):
     return part
 
 
-def target_as_json(wildcards):
-    """What training has to know of the target: another unit or name of a folder trains nothing again."""
-    target = experiment(wildcards)["target"]
-    return json.dumps({"column": target["column"], "type": target["type"], "classes": list(target.get("classes", []))})
+def simulated_flag(wildcards):
+    """The flag of every figure and page of a dataset that says that its scans are simulated."""
+    return option("--simulated", "simulate" in dataset(wildcards))
 
 
-def training_as_json(wildcards):
-    """The training block without seeds and GPUs: one more seed trains no other again, nor does another card."""
-    block = experiment(wildcards)["training"]
-    return json.dumps({key: value for key, value in block.items() if key not in ("seeds", "gpu", "allow_cpu")})
-
-
-def initial_weights(wildcards):
-    """The file of weights that a network starts from; nothing if it starts from random numbers."""
-    return experiment(wildcards)["network"].get("init", {}).get("weights", [])
-
-
-def scratch_mb(wildcards, input):
-    """Room for the shards on the node's own disk, if training is to copy them there."""
-    return input.size_mb if experiment(wildcards)["training"]["copy_to_scratch"] else 0
-
-
+# Organize
 def source(key):
     """A function of the wildcards that gives the table or images of a dataset: downloaded, simulated or one's own."""
 
@@ -116,19 +107,10 @@ def files_inside(wildcards, input):
     return [sum(len(files) for _, _, files in os.walk(folder)) for folder in input.images if os.path.isdir(folder)]
 
 
-def fetched(wildcards):
-    """The list of the scans of a dataset that ukbfetch gets; nothing for any other."""
-    return f"<resources>/{wildcards.dataset}/fetched.csv" if "ukbfetch" in dataset(wildcards) else []
-
-
-def described_file(wildcards):
-    """The description of one file to download."""
-    return DOWNLOADS[wildcards.dataset, wildcards.file]
-
-
+# Preprocess
 def scans_to_preprocess(wildcards):
     """The scans of a dataset, if there can be a brain mask of them."""
-    if wildcards.dataset not in FIT:
+    if wildcards.dataset not in PREPROCESSED_DATASETS:
         raise WorkflowError(f"datasets.{wildcards.dataset}: only T1-weighted or stripped scans are preprocessed (`modality`)")
     return "<data>/{dataset}/scans.csv"
 
@@ -148,17 +130,39 @@ def experiment_shards(suffix):
     return files
 
 
+# Check and cohort
+def cohort_indices(wildcards):
+    """The indices of a dataset's shards, of every preprocess block that an experiment uses."""
+    used_here = [used for used in experiments_on(wildcards) if used["experiment"] in TRAINED_EXPERIMENTS]
+    blocks = sorted({used["names"]["preprocess"] for used in used_here})
+    return [file for block in blocks for file in shards(wildcards.dataset, block, "csv")]
+
+
+def cohort_targets(wildcards):
+    """What is predicted from a dataset: the columns and, of a classification, their classes."""
+    return {used["target"]["column"]: list(used["target"].get("classes", [])) for used in experiments_on(wildcards)}
+
+
+# Split
 def experiment_labels(wildcards):
     """The labels.csv of an experiment's dataset."""
     return f"<data>/{experiment(wildcards)['names']['dataset']}/labels.csv"
 
 
-def split_sites(wildcards):
-    """The sites that are left out in turn, if that is how an experiment is split."""
-    used = experiment(wildcards)
-    return used["dataset"]["sites"] if used["split"]["method"] == "leave-site-out" else []
+# Train
+def target_as_json(wildcards):
+    """What training has to know of the target: another unit or name of a folder trains nothing again."""
+    target = experiment(wildcards)["target"]
+    return json.dumps({"column": target["column"], "type": target["type"], "classes": list(target.get("classes", []))})
 
 
+def training_as_json(wildcards):
+    """The training block without seeds and GPUs: one more seed trains no other again, nor does another card."""
+    block = experiment(wildcards)["training"]
+    return json.dumps({key: value for key, value in block.items() if key not in ("seeds", "gpu", "allow_cpu")})
+
+
+# Evaluate
 def trained(file):
     """A function of the wildcards that gives a file of every fold and seed of an experiment."""
 
@@ -170,32 +174,15 @@ def trained(file):
     return files
 
 
-def experiments_on(wildcards):
-    """Everything that each experiment on a dataset uses."""
-    all_used = [settings(CONFIG, name) for name in EXPERIMENTS]
-    return [used for used in all_used if used["names"]["dataset"] == wildcards.dataset]
-
-
-def cohort_indices(wildcards):
-    """The indices of a dataset's shards, of every preprocess block that an experiment uses."""
-    used_here = [used for used in experiments_on(wildcards) if used["experiment"] in TRAINED]
-    blocks = sorted({used["names"]["preprocess"] for used in used_here})
-    return [file for block in blocks for file in shards(wildcards.dataset, block, "csv")]
-
-
-def cohort_targets(wildcards):
-    """What is predicted from a dataset: the columns and, of a classification, their classes."""
-    return {used["target"]["column"]: list(used["target"].get("classes", [])) for used in experiments_on(wildcards)}
-
-
+# Report
 def results(wildcards):
     """Everything that a run makes, but for the report of it."""
-    wanted = ["<results>/comparison.png", "<results>/results.html"] if TRAINED else []
+    wanted = ["<results>/comparison.png", "<results>/results.html"] if TRAINED_EXPERIMENTS else []
     for name in EXPERIMENTS:
         used = settings(CONFIG, name)
         names = used["names"]
         cohort = f"<results>/cohorts/{names['dataset']}"
-        if name in TRAINED:
+        if name in TRAINED_EXPERIMENTS:
             wanted += [f"<results>/{name}/figures/{figure}.png" for figure in FIGURES[used["target"]["type"]]]
             wanted += [f"<results>/{name}/balance.html", f"{cohort}/scans_{names['preprocess']}.png"]
             wanted += [f"{cohort}/quality_{names['preprocess']}.{suffix}" for suffix in ("html", "png")]

@@ -18,9 +18,9 @@ rule download:
     conda:
         "../../envs/conda.yaml"
     params:
-        urls=lambda wildcards: [f"--url={url}" for url in described_file(wildcards)["urls"]],
-        md5=lambda wildcards: [f"--md5={md5}" for md5 in described_file(wildcards)["md5"]],
-        size=lambda wildcards: option("--size", described_file(wildcards).get("size")),
+        urls=lambda wildcards: [f"--url={url}" for url in DOWNLOADS[wildcards.dataset, wildcards.file]["urls"]],
+        md5=lambda wildcards: [f"--md5={md5}" for md5 in DOWNLOADS[wildcards.dataset, wildcards.file]["md5"]],
+        size=lambda wildcards: option("--size", DOWNLOADS[wildcards.dataset, wildcards.file].get("size")),
     shell:
         "python -m mriflow.download"
         " --file {output:q}"

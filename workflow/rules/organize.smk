@@ -12,7 +12,7 @@ rule organize:
     input:
         table=source("table"),
         images=source("images"),
-        fetched=fetched,
+        fetched=lambda wildcards: "<resources>/{dataset}/fetched.csv" if "ukbfetch" in dataset(wildcards) else [],
     output:
         labels="<data>/{dataset}/labels.csv",
         scans="<data>/{dataset}/scans.csv",

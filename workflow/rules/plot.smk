@@ -1,10 +1,8 @@
 """
-Draw the figures, each as PDF (for a paper) and PNG (for the report), and write the report's tables.
+Draw the figures of the experiments, each as PDF (for a paper) and PNG (for the report), and write their table.
 
-INPUT:  results/<experiment>/*, data/<dataset>/labels.csv, preprocessed/<dataset>/<block>/*
+INPUT:  results/<experiment>/*
 OUTPUT: results/<experiment>/figures/<figure>.pdf and .png
-        results/<experiment>/balance.html    how evenly its parts are filled
-        results/cohorts/<dataset>/...    the scans, which were left out and why, and what is wrong with headers and labels
         results/comparison.*, results/results.*    all experiments side by side
 """
 
@@ -58,7 +56,7 @@ rule plot_predictions:
     benchmark:
         "<benchmarks>/plot_predictions/{experiment}_{figure}.tsv"
     wildcard_constraints:
-        figure="predicted-vs-true|residual-vs-age|roc|confusion-matrix",
+        figure="predicted-vs-true|residual-vs-true|roc|confusion-matrix",
     conda:
         "../../envs/conda.yaml"
     resources:
@@ -75,79 +73,9 @@ rule plot_predictions:
         " > {log:q} 2>&1"
 
 
-rule plot_scans:
-    input:
-        arrays=lambda wildcards: shards(wildcards.dataset, wildcards.block, "npy"),
-        indices=lambda wildcards: shards(wildcards.dataset, wildcards.block, "csv"),
-    output:
-        pdf="<results>/cohorts/{dataset}/scans_{block}.pdf",
-        png=report(
-            "<results>/cohorts/{dataset}/scans_{block}.png",
-            caption="../report/scans.rst",
-            category="cohorts",
-            subcategory="{dataset}",
-            labels={"figure": "scans ({block})"},
-        ),
-    log:
-        "<logs>/plot/{dataset}_scans_{block}.log",
-    benchmark:
-        "<benchmarks>/plot_scans/{dataset}_{block}.tsv"
-    conda:
-        "../../envs/conda.yaml"
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        simulated=lambda wildcards: option("--simulated", "simulate" in dataset(wildcards)),
-        recipe=recipes.PLOT,
-    shell:
-        "python -m mriflow.plot_cohort scans"
-        " --pdf {output.pdf:q}"
-        " --png {output.png:q}"
-        " --arrays {input.arrays:q}"
-        " --indices {input.indices:q}"
-        " {params.simulated}"
-        " > {log:q} 2>&1"
-
-
-rule plot_cohort:
-    input:
-        labels="<data>/{dataset}/labels.csv",
-        indices=cohort_indices,
-    output:
-        pdf="<results>/cohorts/{dataset}/cohort.pdf",
-        png=report(
-            "<results>/cohorts/{dataset}/cohort.png",
-            caption="../report/cohort.rst",
-            category="cohorts",
-            subcategory="{dataset}",
-            labels={"figure": "age, sex and site"},
-        ),
-    log:
-        "<logs>/plot/{dataset}_cohort.log",
-    benchmark:
-        "<benchmarks>/plot_cohort/{dataset}.tsv"
-    conda:
-        "../../envs/conda.yaml"
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        simulated=lambda wildcards: option("--simulated", "simulate" in dataset(wildcards)),
-        recipe=recipes.PLOT,
-    shell:
-        "python -m mriflow.plot_cohort cohort"
-        " --pdf {output.pdf:q}"
-        " --png {output.png:q}"
-        " --labels {input.labels:q}"
-        " --indices {input.indices:q}"
-        " {params.simulated}"
-        " > {log:q} 2>&1"
-
-
 rule plot_comparison:
     input:
-        expand("<results>/{experiment}/metrics.json", experiment=TRAINED),
+        expand("<results>/{experiment}/metrics.json", experiment=TRAINED_EXPERIMENTS),
     output:
         pdf="<results>/comparison.pdf",
         png=report(
@@ -175,117 +103,9 @@ rule plot_comparison:
         " > {log:q} 2>&1"
 
 
-rule tell_cohort:
+rule page_results:
     input:
-        labels="<data>/{dataset}/labels.csv",
-        indices=cohort_indices,
-    output:
-        page=report(
-            "<results>/cohorts/{dataset}/cohort.html",
-            caption="../report/cohort-table.rst",
-            category="cohorts",
-            subcategory="{dataset}",
-            labels={"figure": "who is in, who is left out and why"},
-        ),
-        csv="<results>/cohorts/{dataset}/exclusions.csv",
-    log:
-        "<logs>/tell/{dataset}.log",
-    benchmark:
-        "<benchmarks>/tell_cohort/{dataset}.tsv"
-    conda:
-        "../../envs/conda.yaml"
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        about=lambda wildcards: [
-            part for key in ("title", "licence", "citation") for part in option(f"--{key}", dataset(wildcards)[key])
-        ],
-        targets=lambda wildcards: json.dumps(cohort_targets(wildcards)),
-        simulated=lambda wildcards: option("--simulated", "simulate" in dataset(wildcards)),
-        recipe=recipes.PLOT,
-    shell:
-        "python -m mriflow.tell cohort"
-        " --page {output.page:q}"
-        " --csv {output.csv:q}"
-        " --labels {input.labels:q}"
-        " --indices {input.indices:q}"
-        " --targets {params.targets:q}"
-        " {params.about:q}"
-        " {params.simulated}"
-        " > {log:q} 2>&1"
-
-
-rule check:
-    input:
-        "<data>/{dataset}/labels.csv",
-    output:
-        page=report(
-            "<results>/cohorts/{dataset}/check.html",
-            caption="../report/check.rst",
-            category="cohorts",
-            subcategory="{dataset}",
-            labels={"figure": "check of headers and labels"},
-        ),
-        csv="<results>/cohorts/{dataset}/headers.csv",
-    log:
-        "<logs>/check/{dataset}.log",
-    benchmark:
-        "<benchmarks>/check/{dataset}.tsv"
-    priority: 1  # it is meant to be read before hours are spent on the scans
-    conda:
-        "../../envs/conda.yaml"
-    resources:
-        mem_mb=2000,
-        runtime=60,
-    params:
-        title=lambda wildcards: option("--title", dataset(wildcards)["title"]),
-        targets=lambda wildcards: json.dumps(cohort_targets(wildcards)),
-        simulated=lambda wildcards: option("--simulated", "simulate" in dataset(wildcards)),
-        recipe=recipes.PLOT,
-    shell:
-        "python -m mriflow.check"
-        " --labels {input:q}"
-        " --page {output.page:q}"
-        " --csv {output.csv:q}"
-        " --targets {params.targets:q}"
-        " {params.title:q}"
-        " {params.simulated}"
-        " > {log:q} 2>&1"
-
-
-rule show_balance:
-    input:
-        "<results>/{experiment}/balance.csv",
-    output:
-        report(
-            "<results>/{experiment}/balance.html",
-            caption="../report/balance.rst",
-            category="{experiment}",
-            labels={"figure": "balance of the parts"},
-        ),
-    log:
-        "<logs>/tell/{experiment}_balance.log",
-    benchmark:
-        "<benchmarks>/show_balance/{experiment}.tsv"
-    conda:
-        "../../envs/conda.yaml"
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        recipe=recipes.PLOT,
-    shell:
-        "python -m mriflow.balance_page"
-        " --balance {input:q}"
-        " --page {output:q}"
-        " --title {wildcards.experiment:q}"
-        " > {log:q} 2>&1"
-
-
-rule tell_results:
-    input:
-        expand("<results>/{experiment}/metrics.json", experiment=TRAINED),
+        expand("<results>/{experiment}/metrics.json", experiment=TRAINED_EXPERIMENTS),
     output:
         page=report(
             "<results>/results.html",
@@ -295,9 +115,9 @@ rule tell_results:
         ),
         csv="<results>/results.csv",
     log:
-        "<logs>/tell/results.log",
+        "<logs>/pages/results.log",
     benchmark:
-        "<benchmarks>/tell_results/results.tsv"
+        "<benchmarks>/page_results/results.tsv"
     conda:
         "../../envs/conda.yaml"
     resources:
@@ -306,7 +126,7 @@ rule tell_results:
     params:
         recipe=recipes.PLOT,
     shell:
-        "python -m mriflow.tell results"
+        "python -m mriflow.pages results"
         " --page {output.page:q}"
         " --csv {output.csv:q}"
         " --metrics {input:q}"

@@ -3,7 +3,7 @@ Bring the scans of a dataset to a network's grid, in shards: each a job, known b
 
 INPUT:  data/<dataset>/scans.csv
 OUTPUT: preprocessed/<dataset>/<block>/shard-<shard>.npy   uint8, scans by x by y by z
-        preprocessed/<dataset>/<block>/shard-<shard>.csv   its index, with quality figures and problems
+        preprocessed/<dataset>/<block>/shard-<shard>.csv   its index, with quality measures and problems
         results/cohorts/<dataset>/quality_<block>.*        how well that went: a page, a table, a figure
 """
 
@@ -83,7 +83,7 @@ rule quality:
     params:
         registration=lambda wildcards: CONFIG["preprocess"][wildcards.block]["registration"],
         title=lambda wildcards: option("--title", dataset(wildcards)["title"]),
-        simulated=lambda wildcards: option("--simulated", "simulate" in dataset(wildcards)),
+        simulated=simulated_flag,
         recipe=recipes.PLOT,
     shell:
         "python -m mriflow.quality"

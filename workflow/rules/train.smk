@@ -16,7 +16,7 @@ rule train:
         indices=experiment_shards("csv"),
         labels=experiment_labels,
         splits="<results>/{experiment}/splits.csv",
-        init=initial_weights,
+        init=lambda wildcards: experiment(wildcards)["network"].get("init", {}).get("weights", []),
     output:
         model="<results>/{experiment}/fold-{fold}_seed-{seed}/model.pt",
         history="<results>/{experiment}/fold-{fold}_seed-{seed}/history.csv",
@@ -31,7 +31,7 @@ rule train:
         mem_mb=8000,
         runtime=1440,
         gpu=lambda wildcards: experiment(wildcards)["training"]["gpu"],
-        disk_mb=scratch_mb,
+        disk_mb=lambda wildcards, input: (input.size_mb if experiment(wildcards)["training"]["copy_to_scratch"] else 0),
     params:
         folder=subpath(output.model, parent=True),
         target=target_as_json,

@@ -1,0 +1,1 @@
+"""What every stage needs: arguments, errors, whole files, processes, recipes, provenance."""

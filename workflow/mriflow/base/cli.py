@@ -1,0 +1,46 @@
+"""What the stages' commands share: how they read their arguments and how they end."""
+
+import argparse
+import errno
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+from mriflow.base.errors import UserError
+
+
+def stage_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of one stage; `description` is the stage's module docstring, shown by ``--help``."""
+    return argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def progress(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
+    """Return tqdm's progress bar: lively in a terminal, a line every half minute in a log file."""
+    pause = 0.2 if sys.stderr.isatty() else 30
+    return tqdm(iterable, mininterval=pause, maxinterval=pause, **options)
+
+
+def run_stage(main: Callable[[], object]) -> None:
+    """Run a stage's `main` and end the process with 0, 1 (the user's error, its text alone) or 130 (Ctrl-C)."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sys.exit(
+            f"error: no space left to write {error.filename or 'a file'}: {error.strerror}. "
+            "Free some space (or quota) and run the same command again; what was finished is kept."
+        )

@@ -1,0 +1,1 @@
+"""The config: merged, checked, filled in, explained."""

@@ -1,0 +1,168 @@
+"""Check the merged config and fill in its defaults, before anything runs.
+
+The Snakefile calls `resolve` first of all, so that a mistake is told at once; then `settings` gives each experiment its
+part. What a key may hold stands in workflow/schemas/, what must fit together in config_checks.py, and how a mistake is
+told in config_errors.py.
+"""
+
+import copy
+import functools
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mriflow.base.errors import UserError
+from mriflow.config.checks import SECTIONS, check_blocks, check_dataset_names, check_experiments
+from mriflow.config.mistakes import Findings, Source, found, instead
+
+
+def resolve(config: dict, files: list[Path], folder: Path) -> dict:
+    """Check a config as Snakemake merged it, and return it whole; one that is whole already stays as it is.
+
+    Parameters
+    ----------
+    config
+        The merged config; it is not changed.
+    files
+        The config files in the order in which they were merged; they only serve to name the file of a mistake.
+    folder
+        The repository's root, with ``workflow/schemas`` and ``config/datasets``.
+
+    Returns
+    -------
+    The config with every default filled in, with the experiments of `run` alone and the datasets that these use, each
+    whole (file and config merged). Keys stand in the schema's order: to write out a default changes nothing.
+
+    Raises
+    ------
+    UserError
+        With up to ten mistakes: of each the file and key, what was found and what is allowed.
+    """
+    schema = read_schema(folder / "workflow" / "schemas")
+    published = {path.stem: path for path in sorted((folder / "config" / "datasets").glob("*.yaml"))}
+    named = {str(experiment.get("dataset")) for experiment in blocks_of(config, "experiments").values()}
+    named |= blocks_of(config, "datasets").keys()
+    below = {name: read_yaml(path) for name, path in published.items() if name in named}
+    whole = merge({"datasets": below}, config)
+    for dataset in blocks_of(whole, "datasets").values():
+        if isinstance(dataset.get("bids"), str) and isinstance(dataset.get("columns"), dict):
+            dataset |= {**described_bids(dataset["bids"]), **dataset}
+            dataset["columns"] = {"subject": {"from": "participant_id"}, **dataset["columns"]}
+
+    sources = [Source(shown(published[n], folder), {"datasets": {n: below[n]}}, f"datasets.{n}.") for n in below]
+    sources += [Source(shown(file, folder), read_yaml(file)) for file in map(Path, files) if file.exists()]
+    findings = Findings(whole, sources)
+    check_dataset_names(blocks_of(whole, "datasets"), published, findings)
+    findings.add_schema_errors(schema)
+    whole = filled(without_mistakes(whole, findings), schema)
+    check_blocks(whole, findings)
+    check_experiments(whole, published, findings)
+    findings.tell()
+
+    experiments = {name: whole["experiments"][name] for name in whole["run"]}
+    datasets = {name: whole["datasets"][name] for name in (used["dataset"] for used in experiments.values())}
+    return {**whole, "experiments": experiments, "datasets": datasets}
+
+
+def settings(config: dict, experiment: str) -> dict:
+    """Return everything that one experiment of a resolved config uses.
+
+    Returns
+    -------
+    ``{experiment, names, dataset, target, preprocess, split, network, training}``: whole blocks, and under `names` the
+    name of each.
+    """
+    if experiment not in config["run"]:
+        raise UserError(f"run: has no experiment {experiment!r}{instead(experiment, config['run'])}")
+    names = config["experiments"][experiment]
+    blocks = {kind: config[section][names[kind]] for kind, section in SECTIONS.items()}
+    return {"experiment": experiment, "names": dict(names), **blocks}
+
+
+def described_bids(folder: str) -> dict:
+    """Return how a BIDS dataset is read (https://bids-specification.readthedocs.io): its T1w images and participants.tsv."""
+    entities = r"(_(?P<session>ses-[A-Za-z0-9]+))?(_(acq|ce|rec|run)-[A-Za-z0-9]+)*"
+    return {
+        "table": str(Path(folder) / "participants.tsv"),
+        "images": [folder],
+        "pattern": rf"(?P<subject>sub-[A-Za-z0-9]+){entities}_T1w\.nii(\.gz)?",
+        "ignore": r".*(?<!_T1w)\.nii(\.gz)?",
+        "scans_per_session": "first",
+    }
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """The safe loader, which refuses a key that stands twice in a block; YAML would take the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """Return the block, or raise an error that tells key and line."""
+        seen = set()
+        for key, _ in node.value:
+            if (key.tag, str(key.value)) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict:
+    """Return the block that a YAML file holds; an empty file is an empty one."""
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)  # noqa: S506 - it is a safe loader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(tree, dict | None):
+        raise UserError(f"{path}: found {found(tree)}, expected a block of keys")
+    return tree or {}
+
+
+@functools.cache
+def read_schema(folder: Path) -> dict:
+    """Return the schema of the config, with that of a dataset for each of its datasets."""
+    schema, dataset = (read_yaml(folder / f"{name}.schema.yaml") for name in ("config", "dataset"))
+    del dataset["$schema"]  # else the validator would take it for a document of its own
+    schema["properties"]["datasets"]["additionalProperties"] = dataset
+    return schema
+
+
+def shown(path: Path, folder: Path) -> str:
+    """Return the path as one writes it in `folder`."""
+    path, folder = path.resolve(), folder.resolve()
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+
+def blocks_of(config: dict, section: str) -> dict:
+    """Return a section's blocks; what is no block is left out, for the schema tells of it."""
+    blocks = config.get(section)
+    return {name: b for name, b in blocks.items() if isinstance(b, dict)} if isinstance(blocks, dict) else {}
+
+
+def merge(below: dict, above: dict) -> dict:
+    """Return `below` with `above` laid over it: blocks key by key, lists and all else replaced."""
+    merged = copy.deepcopy(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else copy.deepcopy(value)
+    return merged
+
+
+def without_mistakes(config: dict, findings: Findings) -> dict:
+    """Return the sections of a config with only the blocks in which nothing was found, for the checks that follow."""
+    kept: dict[str, Any] = {"run": [] if findings.touch("run") else config["run"]}
+    for section in ("experiments", *SECTIONS.values()):
+        blocks = blocks_of(config, section)
+        kept[section] = {name: blocks[name] for name in blocks if not findings.touch(section, name)}
+    return kept | {"pathvars": config.get("pathvars", {})}
+
+
+def filled(value: Any, schema: dict) -> Any:
+    """Return a copy of a valid value with the schema's defaults, its keys in the schema's order."""
+    if isinstance(value, dict):
+        known, others = schema.get("properties", {}), schema.get("additionalProperties") or {}
+        given = {key: sub["default"] for key, sub in known.items() if "default" in sub} | value
+        order = [key for key in known if key in given] + [key for key in given if key not in known]
+        return {key: filled(given[key], known.get(key, others)) for key in order}
+    if isinstance(value, list):
+        return [filled(item, schema.get("items", {})) for item in value]
+    # 40.0 is a whole number to JSON Schema, but not to argparse.
+    return int(value) if schema.get("type") == "integer" else copy.deepcopy(value)

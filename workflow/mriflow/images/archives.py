@@ -1,0 +1,180 @@
+"""Unpack archives of images, and rewrite Analyze images as NIfTI."""
+
+import gzip
+import os
+import re
+import shutil
+import tarfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from mriflow.base.cli import progress
+from mriflow.base.errors import UserError
+from mriflow.base.files import is_web_page, whole_file
+
+# How archives begin that Python, or we, do not unpack.
+OTHER_ARCHIVES = {b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z", b"Rar!": "rar"}
+
+NIFTI = (".nii", ".nii.gz")
+ANALYZE = ".hdr"  # with an .img beside it
+
+
+class BrokenImage(Exception):
+    """An image that cannot be read; the others are not to suffer from it."""
+
+
+def ignored(name: str, ignore: str | None) -> bool:
+    """Tell whether a file name is one of those that are not meant."""
+    return bool(ignore and re.fullmatch(ignore, name))
+
+
+def to_nifti(header: Path, folder: Path, affine: Sequence[Sequence[float]] | None) -> Path:
+    """Rewrite an Analyze image (.hdr and .img) as NIfTI in `folder`, voxel for voxel, and return its path.
+
+    Raises
+    ------
+    BrokenImage
+        If it cannot be read.
+    UserError
+        If neither its header nor `affine` says how it is oriented.
+    """
+    # Below its folder's whole path: sub-01/T1.hdr is not to be taken for sub-02/T1.hdr, whatever the sources are.
+    unpacked = header.parent == folder
+    path = (header if unpacked else folder / os.path.normpath(header.absolute()).lstrip("/")).with_suffix(".nii")
+    if unpacked and not header.exists():  # rewritten before (`unpack`)
+        return path
+    voxels = header.with_suffix(".img")
+    try:
+        image: Any = nib.load(header)
+        oriented = image.affine if isinstance(image, nib.Nifti1Pair) else affine
+        if is_newer(path, header) and is_newer(path, voxels) and has_affine(path, oriented):
+            return path
+        data = np.asanyarray(image.dataobj)
+    except Exception as error:  # nibabel raises a dozen kinds of errors for a broken file
+        raise BrokenImage(f"{type(error).__name__}: {error}") from error
+    if oriented is None:
+        raise UserError(
+            f"{header}: the header of an Analyze image does not say how it is oriented. Give the dataset's `affine` (4 x 4, "
+            "voxel to RAS+ mm)."
+        )
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    with whole_file(path) as temporary:
+        nib.save(nib.Nifti1Image(data, np.array(oriented, float)), temporary)
+    if unpacked:  # from an archive, and of no more use; the header first, for that without voxels would be a broken image
+        header.unlink()
+        voxels.unlink()
+    return path
+
+
+def has_affine(image: Path, affine: Any) -> bool:
+    """Tell whether a NIfTI file that `to_nifti` wrote has this affine."""
+    return np.array_equal(nib.load(image).affine, np.array(affine, np.float32))  # type: ignore[attr-defined]
+
+
+def unpack(archive: Path, folder: Path, ignore: str | None, affine: Sequence[Sequence[float]] | None = None) -> list[Path]:
+    """Unpack the images of a tar archive flat into `folder`; those that were unpacked from it before are kept.
+
+    So are the NIfTI files that `to_nifti` made of them, unless they should have another `affine`.
+
+    Raises
+    ------
+    UserError
+        If the archive is broken or cut short, or holds a link, a device, or a name that leaves the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    wanted = (*NIFTI, ANALYZE, ".img")
+    refuse_other_kinds(archive)
+    try:
+        check_whole(archive)
+        with tarfile.open(archive) as tar:
+            members = tar.getmembers()
+            for member in members:
+                refuse_unsafe(member, archive, folder)
+                if member.name.endswith(wanted) and not member.isfile():
+                    raise UserError(f"{archive}: {member.name} is a link, not an image. Get the archive from its publisher.")
+            for member in progress(members, desc=f"unpack {archive.name}", unit="file"):
+                name = PurePosixPath(member.name).name
+                if not name.endswith(wanted) or ignored(re.sub(r"\.img$", ANALYZE, name), ignore):
+                    continue
+                path = folder / name
+                paths.append(path)
+                if is_newer(path, archive) and path.stat().st_size == member.size:
+                    continue
+                made = path.with_suffix(".nii")
+                is_analyze = path.suffix in (ANALYZE, ".img")
+                if is_analyze and is_newer(made, archive) and (affine is None or has_affine(made, affine)):
+                    continue
+                source = tar.extractfile(member)
+                with whole_file(path) as temporary, open(temporary, "wb") as target:
+                    shutil.copyfileobj(source, target)  # type: ignore[arg-type]
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{archive}: broken or no tar archive ({error}). Delete it and download it again.") from error
+    if len(set(paths)) < len(paths):
+        twice = sorted(path.name for path in paths if paths.count(path) > 1)[0]
+        raise UserError(
+            f"{archive}: holds two images of the name {twice!r}, in different folders. Unpack it by hand and give the folder."
+        )
+    return sorted(path for path in paths if path.suffix != ".img")
+
+
+def refuse_other_kinds(archive: Path) -> None:
+    """Raise a UserError for a file that is something else than an archive that can be unpacked, and say what."""
+    with open(archive, "rb") as stream:
+        head = stream.read(512)
+    if not head:
+        raise UserError(f"{archive}: the file is empty. Delete it and download it again.")
+    if is_web_page(head):
+        raise UserError(f"{archive}: is a web page, not an archive. Log in at the site, delete it and download it again.")
+    if archive.name.endswith((*NIFTI, ANALYZE)):
+        raise UserError(f"{archive}: is an image, not an archive. Give the folder that it is in as `images`.")
+    for begin, kind in OTHER_ARCHIVES.items():
+        if head.startswith(begin):
+            raise UserError(f"{archive}: is {kind}, expected .tar or .tar.gz. Unpack it and give the folder.")
+
+
+def is_newer(file: Path, than: Path) -> bool:
+    """Tell whether a file is there and not older than another."""
+    return file.is_file() and file.stat().st_mtime >= than.stat().st_mtime
+
+
+def refuse_unsafe(member: tarfile.TarInfo, archive: Path, folder: Path) -> None:
+    """Raise a UserError for an entry that the data filter refuses.
+
+    Python before 3.11.4 (Debian 12's) has no such filter: there, nothing but files, folders and links below `folder` is let
+    pass. Either way an image is only ever written under its own name.
+    """
+    if hasattr(tarfile, "data_filter"):
+        try:
+            tarfile.data_filter(member, str(folder))
+            return
+        except tarfile.FilterError:
+            pass
+    else:
+        outside = ".." in (*Path(member.name).parts, *Path(member.linkname).parts) or member.linkname.startswith("/")
+        if not outside and (member.isfile() or member.isdir() or member.issym() or member.islnk()):
+            return
+    kind = "link" if member.issym() or member.islnk() else "name" if member.isfile() or member.isdir() else "special file"
+    why = kind if kind == "special file" else f"{kind} that leads outside"
+    raise UserError(f"{archive}: refused, for its entry {member.name!r} is unsafe ({why}). Get it from its publisher.")
+
+
+def check_whole(archive: Path) -> None:
+    """Raise an error if an archive is cut short or damaged: tarfile takes a missing header for the end, in silence."""
+    with open(archive, "rb") as stream:
+        if stream.read(2) == b"\x1f\x8b":
+            with gzip.open(archive) as unzipped:  # its checksum stands at the very end
+                end = b""
+                while block := unzipped.read(2**22):
+                    end = (end + block)[-1024:]
+        else:
+            stream.seek(max(archive.stat().st_size - 1024, 0))
+            end = stream.read()
+    if len(end) < 1024 or end.strip(b"\0"):
+        raise tarfile.ReadError("it ends too early")

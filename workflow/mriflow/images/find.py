@@ -1,0 +1,126 @@
+"""Find the images of a dataset in folders and archives, and read subject, session and site from their names."""
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mriflow.base.cli import progress
+from mriflow.base.errors import UserError
+from mriflow.images.archives import ANALYZE, NIFTI, BrokenImage, ignored, to_nifti, unpack
+
+log = logging.getLogger(__name__)
+
+# Folders of BIDS beside the subjects', with images of the same names.
+NOT_RAW = {"derivatives", "sourcedata"}
+
+
+def find_images(
+    sources: Sequence[Path],
+    pattern: str,
+    unpacked: Path,
+    *,
+    ignore: str | None = None,
+    affine: Sequence[Sequence[float]] | None = None,
+) -> pd.DataFrame:
+    """Return one row per image of folders and archives: `id`, `path`, and the groups of `pattern`.
+
+    Parameters
+    ----------
+    pattern
+        Regular expression of an image's file name; with slashes in it, of the last folders and the name. An image that does not
+        fit has no subject.
+    unpacked
+        Where archives are unpacked, and Analyze images rewritten as NIfTI.
+    ignore
+        Regular expression of the file names of images that are not meant, such as masks; they are counted, not listed.
+    affine
+        Voxel to world (RAS+, mm), 4 x 4, of Analyze images, whose headers do not tell it.
+
+    Raises
+    ------
+    UserError
+        For a source that is missing, broken or unsafe, and if no name fits.
+    """
+    images: list[Path] = []
+    for source in sources:
+        if source.is_dir():
+            inside = (path for path in sorted(source.rglob("*")) if path.name.endswith((*NIFTI, ANALYZE)))
+            images += [path for path in inside if not NOT_RAW & set(path.relative_to(source).parts)]
+        elif source.is_file():
+            images += unpack(source, unpacked, ignore, affine)
+        else:
+            raise UserError(f"{source}: no such archive or folder of images. Check the `images` (or `bids`) of the dataset.")
+    meant = [path for path in images if not ignored(path.name, ignore)]
+    if len(meant) < len(images):
+        log.info(
+            "%d images are not meant (`ignore`), such as %s", len(images) - len(meant), (set(images) - set(meant)).pop().name
+        )
+
+    rows = []
+    for path in progress(meant, desc="images", unit="image"):
+        groups = read_name(path, pattern)
+        image = path
+        if path.name.endswith(ANALYZE) and groups:
+            try:
+                image = to_nifti(path, unpacked, affine)
+            except BrokenImage as error:  # its row will say so (`mriflow.organize`)
+                log.warning("%s: cannot be read as an Analyze image (%s)", path, error)
+        rows.append({"id": scan_id(image), "path": str(image), "subject": None, **(groups or {})})
+    found = pd.DataFrame(rows, columns=None if rows else ["id", "path", "subject"])
+    # Files of one name in folders of their own are told apart by these.
+    twins = found["id"].duplicated(keep=False)
+    if twins.any():
+        folders = [source if source.is_dir() else unpacked for source in sources]
+        common = os.path.commonpath([os.path.normpath(folder.absolute()) for folder in folders])
+        below = [Path(os.path.relpath(path, common)).parent.parts for path in meant]
+        found["id"] = ["_".join((*below[row], name)) if twins[row] else name for row, name in found["id"].items()]
+    where = ", ".join(map(str, sources))
+    if not images:
+        kinds = ", ".join((*NIFTI, ANALYZE))
+        raise UserError(f"{where}: no images in it ({kinds}). Check the `images` of the dataset.{hint(sources)}")
+    if not meant:
+        raise UserError(
+            f"{where}: none of its {len(images)} images, such as {images[0].name!r}, is meant. Correct the `ignore` of the "
+            f"dataset, {ignore!r}."
+        )
+    if not found["subject"].notna().any():
+        raise UserError(
+            f"{where}: none of its {len(meant)} images has a name that fits the `pattern` {pattern!r} of the dataset; the "
+            f"first is {meant[0].name!r}. Correct the `pattern`." + hint(sources)
+        )
+    return found
+
+
+def read_name(path: Path, pattern: str) -> dict[str, str] | None:
+    """Return what an image's name tells, None if it does not fit."""
+    match = re.fullmatch(pattern, "/".join(path.parts[-pattern.count("/") - 1 :]))
+    return match.groupdict() if match else None
+
+
+def hint(sources: Sequence[Path]) -> str:
+    """Return what to do where the images are of a kind that has to be converted first."""
+    for source in sources:
+        if source.is_dir():
+            for path in source.rglob("*"):
+                if path.suffix.lower() in (".dcm", ".ima") or (path.is_file() and is_dicom(path)):
+                    return (
+                        f" {path} is DICOM: make NIfTI files of it first, with dcm2niix "
+                        "(https://github.com/rordenlab/dcm2niix): dcm2niix -z y -o nifti FOLDER."
+                    )
+    return ""
+
+
+def is_dicom(path: Path) -> bool:
+    """Tell whether a file begins as DICOM files do (PS3.10, 7.1)."""
+    with open(path, "rb") as stream:
+        stream.seek(128)
+        return stream.read(4) == b"DICM"
+
+
+def scan_id(path: Path) -> str:
+    """Return the id of a scan, its file's name without the suffix."""
+    return re.sub(r"\.nii(\.gz)?$", "", path.name)

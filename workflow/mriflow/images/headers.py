@@ -1,0 +1,120 @@
+"""Read what the header of an image says, and whether its file can hold that; no voxel is read."""
+
+import gzip
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+
+from mriflow.base.cli import progress
+from mriflow.base.errors import plain
+from mriflow.images.ukb_zip import open_header, split_path
+
+FIELD_MM = (100, 500)  # of view along each axis: a brain cut out closely, and more than any scanner's bore shows
+AGREE = 0.01  # relative difference of two voxel sizes that is rounding
+
+
+def read_headers(paths: Sequence[Path], threads: int = 8) -> pd.DataFrame:
+    """Return one row per image, as `read_header`; several are read at once, for a network file system answers late."""
+    with ThreadPoolExecutor(threads) as pool:
+        rows = list(progress(pool.map(read_header, paths), total=len(paths), desc="headers", unit="image"))
+    return pd.DataFrame(rows, columns=None if rows else ["fault"])
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return what the header of a NIfTI file says, or of one in a zip of UK Biobank (`mriflow.images.ukb_zip`).
+
+    Returns
+    -------
+    bytes (of the file), matrix (voxels, as `182x218x182`), spacing (mm, as `1x1x1.2`) and spacing_1 to spacing_3, orientation
+    (where the axes lead to, as `RAS`), dtype, qform_code, sform_code, qform_sform_mm (how far apart the two place a corner),
+    and fault: what is wrong, in the form of a problem of labels.csv, '' if nothing is. Axes are in the order of the file.
+    """
+    try:
+        scan: Any
+        zipped = split_path(path)
+        stored, scan = open_header(*zipped) if zipped else (path.stat().st_size, nib.load(path))
+        row: dict[str, Any] = {"bytes": stored}
+        header = scan.header
+        shape = tuple(int(size) for size in header.get_data_shape())
+        dtype = header.get_data_dtype()
+        spacing = [float(zoom) for zoom in header.get_zooms()[:3]]
+        row |= {"matrix": "x".join(map(str, shape)), "dtype": dtype.name}
+        row |= {"qform_code": int(header["qform_code"]), "sform_code": int(header["sform_code"])}
+        size = scan.dataobj.offset + int(np.prod(shape, dtype=object)) * dtype.itemsize
+        faults = [] if zipped else [size_fault(path, size)]  # a zip has checksums of its own
+    except Exception as error:  # nibabel raises a dozen kinds of errors for a broken file
+        return {"fault": f"file cannot be read ({plain(error)})"}
+    if dtype.kind not in "iuf":
+        faults.append(f"voxels are no plain numbers ({dtype})")
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3 or min(shape) < 1:
+        faults.append(f"image is not 3D ({row['matrix']})")
+    else:
+        row |= {"spacing": "x".join(f"{mm:.4g}" for mm in spacing)}
+        row |= {f"spacing_{axis}": round(mm, 4) for axis, mm in enumerate(spacing, 1)}
+        told, place_faults = placed(header, scan.affine, shape, np.array(spacing))
+        row |= told
+        faults += place_faults
+    return row | {"fault": "; ".join(filter(None, faults))}
+
+
+def placed(header: Any, affine: np.ndarray, shape: Sequence[int], spacing: np.ndarray) -> tuple[dict[str, Any], list[str]]:
+    """Return where the header puts the voxels (orientation, qform_sform_mm), and what is wrong with that."""
+    faults = []
+    field = spacing * shape
+    if not ((field >= FIELD_MM[0]) & (field <= FIELD_MM[1])).all():
+        told = " x ".join(f"{mm:.4g}" for mm in field)
+        faults.append(f"implausible field of view ({told} mm, expected {FIELD_MM[0]} to {FIELD_MM[1]}; are these mm?)")
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+        return {}, [*faults, "the affine of the header places no voxels"]
+    row: dict[str, Any] = {"orientation": "".join(axis or "?" for axis in nib.aff2axcodes(affine))}
+    if not header["qform_code"] and not header["sform_code"]:
+        faults.append("orientation is not told (neither qform nor sform; left and right may be exchanged)")
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.allclose(sizes, spacing, rtol=AGREE):
+        told = " x ".join(f"{mm:.4g}" for mm in sizes)
+        faults.append(f"pixdim and affine disagree on the voxel size (affine: {told} mm)")
+    if header["qform_code"] and header["sform_code"]:
+        try:
+            qform = header.get_qform()
+        except Exception as error:  # a quaternion that is none
+            return row, [*faults, f"qform is invalid ({plain(error)})"]
+        corners = np.array([[*corner, 1] for corner in product(*((0, size - 1) for size in shape))])
+        apart = float(np.linalg.norm(corners @ (qform - header.get_sform()).T, axis=1).max())
+        row["qform_sform_mm"] = round(apart, 3)
+        if apart > spacing.min() / 2:
+            faults.append(f"qform and sform disagree (by up to {apart:.3g} mm; tools differ in which they believe)")
+    return row, faults
+
+
+def size_fault(path: Path, expected: int) -> str:
+    """Return what is wrong with the size of a file whose content should have `expected` bytes, '' if it fits.
+
+    A gzip file ends with the length of its content modulo 2^32 (RFC 1952). Only where that does not fit the file is unzipped,
+    for one of several gzip blocks (bgzip) is whole too.
+    """
+    if path.name.endswith(".gz"):
+        with open(path, "rb") as stream:
+            stream.seek(-4, 2)
+            if int.from_bytes(stream.read(4), "little") == expected % 2**32:
+                return ""
+        found = 0
+        try:
+            with gzip.open(path) as unzipped:
+                while found <= expected and (block := unzipped.read(2**22)):
+                    found += len(block)
+        except (OSError, EOFError, zlib.error) as error:
+            return f"file is cut short or damaged ({plain(error)})"
+    else:
+        found = path.stat().st_size
+    if found < expected:
+        return f"file is shorter than its header says ({found} of {expected} bytes)"
+    return f"file is longer than its header says (more than {expected} bytes)" if found > expected else ""

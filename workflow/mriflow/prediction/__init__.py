@@ -1,0 +1,1 @@
+"""What uses trained networks."""

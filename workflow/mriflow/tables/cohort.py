@@ -1,0 +1,46 @@
+"""Who is in a dataset and why every other scan is not: what `organize` and `preprocess` found, put together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mriflow.tables.labels import read_index, read_labels, usable
+from mriflow.tables.problems import reasons_of
+
+
+def count_subjects(table: pd.DataFrame) -> int:
+    """Return how many people are in a table."""
+    return int(table.loc[table["subject"] != "", "subject"].nunique())
+
+
+NOT_PREPROCESSED = "scan: not preprocessed (in none of the shards)"
+
+
+def read_cohort(labels: Path, indices: Sequence[Path], classes: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.Series]:
+    """Return labels.csv with the problems found by `preprocess` added to its own, and which scans are usable.
+
+    The columns `classes` hold names, even if they look like numbers. The table has a column `preprocessed`: whether the scan is
+    in a shard. With no `indices`, that is not asked for.
+    """
+    table = read_labels(labels, classes)
+    if not indices:
+        return table, usable(table)
+    # A scan of several preprocess blocks is there several times; its problem in any of them counts.
+    index = pd.concat([read_index(path) for path in indices]).sort_values("problem", na_position="first")
+    problem_of = dict(zip(index["id"], index["problem"].fillna(""), strict=True))
+    found = [
+        problem_of.get(scan, NOT_PREPROCESSED if fit else "") for scan, fit in zip(table["id"], usable(table), strict=True)
+    ]
+    table["problem"] = ["; ".join(filter(None, pair)) for pair in zip(table["problem"], found, strict=True)]
+    table["preprocessed"] = table["id"].isin(index.loc[index["index"].notna(), "id"])
+    return table, usable(table) & table["preprocessed"]
+
+
+def exclusions(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the scans with a problem, and what each is left out of."""
+    excluded = table[table["problem"] != ""]
+    columns = [", ".join(dict.fromkeys(r.split(":")[0] for r in reasons_of(cell))) for cell in excluded["problem"]]
+    left_out_of = pd.Series(columns, index=excluded.index, dtype=object).where(usable(excluded), "everything")
+    places = excluded[["id", "subject", "session", "site", "path"]]
+    return places.assign(excluded_from=left_out_of, problem=excluded["problem"])

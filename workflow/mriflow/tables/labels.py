@@ -1,0 +1,83 @@
+"""The table ``labels.csv``: one row per scan, made by `organize`, read by every later stage.
+
+Columns: ``id`` of the scan, ``subject``, ``session``, ``site``, the dataset's labels (age, sex, …), ``path`` of the image
+from the table's own folder, ``fingerprint`` of its content, ``problem`` (why the scan cannot be used) and ``notes`` (what was
+left out of a row that can).
+
+A problem reads ``<column>: <what is wrong>``; several are joined by ``; ``. One that begins with ``scan`` rules the scan
+out for everything, one that begins with a column only for a target in that column.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mriflow.base.errors import UserError
+
+TEXT_COLUMNS = ["id", "subject", "session", "site", "path", "fingerprint", "problem", "notes"]
+
+
+def read_labels(path: str | Path, category: str | Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a ``labels.csv``; identifiers and texts stay text (subject 002 is not 2) and empty ones are ''.
+
+    Parameters
+    ----------
+    category
+        A column, or several, whose values are names of classes: they stay text too, even if they look like numbers.
+
+    Raises
+    ------
+    UserError
+        If it is not there, or not such a table.
+    """
+    text = [*TEXT_COLUMNS, *([category] if isinstance(category, str) else category or [])]
+    made = "`python -m mriflow.organize` makes it."
+    try:
+        labels = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such table; {made}") from error
+    except ValueError as error:  # pandas' own errors are such
+        raise UserError(f"{path}: cannot be read ({str(error).strip()}); {made}") from error
+    if lacking := [column for column in TEXT_COLUMNS if column not in labels]:
+        raise UserError(f"{path}: has no column {', '.join(lacking)}, so it is no labels.csv; {made}")
+    labels[TEXT_COLUMNS] = labels[TEXT_COLUMNS].fillna("")
+    if labels["id"].duplicated().any():
+        twice = labels["id"][labels["id"].duplicated()].iloc[0]
+        raise UserError(f"{path}: the id {twice!r} stands twice; `python -m mriflow.organize` makes it with one row per scan.")
+    return labels
+
+
+def read_index(path: str | Path) -> pd.DataFrame:
+    """Read the index of a shard, made by `preprocess`; a scan with a problem has no number (NA) in the column `index`."""
+    text = dict.fromkeys(["id", "problem", "fingerprint", "key"], str)
+    return pd.read_csv(path, dtype={**text, "index": "Int64"}, keep_default_na=False, na_values=[""])
+
+
+def usable(labels: pd.DataFrame, target: str | None = None) -> pd.Series:
+    """Tell which scans can be used, for anything (``target`` None) or to learn and predict the column `target`.
+
+    Returns
+    -------
+    pandas.Series of bool, on the index of `labels`.
+
+    Raises
+    ------
+    UserError
+        If `labels` has no column `target`.
+    """
+    unusable_scan = labels["problem"].str.contains(r"(?:^|; )scan: ", regex=True)
+    if target is None:
+        return ~unusable_scan
+    if target not in labels:
+        raise UserError(
+            f"labels.csv has no column {target!r}; it has {', '.join(labels.columns)}. "
+            "Name one of them as the target's `column`, or add it to the dataset's `columns`."
+        )
+    return ~unusable_scan & labels[target].notna()
+
+
+def shard_of(scan_id: str, shards: int) -> int:
+    """Return the shard of a scan: it depends on nothing but its id, so a new scan changes one shard alone."""
+    return int.from_bytes(hashlib.sha256(scan_id.encode()).digest()[:8], "big") % shards

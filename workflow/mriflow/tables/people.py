@@ -1,0 +1,197 @@
+"""The rows of a dataset's table: read, merged, joined with the images."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mriflow.base.errors import UserError
+from mriflow.images.find import scan_id
+from mriflow.tables.problems import append_problem
+from mriflow.tables.reader import as_text, pick_column, read_value
+
+Columns = Mapping[str, Mapping[str, Any]]
+
+
+def check_expected(raw: pd.DataFrame, columns: Columns, file: Path, expect: Mapping[str, int]) -> None:
+    """Raise a UserError if a table has not the rows, or not the known values, that the published one has."""
+    if not expect:
+        return
+    values, _ = read_columns(raw, columns, file)
+    for name, expected in expect.items():
+        count = len(raw) if name == "rows" else int(values[name].notna().sum())
+        if count != expected:
+            what = "rows" if name == "rows" else f"rows with a value in {columns[name]['from']!r}"
+            raise UserError(
+                f"{file}: {count} {what}, where the published table has {expected}: this copy was altered (were blanks filled "
+                "in, or rows lost?). Get it from its publisher; if yours is meant to differ, change `expect` of the dataset."
+            )
+
+
+def people_of(raw: pd.DataFrame, columns: Columns, file: Path, keys: list[str]) -> pd.DataFrame:
+    """Return one row per subject (and session, if that is one of `keys`); a row without a subject is kept, with a problem."""
+    values, problems = read_columns(raw, columns, file)
+    known = values["subject"].notna()
+    rows = merge_twins(values[known], problems[known], keys, columns)
+    for index in values.index[~known]:
+        why = f", {problems.loc[index, 'subject']}" if problems.loc[index, "subject"] else ""
+        problem = f"scan: no subject in the table (row {index + 2}{why})"
+        rows.append(values.loc[index].to_dict() | {"problem": problem, "notes": ""})
+    return pd.DataFrame(rows)
+
+
+def rows_of_scans(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFrame:
+    """Return one row per image of a table that has a column with their paths, from the table's own folder."""
+    values, problems = read_columns(raw, columns, file)
+    known = values["path"].notna()
+    rows = merge_twins(values[known], problems[known], ["path"], columns)
+    for row in rows:
+        path = file.parent / row["path"]
+        row |= {"path": str(path), "id": scan_id(path)}
+        if row["subject"] is None:
+            row["problem"] = append_problem(row["problem"], "scan: no subject in the table")
+    for index in values.index[~known]:
+        problem = f"scan: no path in the table (row {index + 2})"
+        rows.append(values.loc[index].to_dict() | {"path": "", "id": f"row-{index + 2}", "problem": problem, "notes": ""})
+    table = pd.DataFrame(rows)
+    # Files of one name in folders of their own (sub-01/T1.nii.gz) are told apart by their subject and session, or the folders.
+    names = [c for c in ("subject", "session", "id") if c in table]
+    twins = table["id"].duplicated(keep=False)
+    table.loc[twins, "id"] = joined(table.loc[twins, names])
+    twins = table["id"].duplicated(keep=False)
+    table.loc[twins, "id"] = [re.sub(r"[^\w.-]+", "_", path).strip("_") for path in table["path"][twins]]
+    return table
+
+
+def merge_twins(values: pd.DataFrame, problems: pd.DataFrame, keys: list[str], columns: Columns) -> list[dict[str, Any]]:
+    """Return one row for all rows that are equal in `keys`.
+
+    A value that only one of the twins has is taken; two different values, or one that cannot be read, leave the cell empty,
+    with a problem.
+    """
+    rows = []
+    twin = values.duplicated(keys, keep=False)
+    for row, told in zip(values[~twin].to_dict("records"), problems[~twin].to_dict("records"), strict=True):
+        rows.append(row | explain(row, {name: text for name, text in told.items() if text and name not in keys}, columns))
+    for key, twins in values[twin].groupby(keys, sort=True, dropna=False):
+        row = dict(zip(keys, key, strict=True))
+        wrong: dict[str, str] = {}
+        for name in values.columns.difference(keys, sort=False):
+            distinct = twins[name].dropna().unique()
+            faults = problems.loc[twins.index, name]
+            row[name] = distinct[0] if len(distinct) == 1 else None
+            if len(distinct) > 1:
+                wrong[name] = f"contradictory ({', '.join(map(as_text, distinct))})"
+            elif (faults != "").any():
+                row[name] = None
+                wrong[name] = faults[faults != ""].iloc[0]
+        told = explain(row, wrong, columns)
+        if any(text.startswith("contradictory") for text in wrong.values()):
+            kind = "with other values"
+        else:
+            kind = "one completes another" if len(twins.drop(columns=keys).drop_duplicates()) > 1 else "with the same values"
+        told["notes"] = append_problem(told["notes"], f"rows: duplicated, {kind} ({len(twins)})")
+        rows.append(row | told)
+    return rows
+
+
+def read_columns(raw: pd.DataFrame, columns: Columns, file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the values of all `columns` and, in a table of the same shape, what is wrong with them."""
+    values, problems = {}, {}
+    levels = read_levels(file)
+    for name, column in columns.items():
+        if not column.keys() & {"codes", "range"} and column["from"] in levels:
+            column = {**column, "codes": {level: level for level in levels[column["from"]]}}
+        read = [read_value(cell, column) for cell in pick_column(raw, column["from"], file)]
+        values[name] = pd.Series([value for value, _ in read], index=raw.index, dtype=object)
+        problems[name] = pd.Series([problem for _, problem in read], index=raw.index, dtype=object)
+    return pd.DataFrame(values), pd.DataFrame(problems)
+
+
+def read_levels(table: Path) -> dict[str, list[str]]:
+    """Return the levels of a table's columns, as the JSON file that BIDS lays beside a table tells them."""
+    described = table.with_suffix(".json")
+    if table.suffix != ".tsv" or not described.is_file():
+        return {}
+    try:
+        columns = json.loads(described.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise UserError(f"{described}: not valid JSON ({error}). Correct it, or delete it.") from error
+    levels = {}
+    for name, column in columns.items() if isinstance(columns, dict) else [("", columns)]:
+        told = column.get("Levels", {}) if isinstance(column, dict) else None
+        if not isinstance(told, dict | list):
+            raise UserError(
+                f"{described}: does not describe the columns of {table.name} as BIDS wants it (at {name!r}): expected a block "
+                "for each column, in which `Levels` is a block of level and meaning. Correct it, or delete it."
+            )
+        levels[name] = [str(level) for level in told]
+    return {name: told for name, told in levels.items() if told}
+
+
+def explain(row: Mapping[str, Any], wrong: Mapping[str, str], columns: Columns) -> dict[str, str]:
+    """Return the `problem` (required columns) and `notes` (the others) of a row, given what is wrong by column."""
+    told = {"problem": "", "notes": ""}
+    for name, column in columns.items():
+        if name in wrong:
+            field = "problem" if column.get("required") else "notes"
+            told[field] = append_problem(told[field], f"{name}: {wrong[name]}")
+        elif column.get("required") and row.get(name) is None:
+            told["problem"] = append_problem(told["problem"], f"{name}: missing")
+    return told
+
+
+def joined(parts: pd.DataFrame) -> list[str]:
+    """Return the texts of each row joined to one, without the unknown."""
+    return ["_".join(filter(None, row)) for row in parts.fillna("").to_numpy().tolist()]
+
+
+def refuse_strangers(found: pd.DataFrame, people: pd.DataFrame, file: Path) -> None:
+    """Raise a UserError if the table names no subject of any image: the two are written in different ways."""
+    images, rows = (sorted(set(table["subject"].dropna())) for table in (found, people))
+    if images and rows and not set(images) & set(rows):
+        here, there = (", ".join(map(repr, names[:3])) for names in (rows, images))
+        raise UserError(
+            f"{file}: none of its {len(rows)} subject(s) has an image. It has such as {here}, the names of the images such as "
+            f"{there}. Make them alike: by the `format` of the column subject (S{{:03d}} makes S007 of 7, also where a "
+            "spreadsheet lost the zeros), by its `pattern`, or by the `pattern` of the images."
+        )
+
+
+def bare(subject: str) -> str:
+    """Return a subject without what often differs between two lists: capitals, signs, leading zeros."""
+    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", re.sub(r"[\W_]+", "", subject.lower()))
+
+
+def join_images(found: pd.DataFrame, people: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Join the images with the rows of their subjects; images without a row and rows without an image are kept."""
+    overlap = found.columns.intersection(people.columns).difference(keys)
+    people = people.drop(columns=overlap)
+    stray, found = found[found["subject"].isna()], found[found["subject"].notna()]
+    nobody, people = people[people["subject"].isna()], people[people["subject"].notna()]
+    rows = found.merge(people, on=keys, how="outer", indicator=True)
+    for column in ("id", "path", "problem", "notes"):
+        rows[column] = rows[column].fillna("")
+    no_row, no_image = rows["_merge"] == "left_only", rows["_merge"] == "right_only"
+    near = {bare(subject): subject for subject in rows.loc[no_image, "subject"]}
+    rows.loc[no_row, "problem"] = [
+        "scan: no row in the table" + (f" (but one of {near[bare(subject)]!r})" if bare(subject) in near else "")
+        for subject in rows.loc[no_row, "subject"]
+    ]
+    rows.loc[no_image, "problem"] = [append_problem("scan: no image", text) for text in rows.loc[no_image, "problem"]]
+    images = {*found["id"], *stray["id"]}  # of which one may be called as the subject is; no file has a slash in its name
+    rows.loc[no_image, "id"] = [f"{name}/no-image" if name in images else name for name in joined(rows.loc[no_image, keys])]
+    stray = stray.assign(problem="scan: name does not fit the pattern", notes="")
+    nobody = nobody.assign(id=[f"row-{index}" for index in nobody["problem"].str.extract(r"row (\d+)", expand=False)], path="")
+    return pd.concat([rows.drop(columns="_merge"), stray, nobody], ignore_index=True)
+
+
+def join_fetched(found: pd.DataFrame, people: pd.DataFrame) -> pd.DataFrame:
+    """Join the fetched scans with the rows of their participants; each keeps its own problem and fingerprint."""
+    rows = join_images(found[["id", "path", "subject", "session"]], people, ["subject", "session"])
+    own = found.set_index("id").loc[rows["id"]]
+    rows["problem"] = [append_problem(*texts) for texts in zip(own["problem"], rows["problem"], strict=True)]
+    return rows.assign(fingerprint=own["fingerprint"].to_numpy())

@@ -1,0 +1,285 @@
+"""Read a table that someone made by hand, and say exactly what is wrong with a cell."""
+
+import csv
+import itertools
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mriflow.base.errors import UserError
+from mriflow.base.files import is_web_page
+
+MOST_TOLD = 50  # names of columns in a message
+FIRST_LINES = 20  # that tell what parts the columns
+TEXT, EXCEL = (".csv", ".tsv"), (".xls", ".xlsx")
+NOT_KNOWN = {"", "na", "n/a", "nan", "none", "null", "-", "?", "#n/a"}
+
+
+def read_table(path: str | Path, sheet: str | None = None, only: Collection[str] | None = None) -> pd.DataFrame:
+    """Read a .csv, .tsv, .xls or .xlsx file with every cell as it stands there (text of csv stays text).
+
+    The columns of a .csv file may be parted by commas, semicolons or tabs. Rows in which nothing stands and columns without a
+    name are left out.
+
+    Parameters
+    ----------
+    only
+        The columns to read, if not all: a table of UK Biobank has thousands. What is wrong with others does no harm: two of one
+        name, or rows that end before them, as Excel writes them where the last cells are empty.
+
+    Returns
+    -------
+    The table; its index is such that ``index + 2`` is the row's line in the file, or its row in the sheet.
+
+    Raises
+    ------
+    UserError
+        If it is missing, empty, of another kind, or unreadable; or if a row has more cells than there are columns, or ends
+        before one that is read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "a folder, not a table" if path.is_dir() else "no such table"
+        bids = " (the folder of `bids` has to hold it)" if path.name == "participants.tsv" else ""
+        raise UserError(f"{path}: {what}. Check the `table` of the dataset{bids}.")
+    kind = path.suffix.lower()
+    if kind not in (*TEXT, *EXCEL):
+        raise UserError(
+            f"{path}: a table must be {', '.join((*TEXT, *EXCEL))}, found {path.suffix or 'no suffix'}. Save it as one."
+        )
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(512)
+        if is_web_page(head):
+            raise UserError(
+                f"{path}: is a web page, not a table. If it was saved from a site, log in there and get it again; if a program "
+                "wrote it as HTML, open it in a spreadsheet and save it as .xlsx or .csv."
+            )
+        return table_of(rows_of_sheet(path, sheet, head) if kind in EXCEL else rows_of_text(path, head), only, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions and the disk.") from error
+
+
+def table_of(rows: Iterator[tuple[int, list[Any]]], only: Collection[str] | None, path: Path) -> pd.DataFrame:
+    """Return the table that these rows make, each with its line; the first names the columns. See `read_table`."""
+    first, header = next(rows, (0, []))
+    names = [str(name).strip() for name in header]
+    if not any(names):
+        raise UserError(f"{path}: the table is empty. Its first line has to name the columns, each further one is a row.")
+    for name in only or ():
+        pick_column(pd.DataFrame(columns=[name for name in names if name]), name, path)
+    kept = {place: name for place, name in enumerate(names) if name and (only is None or name in only)}
+    if len(set(kept.values())) < len(kept):
+        twice = next(name for place, name in kept.items() if name in names[:place])
+        raise UserError(f"{path}: has two columns {twice!r}. Give one of them another name, or delete it.")
+
+    width, least = len(names), max(kept, default=0) + 1
+    cells: list[list[Any]] = []
+    lines: list[int] = []
+    wrong: dict[int, int] = {}  # line and number of cells of the rows that do not fit
+    for line, row in rows:
+        if len(row) < least or any(cell.strip() for cell in row[width:]):
+            wrong[line] = len(row)
+        else:
+            cells.append([row[place] for place in kept])
+            lines.append(line)
+    if wrong:
+        line, found = next(iter(wrong.items()))
+        last = " It is the last line: was the file cut short?" if line > max(lines, default=0) and len(wrong) == 1 else ""
+        raise UserError(
+            f"{path}: line {line} has {found} cell(s), expected {width}, for so many columns are named in line {first} "
+            f"({len(wrong)} such line(s)).{last} Name all columns there, leave no cell out, and put a text that holds the "
+            "separator in quotes."
+        )
+    if not cells:
+        raise UserError(f"{path}: the table has no rows below line {first}, which names the columns. Is it the whole table?")
+    return pd.DataFrame(cells, columns=list(kept.values()), index=[line - 2 for line in lines], dtype=object)
+
+
+def rows_of_text(path: Path, head: bytes) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line and the cells of each row of a .csv or .tsv file in which something stands."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
+        raise UserError(f"{path}: is no UTF-8 text (UTF-16, or no text at all). Save it again as 'CSV UTF-8'.")
+    line = 1
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            lines = list(itertools.islice(stream, FIRST_LINES))
+            stream.seek(0)
+            if told := re.fullmatch(r"sep=([^\s\"]|\t)\s*", "".join(lines[:1]), re.IGNORECASE):  # Excel's own first line
+                stream.readline()
+                line = 2
+            separator, first = told[1] if told else separator_of(lines, path), line
+            # Strict, or a quotation mark that is not closed swallows the rows that follow.
+            reader = csv.reader(stream, delimiter=separator, skipinitialspace=True, strict=True)
+            for row in reader:
+                if any(map(str.strip, row)):
+                    yield line, row
+                line = reader.line_num + first
+    except UnicodeDecodeError as error:
+        with open(path, "rb") as raw:
+            number, byte = next((n, byte) for n, text in enumerate(raw, 1) if (byte := first_odd_byte(text)) is not None)
+        raise UserError(
+            f"{path}: line {number} is not UTF-8 text (found the byte 0x{byte:02x}). Save it again as 'CSV UTF-8'."
+        ) from error
+    except csv.Error as error:
+        raise UserError(
+            f"{path}: the row that begins in line {line} has a quotation mark out of place ({error}). Correct it, or save the "
+            "table again."
+        ) from error
+
+
+def separator_of(lines: list[str], path: Path) -> str:
+    """Return what parts the columns of a table that begins with these lines: what makes most rows as wide as the header."""
+    fits = {}
+    for separator in "\t;,":  # the first of equals: a comma may stand in numbers
+        rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+        widths = [len(row) for row in rows if any(map(str.strip, row))] or [0]
+        fits[separator] = (widths.count(widths[0]) if widths[0] > 1 else 0, widths[0])
+    best = max(fits, key=lambda separator: fits[separator]) if any(count for count, _ in fits.values()) else ","
+    if path.suffix.lower() != ".tsv":
+        return best
+    if fits["\t"][1] < 2 <= fits[best][1]:
+        raise UserError(f"{path}: its columns are parted by {best!r}, those of a .tsv file by tabs. Rename it to .csv.")
+    return "\t"
+
+
+def first_odd_byte(text: bytes) -> int | None:
+    """Return the first byte that is not UTF-8, None if all is."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        return text[error.start]
+    return None
+
+
+def rows_of_sheet(path: Path, sheet: str | None, head: bytes) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the number and the cells of each row of an Excel file in which something stands."""
+    again = "open it in a spreadsheet and save it as .xlsx or .csv."
+    if not head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise UserError(f"{path}: is no Excel file (it begins with {head[:20]!r}). If it is text, call it .csv; else {again}")
+    try:
+        with pd.ExcelFile(path) as book:
+            if sheet is not None and sheet not in book.sheet_names:
+                there = ", ".join(map(repr, book.sheet_names))
+                raise UserError(f"{path}: has no sheet {sheet!r}. It has: {there}. Correct the `sheet` of the dataset.")
+            cells = pd.read_excel(book, sheet_name=sheet or 0, header=None, dtype=object, keep_default_na=False)
+    except UserError:
+        raise
+    except Exception as error:  # its readers raise a dozen kinds of errors for a broken file
+        why = "no workbook in it" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        raise UserError(f"{path}: cannot be read as an Excel file ({why}). Get it again, or {again}") from error
+    for number, row in enumerate(cells.to_numpy().tolist(), 1):
+        if any(str(cell).strip() for cell in row):
+            yield number, row
+
+
+def pick_column(table: pd.DataFrame, name: str, file: str | Path) -> pd.Series:
+    """Return the column `name` of the table read from `file`.
+
+    Raises
+    ------
+    UserError
+        If it is not there, with the nearest name and all names that are.
+    """
+    if name in table:
+        return table[name]
+    lower = {str(column).lower(): column for column in table.columns}
+    near = get_close_matches(name.lower(), lower, n=1)
+    hint = f" Did you mean {lower[near[0]]!r}?" if near else ""
+    there = ", ".join(map(repr, table.columns[:MOST_TOLD])) + (", ..." if len(table.columns) > MOST_TOLD else "")
+    raise UserError(f"{file}: has no column {name!r}.{hint} It has: {there}. The first line has to name the columns.")
+
+
+def as_text(cell: Any) -> str:
+    """Return a cell as one would write it: 2.0 is '2', spaces around it are dropped, an unknown value is ''."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return ""
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))
+    text = str(cell).strip()
+    return "" if text.lower() in NOT_KNOWN else text
+
+
+def plain(code: Any) -> str:
+    """Return a code as it is compared: 1, 1.0 and '1.0' are the same, and '-' is a code like any other."""
+    if code is None or (isinstance(code, float) and math.isnan(code)):
+        return ""
+    text = str(code).strip()
+    number = whole(text)
+    return text if number is None else str(number)
+
+
+def is_number(text: str) -> bool:
+    """Tell whether a text is a finite number, as one writes it (Python would take 1_0 for 10)."""
+    try:
+        return "_" not in text and math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def whole(text: str) -> int | None:
+    """Return the whole number that a text stands for, such as 1, 001, 1.0 or 1e3; None if it stands for none.
+
+    Digits are not read as a float, which holds no more than 15 of them: a longer identifier would become another's.
+    """
+    if re.fullmatch(r"[+-]?[0-9]{1,300}(\.0*)?", text):
+        return int(text.partition(".")[0])
+    exact = is_number(text) and float(text).is_integer() and abs(float(text)) < 2**53
+    return int(float(text)) if exact else None
+
+
+def shown(text: str) -> str:
+    """Return a cell as it is shown in a problem: short, and without the `; ` that parts two problems."""
+    text = text.replace(";", ",")
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")
+
+
+def read_value(cell: Any, column: Mapping[str, Any]) -> tuple[str | float | None, str]:
+    """Read one cell as the dataset's description of its column says.
+
+    Parameters
+    ----------
+    cell
+        What stands in the table.
+    column
+        The column's block of the dataset: `pattern`, `codes`, `missing`, `range`, `unit`, `format`.
+
+    Returns
+    -------
+    value, problem
+        None for a value that is not known; the problem is '' if there is none.
+    """
+    text = as_text(cell)
+    if text and "pattern" in column:
+        match = re.fullmatch(column["pattern"], text)
+        if not match:
+            return None, f"unexpected ({shown(text)}, expected the form {column['pattern']})"
+        cell = text = match[1]
+    meanings = {plain(code): str(meaning) for code, meaning in column.get("codes", {}).items()}
+    if plain(cell) in meanings:
+        return meanings[plain(cell)], ""
+    missing = {plain(value) for value in column.get("missing", [])}
+    if text == "" or plain(text) in missing:
+        return None, ""
+    if meanings:
+        return None, f"unknown code ({shown(text)}, expected {' or '.join(meanings)})"
+    if "range" in column:
+        low, high = column["range"]
+        expected = f"expected {low} to {high} {column.get('unit', '')}".rstrip()
+        if not is_number(text):
+            comma = ", with a point for decimals" if is_number(text.replace(",", ".")) else ""
+            return None, f"not a number ({shown(text)}, {expected}{comma})"
+        number = float(text)
+        if not low <= number <= high:
+            return None, f"out of range ({text}, {expected})"
+        return number, ""
+    if "format" in column:
+        if (identifier := whole(text)) is None:
+            return None, f"not a whole number ({shown(text)})"
+        return column["format"].format(identifier), ""
+    return text, ""

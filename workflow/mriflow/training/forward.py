@@ -1,0 +1,75 @@
+"""How a network's arithmetic is made fast: shorter numbers, compiled code, several processes. What tells a lack of memory."""
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import nn
+
+from mriflow.training.loader import Volumes
+
+log = logging.getLogger(__name__)
+
+
+def precision(device: torch.device, settings: dict[str, Any]) -> torch.dtype:
+    """Return bfloat16 or, on a card without it, float16 for the network's arithmetic on a GPU; float32 if it is turned off."""
+    if device.type != "cuda" or settings["mixed_precision"] == "off":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
+    """Compute in `precision` what may be computed so; float32 is what is computed anyway."""
+    return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
+
+def compiled(net: nn.Module) -> Callable[[torch.Tensor], Any]:
+    """Return a network compiled at its first use; if that fails, it says so and goes on as it is."""
+    state: dict[str, Any] = {"forward": torch.compile(net), "tried": False}
+
+    def forward(batch: torch.Tensor) -> Any:
+        if state["tried"]:
+            return state["forward"](batch)
+        state["tried"] = True
+        try:
+            return state["forward"](batch)
+        except Exception as error:  # the compiler, and what it calls, fail in many ways
+            if out_of_memory(error):
+                raise
+            log.warning("the network cannot be compiled, going on without: %s", str(error).strip().splitlines()[0])
+            state["forward"] = net
+            return net(batch)
+
+    return forward
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error is the lack of memory, in the words of PyTorch, cuDNN, cuBLAS or oneDNN."""
+    texts = ("out of memory", "allocate memory", "ALLOC_FAILED", "unable to find an engine", "could not create a primitive")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
+
+
+def main_output(answer: Any) -> torch.Tensor:
+    """Return the outputs of a network; some give a tuple or list with further tensors."""
+    return answer[0] if isinstance(answer, tuple | list) else answer
+
+
+@torch.inference_mode()
+def run_network(
+    net: nn.Module,
+    scans: Volumes,
+    batch: int,
+    positions: torch.Tensor | None = None,
+    precision: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    """Return the outputs of a network in evaluation mode, float32, shape (scans, outputs), for all scans or some."""
+    net.eval()
+    wanted = torch.arange(len(scans)) if positions is None else positions
+    outputs = []
+    for volumes in scans.batches(wanted, batch):
+        with autocast(scans.device, precision):
+            answer = net(volumes.contiguous(memory_format=torch.channels_last_3d))
+        outputs.append(main_output(answer).float())
+    return torch.cat(outputs)

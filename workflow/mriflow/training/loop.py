@@ -1,0 +1,365 @@
+"""The training loop, from one epoch to the next, and how its state is saved.
+
+What is drawn at random follows from seed, epoch and step alone: a training that goes on in the middle of an epoch draws what
+it would have drawn, and the batch of a step is the same however many processes or parts share it.
+"""
+
+import gc
+import logging
+import mmap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from mriflow.base.cli import progress
+from mriflow.base.errors import UserError
+from mriflow.base.files import write_json
+from mriflow.training.augment import augment, draw_changes
+from mriflow.training.checkpoint import Checkpoints, on_cpu
+from mriflow.training.distributed import Team, share
+from mriflow.training.forward import autocast, compiled, main_output, out_of_memory, precision, run_network
+from mriflow.training.loader import Volumes
+from mriflow.training.memory import RESERVE_BYTES, batch_sizes
+from mriflow.training.objectives import Objective
+from mriflow.training.optimizers import make_optimizer, make_schedule
+from mriflow.training.stop import StopFlag
+
+log = logging.getLogger(__name__)
+
+
+Clock = Callable[[str], AbstractContextManager]
+
+
+class Part(NamedTuple):
+    """The training or validation part of a fold."""
+
+    scans: Volumes
+    labels: np.ndarray
+    ids: list[str]
+
+
+class Run:
+    """One training: what changes from step to step, and how it is saved.
+
+    Parameters
+    ----------
+    net
+        On the device.
+    objective
+        What it is to learn.
+    settings
+        The training block.
+    scans
+        Number of training scans.
+    work
+        Folder of checkpoint and logs.
+    fingerprint
+        That of data and settings.
+    seed
+        Of order, augmentation and dropout.
+    team
+        The processes that train together.
+    clock
+        Given the name of a part of the step, measures how long it takes; by default nothing is measured.
+
+    Raises
+    ------
+    UserError
+        If a batch cannot be shared evenly by the processes.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        objective: Objective,
+        settings: dict[str, Any],
+        scans: int,
+        work: Path,
+        fingerprint: str,
+        seed: int,
+        team: Team,
+        clock: Clock = lambda part: nullcontext(),
+    ) -> None:
+        self.net, self.objective, self.settings, self.seed, self.team = net, objective, settings, seed, team
+        self.work, self.clock, self.device = work, clock, team.device
+        self.checkpoints = Checkpoints(work, fingerprint)
+        self.batch, self.micro_batch = batch_sizes(settings, scans, team.size)
+        self.steps = scans // self.batch  # the incomplete batch at the end of an epoch's order is left out
+        self.optimizer = make_optimizer(net, settings)
+        self.schedule = make_schedule(self.optimizer, settings, self.steps)
+        self.precision = precision(self.device, settings)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
+        self.shared = share(net, team) if team.size > 1 else None
+        self.forward = compiled(self.shared or net) if settings["compile"] else self.shared or net
+        self.epoch = self.step = self.best_epoch = 0
+        self.loss_sum = torch.zeros((), device=self.device)
+        self.best_loss = float("inf")
+        self.best_weights: dict[str, torch.Tensor] = {}
+        self.history: list[dict[str, float]] = []
+        self.saved_at = time.monotonic()
+        self.reserve = mmap.mmap(-1, RESERVE_BYTES)
+
+    def fit(self, training: Part, validation: Part, stop: StopFlag) -> None:
+        """Train from the checkpoint, or the beginning, to the last epoch or early stopping."""
+        self.resume()
+        first = self.team.rank == 0
+        writer = make_writer(self.work, self.epoch) if first else None
+        bar = progress(total=self.settings["epochs"], initial=self.epoch, desc="train", unit="epoch", disable=not first)
+        while self.epoch < self.settings["epochs"] and not self.stale():
+            if reason := self.team.agree(stop.reason()):
+                self.leave(reason)  # nothing was done since the checkpoint
+            try:
+                self.run_epoch(training, stop)
+                row = self.validate(validation)
+                failed = None
+            except (RuntimeError, MemoryError) as error:
+                if "finished reduction in the prior iteration" in str(error):
+                    text = "this network has parameters that its output does not depend on"
+                    raise UserError(f"{text}: several GPUs cannot train it. Set `gpu: 1` in the training block.") from error
+                if not out_of_memory(error):
+                    raise
+                failed = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+            if failed:  # out of the except block, which holds the memory of the step that failed
+                raise UserError(self.what_fits(training.scans.shape, failed))
+            self.finish_epoch(row)
+            if writer:
+                for name, value in row.items():
+                    writer.add_scalar(name, value, self.epoch)
+            bar.update()
+            bar.set_postfix({name: f"{value:.3g}" for name, value in row.items() if name not in ("epoch", "learning_rate")})
+        bar.close()
+        if writer:
+            writer.close()
+        self.checkpoints.wait()
+        log.info("best epoch: %d of %d (validation loss %.4f)", self.best_epoch, self.epoch, self.best_loss)
+
+    def run_epoch(self, training: Part, stop: StopFlag) -> None:
+        """Train the rest of an epoch."""
+        self.net.train()
+        for _ in self.train_steps(training):
+            due = time.monotonic() - self.saved_at > 60 * self.settings["checkpoint_minutes"]
+            reason = self.team.agree(stop.reason() or ("save" if due else None))
+            if reason:
+                self.save()
+            if reason and reason != "save":
+                self.leave(reason)
+
+    def train_steps(self, training: Part) -> Iterator[None]:
+        """Make the remaining steps of an epoch, one at a time."""
+        scans, size, changes_of = training.scans, self.team.size, self.settings["augmentation"]
+        count, parts = self.steps * self.batch, self.batch // self.micro_batch
+        draws = generator(self.seed, self.epoch)
+        order = torch.randperm(len(scans), generator=draws)[:count]
+        changes = draw_changes(count, scans.shape, changes_of, draws)
+        encoded = self.objective.encode(training.labels)[order]
+        # Of each part of a batch process after process takes its share: batch norm is over a part, however many share it.
+        weights = self.objective.weights(encoded).view(self.steps, parts, self.micro_batch).sum(2)
+        shares = (weights / weights.sum(1, keepdim=True)).view(self.steps, -1, size)[self.step :, :, self.team.rank]
+        mine = torch.arange(count).view(self.steps, -1, size, self.micro_batch)[self.step :, :, self.team.rank].flatten()
+        factors = (shares * size).tolist()  # processes' gradients are averaged, parts' are summed
+        changes, encoded = changes.at(mine).to(self.device), encoded[mine].to(self.device)
+
+        batches = scans.batches(order[mine], self.micro_batch)
+        start = 0
+        for step_factors in factors:
+            torch.manual_seed(seed_of(self.seed, self.epoch, self.step + 1, self.team.rank))  # of dropout
+            step_loss = torch.zeros((), device=self.device)
+            for number, factor in enumerate(step_factors, 1):
+                here = slice(start, start + self.micro_batch)
+                with self.clock("input"):
+                    batch = next(batches)
+                with self.clock("augment"):
+                    batch = augment(batch, changes.at(here), changes_of)
+                    batch = batch.contiguous(memory_format=torch.channels_last_3d)
+                with self.synchronised(number == len(step_factors)):
+                    with self.clock("forward"):
+                        loss = self.loss(batch, encoded[here]) * factor
+                    with self.clock("backward"):
+                        self.scaler.scale(loss).backward()
+                step_loss += loss.detach() / size
+                start += self.micro_batch
+            with self.clock("optimiser"):
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+                self.optimizer.zero_grad(set_to_none=True)
+                self.schedule.step()
+                self.loss_sum += self.team.total(step_loss)
+            self.step += 1
+            yield
+
+    def loss(self, batch: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of a part of a batch."""
+        with autocast(self.device, self.precision):
+            outputs = main_output(self.forward(batch))
+        return self.objective.loss(outputs.float(), encoded)
+
+    def synchronised(self, last: bool) -> AbstractContextManager:
+        """Let the processes exchange their gradients with the last part of a batch only."""
+        return self.shared.no_sync() if self.shared and not last else nullcontext()
+
+    def validate(self, validation: Part) -> dict[str, float]:
+        """Return the epoch's row of the history."""
+        self.team.copy_first(self.net.buffers())
+        mine = torch.arange(len(validation.scans))[self.team.share(len(validation.scans))]
+        some = mine if len(mine) else torch.tensor([0])  # a process that has none, too, for networks refuse an empty batch
+        outputs = run_network(self.net, validation.scans, self.micro_batch, some, self.precision)
+        outputs = self.team.join(outputs[: len(mine)])
+        outputs = outputs.cpu()  # where the same numbers give the same loss, and end of training, in all processes
+        loss = self.objective.loss(outputs, self.objective.encode(validation.labels)).item()
+        self.refuse_divergence(loss)
+        return {
+            "epoch": self.epoch + 1,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "train_loss": self.loss_sum.item() / self.steps,
+            "val_loss": loss,
+            **self.objective.metrics(self.objective.predict(outputs), validation.labels),
+        }
+
+    def finish_epoch(self, row: dict[str, float]) -> None:
+        """Take note of an epoch and save."""
+        self.history.append(row)
+        self.epoch, self.step = self.epoch + 1, 0
+        self.loss_sum.zero_()
+        if row["val_loss"] < self.best_loss:
+            self.best_loss, self.best_epoch = row["val_loss"], self.epoch
+            self.best_weights = on_cpu(self.net.state_dict())
+        self.save()
+
+    def refuse_divergence(self, validation_loss: float = 0.0) -> None:
+        """Raise a UserError, before anything is saved, if a loss is no number any more; asking every step would cost time."""
+        loss = self.loss_sum.item() + validation_loss
+        if not np.isfinite(loss):
+            raise UserError(
+                f"the loss became {loss} in epoch {self.epoch + 1}: training diverged. Lower "
+                "`learning_rate` of the experiment's training block (try a tenth)."
+            )
+
+    def stale(self) -> bool:
+        """Tell whether the validation loss has not fallen for as many epochs as early stopping allows."""
+        patience = self.settings["early_stopping"]
+        return bool(patience) and self.epoch - self.best_epoch >= patience
+
+    def table(self) -> pd.DataFrame:
+        """Return the history so far."""
+        return pd.DataFrame(self.history)
+
+    def save(self) -> None:
+        """Save the checkpoint; it is written while the training goes on."""
+        self.refuse_divergence()
+        self.saved_at = time.monotonic()
+        if self.team.rank:
+            return
+        with self.clock("checkpoint"):
+            self.checkpoints.save(
+                {
+                    "net": self.net.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "schedule": self.schedule.state_dict(),
+                    "scaler": self.scaler.state_dict(),
+                    "loss_sum": self.loss_sum,
+                    "processes": self.team.size,
+                    "device": self.device.type,
+                    **{name: getattr(self, name) for name in SAVED},
+                }
+            )
+
+    def leave(self, reason: str) -> NoReturn:
+        """End a run whose checkpoint is saved; note why, and where, so that two stops tell whether there was progress."""
+        self.checkpoints.wait()
+        if self.team.rank == 0:
+            write_json({"reason": reason, "epoch": self.epoch, "step": self.step}, self.work / "stopped.json")
+            log.warning("stopped by %s in epoch %d, step %d; saved", reason, self.epoch + 1, self.step)
+        self.team.wait()  # the launcher ends all when one ends
+        raise KeyboardInterrupt
+
+    def resume(self) -> None:
+        """Go back to the state of the checkpoint, if there is one of this very run."""
+        saved = self.checkpoints.load() if self.team.rank == 0 else None
+        self.team.wait()
+        if self.team.rank:
+            saved = self.checkpoints.load()
+        if saved is None:
+            return
+        if saved["processes"] != self.team.size:
+            raise UserError(
+                f"{self.checkpoints.last}: this training was begun by {saved['processes']} process(es), and cannot go on with "
+                f"{self.team.size}: dropout would draw other numbers. Set `gpu` of the training block back, or delete "
+                f"{self.work} to start anew."
+            )
+        if saved["device"] != self.device.type:
+            log.warning("begun on %s, going on on %s: the same but for rounding and noise", saved["device"], self.device.type)
+        self.net.load_state_dict(saved["net"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        if self.scaler.is_enabled() and saved["scaler"]:
+            self.scaler.load_state_dict(saved["scaler"])
+        self.loss_sum.copy_(saved["loss_sum"])
+        for name in SAVED:
+            setattr(self, name, saved[name])
+        log.info("going on after epoch %d, step %d", self.epoch, self.step)
+
+    def what_fits(self, shape: tuple[int, ...], failed: str) -> str:
+        """Return the message for a batch that does not fit into memory, after trying which part of it does."""
+        grid = "x".join(map(str, shape))
+        said = f"{self.micro_batch} scans of {grid} voxels do not fit into the memory of this {self.device.type} ({failed}). "
+        self.forward = self.net
+        self.reserve.close()
+        smaller = [2**power for power in range(10, 0, -1) if 2**power < self.micro_batch]
+        largest = next((count for count in smaller if self.fits(count, shape)), 0)
+        if not largest:
+            return said + "Not even 2 scans fit: use a coarser grid (`preprocess`), a smaller network, or more memory."
+        batch, share_size = self.settings["batch_size"], largest * self.team.size
+        said += f"{largest} scans fit. Set `batch_size: {share_size * self.settings['accumulate']}` in the training block"
+        for parts in range(-(-batch // share_size), batch // (2 * self.team.size) + 1):
+            if batch % (parts * self.team.size) == 0:
+                return f"{said}, or `accumulate: {parts}`, which trains with the same batches of {batch} in smaller parts."
+        return f"{said}."
+
+    def fits(self, count: int, shape: tuple[int, ...]) -> bool:
+        """Try one step with empty scans, with half more than asked for, unless it is 2: what a step takes differs between runs.
+
+        It is tried as for evaluation, which takes the same memory: batch norm would ask the other processes for their share.
+        """
+        self.net.eval()
+        self.optimizer.zero_grad(set_to_none=True)
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            tried = count if count == 2 else count + count // 2
+            batch = torch.zeros(tried, 1, *shape, device=self.device).contiguous(memory_format=torch.channels_last_3d)
+            with autocast(self.device, self.precision):
+                main_output(self.net(batch)).float().sum().backward()
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return False
+        return True
+
+
+# What a checkpoint holds of a Run beside the states of network, optimiser and schedule.
+SAVED = ("epoch", "step", "best_loss", "best_epoch", "best_weights", "history")
+
+
+def make_writer(work: Path, epoch: int) -> Any:
+    """Return what writes TensorBoard's logs from after `epoch` on."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(work / "tensorboard"), purge_step=epoch + 1)
+
+
+def seed_of(*numbers: int) -> int:
+    """Return a seed that depends on all `numbers`."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def generator(*numbers: int) -> torch.Generator:
+    """Return a random generator on the CPU that depends on all `numbers`."""
+    return torch.Generator().manual_seed(seed_of(*numbers))
