@@ -1,4 +1,4 @@
-"""Write a small web page for the report.
+"""Write a page of tables for the report: self-contained HTML.
 
 ``cohort`` says who is in a dataset and why every other scan is not; ``balance`` how evenly a split is spread; ``results`` sets
 the metrics of all experiments beside their baselines. The first and the last write the same as CSV, too.
