@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from conftest import ROOT, shared, write_scan
 from mriflow import check
 from mriflow.base.errors import UserError
-from mriflow.evaluation.site_baseline import auc, site_alone
+from mriflow.evaluation.site_baseline import auc, site_baseline
 from mriflow.images.headers import read_header
 from mriflow.organize import organize
 from mriflow.reporting.findings import level_of_fault
@@ -289,7 +289,7 @@ def people(n=200, seed=0):
 @pytest.mark.parametrize(("target", "classes"), [("age", []), ("sex", ["F", "M"]), ("stage", ["x", "y", "z"])])
 def test_site_alone_tells_nothing_by_chance_and_what_goes_with_it(target, classes):
     independent = people()
-    figures = site_alone(independent, target, classes)
+    figures = site_baseline(independent, target, classes)
     assert [f.name for f in figures] == {"age": ["r2", "mae"], "sex": ["accuracy", "auc"], "stage": ["accuracy"]}[target]
     assert not any(f.beats_trivial for f in figures)
     site = independent["site"]
@@ -298,7 +298,7 @@ def test_site_alone_tells_nothing_by_chance_and_what_goes_with_it(target, classe
         sex=independent["sex"].where(site != "A", "F").where(site != "B", "M"),
         stage=independent["stage"].where(site != "A", "x").where(site != "B", "y"),
     )
-    figures = site_alone(confounded, target, classes)
+    figures = site_baseline(confounded, target, classes)
     assert all(f.low < f.value < f.high and f.beats_trivial for f in figures)
 
 
@@ -312,16 +312,16 @@ def test_auc_by_counting_is_that_of_scikit_learn():
 def test_site_alone_meets_no_subject_twice():
     """Where each subject has a site of its own, nothing but another scan of the same subject could tell."""
     table = pd.concat([people(60).assign(site=lambda t: t["subject"])] * 3)
-    assert not any(f.beats_trivial for f in site_alone(table, "age", []) + site_alone(table, "sex", ["F", "M"]))
+    assert not any(f.beats_trivial for f in site_baseline(table, "age", []) + site_baseline(table, "sex", ["F", "M"]))
 
 
 def test_site_alone_is_not_asked_of_too_little():
     table = people()
-    assert site_alone(table.assign(site="A"), "age", []) == []
-    assert site_alone(table.head(9), "age", []) == []
-    assert site_alone(table.assign(sex="F"), "sex", ["F", "M"]) == []
+    assert site_baseline(table.assign(site="A"), "age", []) == []
+    assert site_baseline(table.head(9), "age", []) == []
+    assert site_baseline(table.assign(sex="F"), "sex", ["F", "M"]) == []
     few = table.head(12).assign(stage=list("abcdefabcdef"))
-    assert site_alone(few, "stage", list("abcdef")) == []
+    assert site_baseline(few, "stage", list("abcdef")) == []
 
 
 def test_the_147_real_scans(tmp_path):

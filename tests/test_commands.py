@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from mriflow.base.files import whole_file, write_json
-from mriflow.training.checkpoint import Checkpoints, fingerprint
+from mriflow.training.checkpoint import Checkpoints, hash_of
 
 STAGES = [
     "download",
@@ -53,9 +53,9 @@ def test_nan_is_no_json(tmp_path):
     assert not (tmp_path / "m.json").exists()
 
 
-def test_fingerprint_changes_with_every_part_and_not_with_their_order():
-    assert fingerprint(a=1, b=[1, 2]) == fingerprint(b=[1, 2], a=1)
-    assert fingerprint(a=1, b=[1, 2]) != fingerprint(a=1, b=[2, 1])
+def test_hash_changes_with_every_part_and_not_with_their_order():
+    assert hash_of(a=1, b=[1, 2]) == hash_of(b=[1, 2], a=1)
+    assert hash_of(a=1, b=[1, 2]) != hash_of(a=1, b=[2, 1])
 
 
 def test_checkpoint_holds_no_code(tmp_path):

@@ -9,7 +9,7 @@ from conftest import training_settings, write_dataset
 from mriflow.base.errors import UserError
 from mriflow.evaluate import evaluate
 from mriflow.evaluation.baselines import classical, small_images, trivial
-from mriflow.evaluation.metrics import RESAMPLES, classification_figures, regression_figures, with_intervals
+from mriflow.evaluation.metrics import RESAMPLES, classification_metrics, regression_metrics, with_intervals
 from mriflow.split import split
 from mriflow.train import train
 
@@ -125,10 +125,10 @@ def test_same_input_same_bytes(made, tmp_path):
 
 def test_regression_figures_are_the_known_ones():
     truth = np.array([20.0, 40, 60, 80])
-    guess = regression_figures(truth, np.full(4, 50.0))
+    guess = regression_metrics(truth, np.full(4, 50.0))
     assert (guess["mae"], guess["slope"], guess["r2"]) == (20, pytest.approx(-1), 0)
     assert np.isnan(guess["r"])
-    perfect = regression_figures(truth, truth + 1)
+    perfect = regression_metrics(truth, truth + 1)
     assert (perfect["mae"], perfect["rmse"], perfect["r"]) == (1, 1, pytest.approx(1))
     assert perfect["slope"] == pytest.approx(0, abs=1e-9)
 
@@ -136,7 +136,7 @@ def test_regression_figures_are_the_known_ones():
 def test_classification_figures_are_the_known_ones():
     truth = np.array([0, 0, 0, 1])
     chances = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
-    figures = classification_figures(truth, chances)
+    figures = classification_metrics(truth, chances)
     assert figures["accuracy"] == 0.75
     assert figures["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
     assert figures["sensitivity"] == 1
@@ -151,7 +151,7 @@ def test_interval_covers_the_truth_as_often_as_it_says(monkeypatch):
     for repeat in range(60):
         errors = rng.normal(size=50)
         truth = rng.uniform(20, 80, 50)
-        found = with_intervals(regression_figures, truth, truth + errors, range(50), seed=repeat)["mae"]
+        found = with_intervals(regression_metrics, truth, truth + errors, range(50), seed=repeat)["mae"]
         covered += found["low"] <= np.sqrt(2 / np.pi) <= found["high"]
     assert 51 <= covered < 60
 
@@ -160,9 +160,9 @@ def test_two_scans_of_a_subject_are_not_two_observations():
     rng = np.random.default_rng(0)
     truth = rng.uniform(20, 80, 40)
     predicted = truth + rng.normal(size=40) * 5
-    alone = with_intervals(regression_figures, truth, predicted, range(40))["mae"]
-    twice = with_intervals(regression_figures, np.repeat(truth, 2), np.repeat(predicted, 2), np.repeat(range(40), 2))["mae"]
-    as_if = with_intervals(regression_figures, np.repeat(truth, 2), np.repeat(predicted, 2), range(80))["mae"]
+    alone = with_intervals(regression_metrics, truth, predicted, range(40))["mae"]
+    twice = with_intervals(regression_metrics, np.repeat(truth, 2), np.repeat(predicted, 2), np.repeat(range(40), 2))["mae"]
+    as_if = with_intervals(regression_metrics, np.repeat(truth, 2), np.repeat(predicted, 2), range(80))["mae"]
     width = lambda cell: cell["high"] - cell["low"]  # noqa: E731
     assert width(twice) == pytest.approx(width(alone), rel=0.05)
     assert width(as_if) < 0.85 * width(alone)
@@ -174,7 +174,7 @@ def test_intervals_are_those_of_whole_subjects_drawn_one_by_one(people):
     truth = rng.uniform(20, 80, 60)
     predicted = truth + rng.normal(size=60) * 5
     subjects = rng.permutation(60) % people
-    found = with_intervals(regression_figures, truth, predicted, subjects, seed=7)["mae"]
+    found = with_intervals(regression_metrics, truth, predicted, subjects, seed=7)["mae"]
     draws, rng = [], np.random.default_rng(7)
     for _ in range(RESAMPLES):
         scans = np.concatenate([np.flatnonzero(subjects == one) for one in rng.integers(0, people, people)])

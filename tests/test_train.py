@@ -26,8 +26,9 @@ from mriflow.training.augment import augment, draw_changes, sampling_grid
 from mriflow.training.device import check_card, choose_device
 from mriflow.training.distributed import Team
 from mriflow.training.forward import precision
-from mriflow.training.loader import Shards, Volumes
-from mriflow.training.loop import Part, Run
+from mriflow.training.loader import ScanLoader, Shards
+from mriflow.training.loop import Part, Trainer
+from mriflow.training.memory import MemoryTrial
 from mriflow.training.networks import SFCN, build_network
 from mriflow.training.objectives import Classification, Regression, SoftLabel, load_objective
 from mriflow.training.optimizers import make_optimizer, make_schedule
@@ -338,14 +339,15 @@ def test_batch_that_does_not_fit_into_memory_is_told_with_one_that_does(tmp_path
     ({"batch_size": 4}, 1, "Not even 2 scans fit"),
 ])  # fmt: skip
 def test_advice_on_memory_names_a_batch_that_is_allowed(tmp_path, monkeypatch, block, fit, told):
-    monkeypatch.setattr(Run, "fits", lambda self, count, shape: self.reserve.closed and count <= fit)
-    assert told in make_run(tmp_path, **block).what_fits((8, 8, 8), "no memory")
+    monkeypatch.setattr(MemoryTrial, "fits", lambda self, count, shape: self.reserve.closed and count <= fit)
+    trainer = make_trainer(tmp_path, **block)
+    assert told in trainer.memory.advice(trainer.micro_batch, trainer.settings, (8, 8, 8), 1, "no memory")
 
 
-def make_run(folder, rank=0, size=1, **changes):
+def make_trainer(folder, rank=0, size=1, **changes):
     net = build_network("SFCN", SMALL["arguments"], 1, (8, 8, 8))
     settings = training_settings(**changes)
-    return Run(net, Regression("l2", 50, 15), settings, 20, folder, "", 0, Team(torch.device("cpu"), rank, size))
+    return Trainer(net, Regression("l2", 50, 15), settings, 20, folder, "", 0, Team(torch.device("cpu"), rank, size))
 
 
 def test_processes_share_each_part_of_a_batch(tmp_path, monkeypatch):
@@ -364,9 +366,9 @@ def test_processes_share_each_part_of_a_batch(tmp_path, monkeypatch):
 
     def parts_of(rank, size):
         scans = Recorder()
-        run = make_run(tmp_path, rank, size, batch_size=8, accumulate=2)
-        run.shared, run.team = None, SimpleNamespace(rank=rank, size=size, total=lambda value: value)
-        next(run.train_steps(Part(scans, np.arange(20.0), [])))
+        trainer = make_trainer(tmp_path, rank, size, batch_size=8, accumulate=2)
+        trainer.shared, trainer.team = None, SimpleNamespace(rank=rank, size=size, total=lambda value: value)
+        next(trainer.train_steps(Part(scans, np.arange(20.0), [])))
         return scans.asked
 
     one, first, second = parts_of(0, 1), parts_of(0, 2), parts_of(1, 2)
@@ -628,7 +630,7 @@ def test_batches_hold_the_scans_asked_for_from_any_shard_and_from_memory_alike()
     arrays = [np.stack([np.full((4, 4, 4), i, np.uint8) for i in numbers]) for numbers in ((0, 1), (2, 3, 4, 5), (6,))]
     places = [(number, row) for number, array in enumerate(arrays) for row in range(len(array))]
     shards = Shards(arrays, {f"scan-{number}": place for number, place in enumerate(places)})
-    volumes = Volumes(shards, [f"scan-{n}" for n in (6, 1, 4, 3)], torch.device("cpu"))
+    volumes = ScanLoader(shards, [f"scan-{n}" for n in (6, 1, 4, 3)], torch.device("cpu"))
     positions = torch.tensor([3, 0, 1, 2, 0, 2, 1])
     wanted = [[3, 6, 1], [4, 6, 4], [1]]
     for resident in (None, volumes.read(torch.arange(4))):

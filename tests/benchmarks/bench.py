@@ -37,8 +37,8 @@ from mriflow.images.nifti import load_scan  # noqa: E402
 from mriflow.train import seed_everything  # noqa: E402
 from mriflow.training.device import choose_device  # noqa: E402
 from mriflow.training.distributed import Team  # noqa: E402
-from mriflow.training.loader import Shards, Volumes  # noqa: E402
-from mriflow.training.loop import Part, Run  # noqa: E402
+from mriflow.training.loader import ScanLoader, Shards  # noqa: E402
+from mriflow.training.loop import Part, Trainer  # noqa: E402
 from mriflow.training.networks import build_network  # noqa: E402
 from mriflow.training.objectives import Regression  # noqa: E402
 from mriflow.training.profiling import seconds_of  # noqa: E402
@@ -152,12 +152,12 @@ def write_shard(paths: list[Path], shape: tuple[int, ...], folder: Path) -> Shar
     return Shards([array], {path.name: (0, row) for row, path in enumerate(paths)})
 
 
-def make_run(case: Case, count: int, device: torch.device, folder: Path, **changes: object) -> Run:
+def make_run(case: Case, count: int, device: torch.device, folder: Path, **changes: object) -> Trainer:
     """Return a training that has not begun."""
     seed_everything(0, device)
     net = build_network(case.network, case.arguments, 1, case.shape).to(device, memory_format=torch.channels_last_3d)
     block = settings(batch_size=case.batch, compile=case.compile, **changes)
-    return Run(net, Regression("l2", 50, 15), block, count, folder, "bench", 0, Team(device))
+    return Trainer(net, Regression("l2", 50, 15), block, count, folder, "bench", 0, Team(device))
 
 
 def repeated(shards: Shards, times: int) -> Shards:
@@ -169,16 +169,16 @@ def repeated(shards: Shards, times: int) -> Shards:
 
 def part_of(shards: Shards, device: torch.device) -> Part:
     """Return all scans of some shards, with made-up ages."""
-    return Part(Volumes(shards, list(shards), device), np.linspace(20, 80, len(shards)), list(shards))
+    return Part(ScanLoader(shards, list(shards), device), np.linspace(20, 80, len(shards)), list(shards))
 
 
-def our_epoch(run: Run, part: Part) -> None:
+def our_epoch(run: Trainer, part: Part) -> None:
     """Train for one epoch, all but validation and saving."""
     run.step = 0
     run.run_epoch(part, StopFlag(None))
 
 
-def resident_epoch(run: Run, batch: torch.Tensor, encoded: torch.Tensor, steps: int) -> None:
+def resident_epoch(run: Trainer, batch: torch.Tensor, encoded: torch.Tensor, steps: int) -> None:
     """Train on a batch that is on the device already."""
     run.net.train()
     for _ in range(steps):
@@ -188,13 +188,13 @@ def resident_epoch(run: Run, batch: torch.Tensor, encoded: torch.Tensor, steps: 
         run.optimizer.zero_grad(set_to_none=True)
 
 
-def limit(run: Run, case: Case, scans: int, device: torch.device) -> Callable[[], None]:
+def limit(run: Trainer, case: Case, scans: int, device: torch.device) -> Callable[[], None]:
     """Return what trains for one epoch of `scans` on a random batch that is on the device already."""
     batch = torch.rand(case.batch, 1, *case.shape, device=device).contiguous(memory_format=torch.channels_last_3d)
     return partial(resident_epoch, run, batch, torch.zeros(case.batch, 1, device=device), scans // case.batch)
 
 
-def their_epoch(run: Run, loader: Iterable, device: torch.device) -> None:
+def their_epoch(run: Trainer, loader: Iterable, device: torch.device) -> None:
     """Train for one epoch on what a loader delivers, with the same network, precision and optimiser."""
     run.net.train()
     for scans in loader:

@@ -15,10 +15,10 @@ from mriflow.base.cli import run_stage, stage_parser
 from mriflow.base.errors import UserError
 from mriflow.base.files import write_csv, write_text
 from mriflow.config.lookup import of_dataset
-from mriflow.evaluation.site_baseline import site_alone
+from mriflow.evaluation.site_baseline import site_baseline
 from mriflow.images.archives import NIFTI
 from mriflow.images.headers import read_headers
-from mriflow.reporting.check_page import as_page, as_text, parts_of
+from mriflow.reporting.check_page import as_page, as_text, tables_of
 from mriflow.reporting.findings import (
     HEADER,
     LEVELS,
@@ -29,7 +29,8 @@ from mriflow.reporting.findings import (
     known_of,
     with_site,
 )
-from mriflow.tables.labels import read_labels, usable
+from mriflow.tables.labels import read_labels, require_column
+from mriflow.tables.problems import join_problems
 
 
 def check(
@@ -65,14 +66,13 @@ def check(
         raise UserError(f"{labels}: no such file. `python -m mriflow.organize` makes it.")
     table = read_labels(labels, [column for column, classes in targets.items() if classes])
     for column, classes in targets.items():
-        if column not in table:
-            usable(table, column)  # says what there is
+        require_column(table, column)
         if classes:
             continue
         numbers = pd.to_numeric(table[column], errors="coerce")
         for row in table.index[table[column].notna() & numbers.isna()]:
             problem = f"{column}: not a number ({table.loc[row, column]!r})"
-            table.loc[row, "problem"] = "; ".join(filter(None, (table.loc[row, "problem"], problem)))
+            table.loc[row, "problem"] = join_problems(table.loc[row, "problem"], problem)
         table[column] = numbers
     readable = table["path"].str.endswith(NIFTI) & ~table["problem"].str.contains("scan: no file", regex=False)
     headers = read_headers([labels.parent / path for path in table.loc[readable, "path"]], threads)
@@ -80,13 +80,13 @@ def check(
     whole_numbers = dict.fromkeys(["bytes", "qform_code", "sform_code"], "Int64")
     table = table.join(headers.astype(whole_numbers).assign(fault=headers["fault"].fillna("")))
 
-    alone = {name: site_alone(with_site(known_of(table, name, classes)), name, classes) for name, classes in targets.items()}
+    alone = {name: site_baseline(with_site(known_of(table, name, classes)), name, classes) for name, classes in targets.items()}
     findings = [*findings_of_files(table), *findings_of_rows(table, targets), *findings_of_sites(table, targets, alone)]
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
-    parts = parts_of(table, readable, findings, targets, alone)
-    print(as_text(title, parts))
+    tables = tables_of(table, readable, findings, targets, alone)
+    print(as_text(title, tables))
     if page:
-        write_text(as_page(title, parts, simulated), page)
+        write_text(as_page(title, tables, simulated), page)
     if csv:
         columns = ["id", "subject", "session", "site", "path", *HEADER, "problem", "notes"]
         write_csv(table[columns], csv)

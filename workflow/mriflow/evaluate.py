@@ -17,12 +17,12 @@ from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.files import write_csv, write_json
 from mriflow.base.provenance import provenance
 from mriflow.evaluation.baselines import classical, small_images, trivial
-from mriflow.evaluation.metrics import METHODS, classification_figures, regression_figures, with_intervals
+from mriflow.evaluation.metrics import METHODS, classification_metrics, regression_metrics, with_intervals
 from mriflow.prediction.ensemble import predict
 from mriflow.tables.labels import read_labels
 from mriflow.tables.splits import read_splits
 from mriflow.training.device import choose_device
-from mriflow.training.loader import Volumes, open_shards
+from mriflow.training.loader import ScanLoader, open_shards
 
 
 def evaluate(
@@ -52,7 +52,7 @@ def evaluate(
     Returns
     -------
     experiment, dataset, simulated (whether its scans are), target, type, unit, n (test scans), n_excluded (of the
-    split, but failed preprocessing), folds, seeds; for each of network, trivial and classical every figure as
+    split, but failed preprocessing), folds, seeds; for each of network, trivial and classical every metric as
     value, low and high (95 % interval over subjects); classes and confusion matrix of a classification (rows are
     the truth); and the provenance.
 
@@ -65,13 +65,13 @@ def evaluate(
     target = experiment["target"]
     classes = list(target["classes"]) if target["type"] == "classification" else None
     parts = read_splits(splits)
-    volumes = open_shards(arrays, indices)
+    shards = open_shards(arrays, indices)
     table = read_labels(labels, category=target["column"] if classes else None).set_index("id")
     label_of = table[target["column"]]
-    there = parts["id"].isin(volumes)
-    excluded = parts.loc[~there & (parts["part"] == "test"), "id"].nunique()
-    parts = parts[there]
-    features = dict(zip(volumes, small_images(list(volumes.values())), strict=True))
+    preprocessed = parts["id"].isin(shards)
+    excluded = parts.loc[~preprocessed & (parts["part"] == "test"), "id"].nunique()
+    parts = parts[preprocessed]
+    features = dict(zip(shards, small_images(list(shards.values())), strict=True))
     device = choose_device()
 
     rows = []
@@ -81,15 +81,15 @@ def evaluate(
         if not test:
             continue
         learned = label_of.loc[known].to_numpy()
-        found = {
-            "network": predict(models, int(fold), Volumes(volumes, test, device)),
+        predictions_of = {
+            "network": predict(models, int(fold), ScanLoader(shards, test, device)),
             "trivial": trivial(learned, classes, len(test)),
             "classical": classical(
                 np.stack([features[s] for s in known]), learned, np.stack([features[s] for s in test]), classes
             ),
         }
         fold_rows = table.loc[test, ["subject", "session", "site"]].reset_index().assign(fold=fold)
-        rows.append(fold_rows.assign(truth=label_of.loc[test].to_numpy(), **as_columns(found, classes)))
+        rows.append(fold_rows.assign(truth=label_of.loc[test].to_numpy(), **as_columns(predictions_of, classes)))
     predicted = pd.concat(rows, ignore_index=True).sort_values(["fold", "id"], ignore_index=True)
 
     result: dict[str, Any] = {
@@ -105,7 +105,7 @@ def evaluate(
         "seeds": experiment["training"]["seeds"],
     }
     for method in METHODS:
-        result[method] = figures_of(predicted, method, classes)
+        result[method] = metrics_of(predicted, method, classes)
     if classes is not None:
         result["classes"] = classes
         result["confusion"] = confusion_matrix(predicted["truth"].astype(str), predicted["network"], labels=classes).tolist()
@@ -115,29 +115,29 @@ def evaluate(
     return result
 
 
-def as_columns(found: dict[str, np.ndarray], classes: list[str] | None) -> dict[str, np.ndarray]:
+def as_columns(predictions: dict[str, np.ndarray], classes: list[str] | None) -> dict[str, np.ndarray]:
     """Return predictions as columns of a table: the number, or the likeliest class and the probability of each."""
     if classes is None:
-        return found
-    columns = {method: np.array(classes)[p.argmax(1)] for method, p in found.items()}
-    return columns | {f"{method}_{name}": p[:, i] for method, p in found.items() for i, name in enumerate(classes)}
+        return predictions
+    columns = {method: np.array(classes)[p.argmax(1)] for method, p in predictions.items()}
+    return columns | {f"{method}_{name}": p[:, i] for method, p in predictions.items() for i, name in enumerate(classes)}
 
 
-def figures_of(predicted: pd.DataFrame, method: str, classes: list[str] | None) -> dict[str, Any]:
-    """Return the figures of one method with their intervals."""
+def metrics_of(predicted: pd.DataFrame, method: str, classes: list[str] | None) -> dict[str, Any]:
+    """Return the metrics of one method with their intervals."""
     subjects = predicted["subject"].tolist()
     if classes is None:
         truth, values = predicted["truth"].to_numpy(float), predicted[method].to_numpy(float)
-        return with_intervals(regression_figures, truth, values, subjects)
+        return with_intervals(regression_metrics, truth, values, subjects)
     truth = predicted["truth"].astype(str).map(classes.index).to_numpy()
-    return with_intervals(classification_figures, truth, predicted[[f"{method}_{c}" for c in classes]].to_numpy(), subjects)
+    return with_intervals(classification_metrics, truth, predicted[[f"{method}_{c}" for c in classes]].to_numpy(), subjects)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and evaluate."""
     parser = stage_parser(__doc__)
     parser.add_argument("--predictions", type=Path, required=True, help="table to write, one row per test scan, .csv")
-    parser.add_argument("--metrics", type=Path, required=True, help="figures to write, .json")
+    parser.add_argument("--metrics", type=Path, required=True, help="metrics to write, .json")
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="the models of all folds and seeds")
     parser.add_argument("--arrays", type=Path, nargs="+", required=True, help="shards of the dataset, .npy")
     parser.add_argument("--indices", type=Path, nargs="+", required=True, help="their indices, .csv, in the same order")

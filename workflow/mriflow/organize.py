@@ -21,7 +21,7 @@ from mriflow.images.fingerprint import fingerprint, hash_of_voxels, voxels_of
 from mriflow.images.ukb_zip import split_path
 from mriflow.tables.labels import TEXT_COLUMNS, usable
 from mriflow.tables.people import Columns, check_expected, join_fetched, join_images, people_of, refuse_strangers, rows_of_scans
-from mriflow.tables.problems import append_problem, reasons_of
+from mriflow.tables.problems import join_problems, reasons_of
 from mriflow.tables.reader import read_table
 from mriflow.tables.ukb_table import read_fetched, read_participants
 
@@ -78,22 +78,22 @@ def organize(
     """
     used = [column["from"] for column in columns.values()]
     if fetched is not None and table is not None:
-        found = read_fetched(fetched)
-        raw, columns = read_participants(table, sheet, found, columns)
+        listed = read_fetched(fetched)
+        raw, columns = read_participants(table, sheet, listed, columns)
         check_expected(raw, columns, table, expect or {})
-        rows = join_fetched(found, people_of(raw, columns, table, ["subject", "session"]))
+        rows = join_fetched(listed, people_of(raw, columns, table, ["subject", "session"]))
     elif images and pattern:
-        found = find_images(images, pattern, labels.parent / "images", ignore=ignore, affine=affine)
+        on_disk = find_images(images, pattern, labels.parent / "images", ignore=ignore, affine=affine)
         if table is None:
-            raw, source = found[found["subject"].notna()].drop(columns=["id", "path"]), images[0]
+            raw, source = on_disk[on_disk["subject"].notna()].drop(columns=["id", "path"]), images[0]
         else:
             raw, source = read_table(table, sheet, only=used), table
-        found = found[[c for c in ("id", "path", "subject", "session", "site") if c in found]]
+        on_disk = on_disk[[c for c in ("id", "path", "subject", "session", "site") if c in on_disk]]
         check_expected(raw, columns, source, expect or {})
-        keys = [key for key in ("subject", "session") if key in columns and key in found]
+        keys = [key for key in ("subject", "session") if key in columns and key in on_disk]
         people = people_of(raw, columns, source, keys)
-        refuse_strangers(found, people, source)
-        rows = join_images(found, people, keys)
+        refuse_strangers(on_disk, people, source)
+        rows = join_images(on_disk, people, keys)
     elif table is not None:
         raw = read_table(table, sheet, only=used)
         check_expected(raw, columns, table, expect or {})
@@ -107,7 +107,7 @@ def organize(
 
     write_csv(rows, labels)
     write_csv(rows.loc[usable(rows), ["id", "path", "fingerprint"]], scans)
-    tell(rows)
+    log_counts(rows)
     return rows
 
 
@@ -141,8 +141,8 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
     zipped = "fingerprint" in rows  # those of fetched scans are known
     faults = [file_problem(Path(path), zipped) if path else "" for path in rows["path"]]
     by_hand = [f"scan: left out by hand ({exclude[scan]})" if scan in exclude else "" for scan in rows["id"]]
-    told = zip(rows["problem"], by_hand, faults, strict=True)
-    rows["problem"] = [append_problem(problem, hand or fault) for problem, hand, fault in told]
+    known = zip(rows["problem"], by_hand, faults, strict=True)
+    rows["problem"] = [join_problems(problem, hand or fault) for problem, hand, fault in known]
 
     if not zipped:
         rows["fingerprint"] = ""
@@ -152,13 +152,13 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
                 rows.loc[index, "fingerprint"] = fingerprint(path)
             except OSError as error:
                 problem = f"scan: file cannot be read ({path.name}, {error.strerror})"
-                rows.loc[index, "problem"] = append_problem(rows.loc[index, "problem"], problem)
+                rows.loc[index, "problem"] = join_problems(rows.loc[index, "problem"], problem)
     for twins in same_images(rows):
         one_subject = twins["subject"].nunique() == 1
         for index in twins.index[1:] if one_subject else twins.index:
             other = twins["id"].drop(index).iloc[0]
             problem = f"scan: same image as another{'' if one_subject else ' subject'} ({other})"
-            rows.loc[index, "problem"] = append_problem(rows.loc[index, "problem"], problem)
+            rows.loc[index, "problem"] = join_problems(rows.loc[index, "problem"], problem)
 
     first = ["id", "subject", "session", "site"]
     last = ["path", "fingerprint", "problem", "notes"]
@@ -170,7 +170,7 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
 def same_images(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """Return the groups of usable scans with the same voxels.
 
-    Files whose fingerprints agree on the voxels are read to be sure of it; where these differ, `fingerprint` is told apart.
+    Files whose fingerprints agree on the voxels are read to be sure of it; where these differ, `fingerprint` is made different.
     """
     usable_scans = rows[usable(rows) & (rows["fingerprint"] != "")]
     voxels = usable_scans["fingerprint"].map(voxels_of)
@@ -203,7 +203,7 @@ def file_problem(path: Path, zipped: bool) -> str:
     return "" if size else f"scan: file is empty ({path.name})"
 
 
-def tell(rows: pd.DataFrame) -> None:
+def log_counts(rows: pd.DataFrame) -> None:
     """Log how many scans there are and how many are left out, for which reason."""
     kinds = rows["problem"].map(lambda problems: "; ".join(reasons_of(problems)))
     images = (rows["path"] != "").sum()

@@ -22,7 +22,7 @@ from mriflow.reporting.results import ABOUT, LESS_IS_BETTER, METRICS, read_metri
 from mriflow.tables.balance import ALL, LARGE
 from mriflow.tables.cohort import count_subjects, exclusions, read_cohort
 from mriflow.tables.labels import usable
-from mriflow.tables.problems import count_reasons
+from mriflow.tables.problems import count_reasons, join_problems
 
 NO_BEST = {"slope", "sensitivity", "specificity"}  # alone they rank nothing: naming one class always gives 1 and 0
 
@@ -67,20 +67,20 @@ def page_cohort(
     -------
     The excluded scans as written to `csv`: ``excluded_from`` is `everything` or the columns that cannot be predicted.
     """
-    table, fit = read_cohort(labels, indices, [column for column, classes in targets.items() if classes])
+    table, is_usable = read_cohort(labels, indices, [column for column, classes in targets.items() if classes])
     for column, classes in targets.items():
         known = table.get(column, pd.Series(dtype=object)).dropna().astype(str)
         for row in known.index[~known.isin(classes)] if classes else []:
             problem = f"{column}: not one of the target's classes ({known[row]})"
-            table.loc[row, "problem"] = "; ".join(filter(None, (table.loc[row, "problem"], problem)))
+            table.loc[row, "problem"] = join_problems(table.loc[row, "problem"], problem)
     excluded = exclusions(table)
     steps = {"scans and rows known": table, "with an image": table[table["path"] != ""]}
     if indices:
         steps["preprocessed"] = table[table["preprocessed"]]
-    steps["usable"] = table[fit]
+    steps["usable"] = table[is_usable]
     for column in targets:
         others = table["problem"].str.contains(rf"(?:^|; ){re.escape(column)}: not one of", regex=True)
-        steps[f"usable for {column}"] = table[fit & usable(table, column) & ~others]
+        steps[f"usable for {column}"] = table[is_usable & usable(table, column) & ~others]
     counts = [(step, len(part), count_subjects(part)) for step, part in steps.items()]
 
     body = [
@@ -88,7 +88,7 @@ def page_cohort(
         paragraph(f"Licence: {licence}" if licence else ""),
         paragraph(f"Cite as: {citation}" if citation else ""),
         section("From the table to the network", ["", "scans", "subjects"], counts),
-        section("Usable scans by site", *by_site(table[fit])),
+        section("Usable scans by site", *by_site(table[is_usable])),
     ]
     if excluded.empty:
         body.append(paragraph("No scan is left out."))
@@ -123,12 +123,12 @@ def page_balance(balance: Path, page: Path, title: str = "") -> None:
         if kind == "category":
             shown = names[:MOST_VALUES]
             head = [name.removeprefix(f"{column}=") for name in shown]
-            told = table[shown].map(percent).to_numpy().tolist()
+            values = table[shown].map(percent).to_numpy().tolist()
         else:
             head = ["mean ± SD"]
-            told = [[spread(*pair)] for pair in table[[f"{column}_mean", f"{column}_sd"]].to_numpy()]
+            values = [[spread(*pair)] for pair in table[[f"{column}_mean", f"{column}_sd"]].to_numpy()]
         rows = []
-        for row, cells in zip(table.to_dict("records"), told, strict=True):
+        for row, cells in zip(table.to_dict("records"), values, strict=True):
             difference = row[f"{column}_difference"]
             size = f"{difference:.2f}".replace("-", "−") if pd.notna(difference) else ""
             size = Markup(f"<b>{size}</b>") if size and abs(difference) > LARGE[kind] else size
@@ -153,7 +153,7 @@ def spread(mean: float, sd: float) -> str:
 
 
 def page_results(metrics: Sequence[Path], page: Path, csv: Path) -> pd.DataFrame:
-    """Write the figures of several experiments, beside their baselines, as a web page and a CSV.
+    """Write the metrics of several experiments, beside their baselines, as a web page and a CSV.
 
     Returns
     -------
@@ -245,7 +245,7 @@ def main(argv: list[str] | None = None) -> None:
     balance.set_defaults(write=page_balance)
     balance.add_argument("--balance", type=Path, required=True, help="balance.csv of an experiment")
     balance.add_argument("--title", default="", help="name of the experiment")
-    results = pages.add_parser("results", help="the figures of all experiments", allow_abbrev=False)
+    results = pages.add_parser("results", help="the metrics of all experiments", allow_abbrev=False)
     results.set_defaults(write=page_results)
     results.add_argument("--metrics", type=Path, nargs="+", required=True, help="metrics.json of every experiment")
     for page in (cohort, balance, results):

@@ -144,7 +144,7 @@ def parts_drawn(
 
 
 def parts_given(scans: pd.DataFrame, everything: pd.DataFrame, file: Path, labels: Path) -> Iterator[pd.Series]:
-    """Yield the part of every usable scan in each fold as `file` says, and tell which scans are left out.
+    """Yield the part of every usable scan in each fold as `file` says, and log which scans are left out.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def parts_given(scans: pd.DataFrame, everything: pd.DataFrame, file: Path, label
         log.warning(text, len(unusable), file, labels, listed(unusable, 5))
     tested = pd.concat([part == "test" for part in chosen], axis=1).sum(axis=1)
     if (tested > 1).any():
-        text = "%d scan(s) are in the test part of several folds of %s; every figure counts them as often"
+        text = "%d scan(s) are in the test part of several folds of %s; every metric counts them as often"
         log.warning(text, (tested > 1).sum(), file)
     for fold, whole in enumerate(chosen):
         part = whole[scans.index]
@@ -201,7 +201,7 @@ def measure_balance(
 
 
 def is_number(column: pd.Series) -> bool:
-    """Tell whether a column is a number with a distribution, not a few codes."""
+    """Return whether a column is a number with a distribution, not a few codes."""
     return pd.api.types.is_numeric_dtype(column) and column.nunique() > 4
 
 
@@ -234,13 +234,13 @@ def partition(groups: pd.Series, parts: int, seed: int) -> list[np.ndarray]:
 
 def subjects_of_site(scans: pd.DataFrame, site: str) -> pd.Series:
     """Return the subjects who have a scan at `site`."""
-    found = scans.loc[scans["site"] == site, "subject"]
-    if found.empty or found.nunique() == scans["subject"].nunique():
+    subjects = scans.loc[scans["site"] == site, "subject"]
+    if subjects.empty or subjects.nunique() == scans["subject"].nunique():
         counts = scans["site"].value_counts().to_dict()
         raise UserError(
-            f"leave-site-out: site {site!r} of the dataset's `sites` has {len(found)} usable scans; found {counts}."
+            f"leave-site-out: site {site!r} of the dataset's `sites` has {len(subjects)} usable scans; found {counts}."
         )
-    return found
+    return subjects
 
 
 def check_enough(groups: pd.Series | None, subjects: int, folds: int, labels: Path) -> None:

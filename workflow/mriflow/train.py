@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,10 +34,10 @@ from mriflow.base.errors import UserError
 from mriflow.base.files import write_csv
 from mriflow.tables.labels import read_index, read_labels
 from mriflow.tables.splits import read_splits
-from mriflow.training.checkpoint import fingerprint, save_bytes
-from mriflow.training.distributed import is_worker, launch, team
-from mriflow.training.loader import Shards, Volumes, open_shards
-from mriflow.training.loop import Part, Run
+from mriflow.training.checkpoint import hash_of, save_bytes
+from mriflow.training.distributed import Team, is_worker, join_team, launch
+from mriflow.training.loader import ScanLoader, Shards, open_shards
+from mriflow.training.loop import Part, Trainer
 from mriflow.training.networks import build_network
 from mriflow.training.objectives import make_objective
 from mriflow.training.pretrained import load_pretrained
@@ -68,9 +68,6 @@ def train(
     gpus: int = 0,
     allow_cpu: bool = False,
     deadline: float | None = None,
-    profile: bool = False,
-    overfit: int = 0,
-    fast_dev_run: bool = False,
 ) -> pd.DataFrame:
     """Train one network and write `model` and `history`.
 
@@ -94,9 +91,6 @@ def train(
         How many GPUs the job was given, and whether it may use the CPU if it sees none of them.
     deadline
         When to have saved and stopped, in seconds since the epoch. It changes nothing of what is trained.
-    profile, overfit, fast_dev_run
-        Ways to look into a training, which write nothing: print where the time goes; train on so many scans alone; train for
-        one epoch of two batches.
 
     Returns
     -------
@@ -110,70 +104,145 @@ def train(
     KeyboardInterrupt
         After Ctrl-C, TERM, USR1 or USR2, or at the deadline, once the checkpoint is saved.
     """
-    with ExitStack() as stack:
-        us = stack.enter_context(team(gpus, allow_cpu))
-        if profile or overfit or fast_dev_run:
-            work, training = Path(stack.enter_context(tempfile.TemporaryDirectory())), dict(training)
-            training["schedule"] = "constant" if profile else training["schedule"]  # others end with the last epoch
-        elif us.rank == 0:
+    with join_team(gpus, allow_cpu) as team:
+        if team.rank == 0:
             (work / "stopped.json").unlink(missing_ok=True)  # a note that is found after this run is of this run
-        seed_everything(seed, us.device)
-        shards = open_shards(arrays, indices)
-        label_of = read_target(labels, target)
-        ids = scans_of(splits, fold, shards)
-        if overfit:
-            ids = dict.fromkeys(ids, ids["train"][:overfit])
-            training["augmentation"] = dict.fromkeys(training["augmentation"], 0.0)
-        if fast_dev_run:
-            ids = {part: scans[: 2 * training["batch_size"]] for part, scans in ids.items()}
-            training["epochs"] = 1
-        training_part, validation_part = (
-            Part(Volumes(shards, s, us.device), label_of.loc[s].to_numpy(), s) for s in ids.values()
-        )
-
-        objective = make_objective(target, training, training_part.labels)
-        net = build_network(network["name"], network["arguments"], objective.outputs, shards.shape)
-        if "init" in network:
-            load_pretrained(net, Path(network["init"]["weights"]))
-        parameters = sum(p.numel() for p in net.parameters())
-        log.info("%s with %d parameters, grid %s", network["name"], parameters, "x".join(map(str, shards.shape)))
-        if us.size > 1 and us.device.type == "cuda":
-            net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
-        net = net.to(us.device, memory_format=torch.channels_last_3d)
-
-        keys = pd.concat([read_index(index) for index in indices]).set_index("id")["key"]
-        state = fingerprint(
-            recipe=recipes.TRAIN,
-            data=[[scan, str(label_of[scan]), keys[scan]] for scans in ids.values() for scan in scans],
-            settings=[fold, seed, target, network, {key: value for key, value in training.items() if key not in HOW}],
-            init=content_of(network["init"]["weights"]) if "init" in network else "",
-        )
-        run = Run(net, objective, training, len(training_part.ids), work, state, seed, us)
-        if profile:
-            profile_training(run, training_part)
-            return run.table()
+        seed_everything(seed, team.device)
+        data = read_data(arrays, indices, labels, splits, fold, target)
+        trainer, training_part, validation_part = prepare(data, work, fold, seed, target, network, training, team)
         with StopFlag(deadline) as stop:
-            run.fit(training_part, validation_part, stop)
-        if overfit or fast_dev_run:
-            if us.rank == 0:
-                print(run.table().to_string(index=False))
-            return run.table()
-        if us.rank == 0:
-            write_csv(run.table(), history)
+            trainer.train(training_part, validation_part, stop)
+        if team.rank == 0:
+            write_csv(trainer.table(), history)
             save_bytes(
                 {
-                    "weights": run.best_weights,
+                    "weights": trainer.best_weights,
                     "network": network,
-                    "objective": objective.state(),
-                    "shape": list(shards.shape),
-                    "epoch": run.best_epoch,
+                    "objective": trainer.objective.state(),
+                    "shape": list(data.shards.shape),
+                    "epoch": trainer.best_epoch,
                     "fold": fold,
                     "seed": seed,
-                    "scans": {part: len(scans) for part, scans in ids.items()},
+                    "scans": {part: len(scans) for part, scans in data.ids.items()},
                 },
                 model,
             )
-        return run.table()
+        return trainer.table()
+
+
+def look_into(
+    *,
+    arrays: Sequence[Path],
+    indices: Sequence[Path],
+    labels: Path,
+    splits: Path,
+    fold: int,
+    seed: int,
+    target: dict[str, Any],
+    network: dict[str, Any],
+    training: dict[str, Any],
+    gpus: int = 0,
+    allow_cpu: bool = False,
+    profile: bool = False,
+    overfit: int = 0,
+    fast_dev_run: bool = False,
+) -> None:
+    """Look into a training and write nothing: print where the time goes, or the history of a training on few scans.
+
+    Parameters
+    ----------
+    profile
+        Print where the time of a step goes.
+    overfit
+        Train and validate on so many training scans alone, without augmentation.
+    fast_dev_run
+        Train for one epoch of two batches.
+    arrays, indices, labels, splits, fold, seed, target, network, training, gpus, allow_cpu
+        As for `train`.
+    """
+    with join_team(gpus, allow_cpu) as team, tempfile.TemporaryDirectory() as work:
+        seed_everything(seed, team.device)
+        data = read_data(arrays, indices, labels, splits, fold, target)
+        if profile:
+            training = {**training, "schedule": "constant"}  # others end with the last epoch
+        if overfit:
+            few = data.ids["train"][:overfit]
+            data = data._replace(ids={"train": few, "validation": few})
+            training = {**training, "augmentation": dict.fromkeys(training["augmentation"], 0.0)}
+        if fast_dev_run:
+            data = data._replace(ids={part: scans[: 2 * training["batch_size"]] for part, scans in data.ids.items()})
+            training = {**training, "epochs": 1}
+        trainer, training_part, validation_part = prepare(data, Path(work), fold, seed, target, network, training, team)
+        if profile:
+            profile_training(trainer, training_part)
+            return
+        with StopFlag(None) as stop:
+            trainer.train(training_part, validation_part, stop)
+        if team.rank == 0:
+            print(trainer.table().to_string(index=False))
+
+
+class Data(NamedTuple):
+    """What a training reads.
+
+    Attributes
+    ----------
+    shards
+        All preprocessed scans of the dataset.
+    labels
+        The target of every scan by its id.
+    keys
+        What each preprocessed scan was made of and how, by its id (the column `key` of the shards' indices).
+    ids
+        The scans of the train and the validation part of the fold.
+    """
+
+    shards: Shards
+    labels: pd.Series
+    keys: pd.Series
+    ids: dict[str, list[str]]
+
+
+def read_data(
+    arrays: Sequence[Path], indices: Sequence[Path], labels: Path, splits: Path, fold: int, target: dict[str, Any]
+) -> Data:
+    """Read what a training needs; see `train` for the arguments."""
+    shards = open_shards(arrays, indices)
+    keys = pd.concat([read_index(index) for index in indices]).set_index("id")["key"]
+    return Data(shards, read_target(labels, target), keys, scans_of(splits, fold, shards))
+
+
+def prepare(
+    data: Data,
+    work: Path,
+    fold: int,
+    seed: int,
+    target: dict[str, Any],
+    network: dict[str, Any],
+    training: dict[str, Any],
+    team: Team,
+) -> tuple[Trainer, Part, Part]:
+    """Return a training before its first step, with its training and its validation part; see `train` for the arguments."""
+    training_part, validation_part = (
+        Part(ScanLoader(data.shards, ids, team.device), data.labels.loc[ids].to_numpy(), ids) for ids in data.ids.values()
+    )
+    objective = make_objective(target, training, training_part.labels)
+    net = build_network(network["name"], network["arguments"], objective.outputs, data.shards.shape)
+    if "init" in network:
+        load_pretrained(net, Path(network["init"]["weights"]))
+    parameters = sum(p.numel() for p in net.parameters())
+    log.info("%s with %d parameters, grid %s", network["name"], parameters, "x".join(map(str, data.shards.shape)))
+    if team.size > 1 and team.device.type == "cuda":
+        net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    net = net.to(team.device, memory_format=torch.channels_last_3d)
+    settings_hash = hash_of(
+        recipe=recipes.TRAIN,
+        data=[[scan, str(data.labels[scan]), data.keys[scan]] for scans in data.ids.values() for scan in scans],
+        settings=[fold, seed, target, network, {key: value for key, value in training.items() if key not in HOW}],
+        init=content_of(network["init"]["weights"]) if "init" in network else "",
+    )
+    trainer = Trainer(net, objective, training, len(training_part.ids), work, settings_hash, seed, team)
+    return trainer, training_part, validation_part
 
 
 def read_target(labels: Path, target: dict[str, Any]) -> pd.Series:
@@ -184,20 +253,20 @@ def read_target(labels: Path, target: dict[str, Any]) -> pd.Series:
 
 def scans_of(splits: Path, fold: int, shards: Shards) -> dict[str, list[str]]:
     """Return the training and the validation scans of a fold; those without a preprocessed volume are left out, and counted."""
-    parts = read_splits(splits)
-    parts = parts[parts["fold"] == fold]
-    found = {}
-    for name in ("train", "validation"):
-        ids = parts.loc[parts["part"] == name, "id"].tolist()
-        there = [scan for scan in ids if scan in shards]
-        failed = f", {len(ids) - len(there)} failed preprocessing" if len(there) < len(ids) else ""
-        log.info("%s: %d scans%s", name, len(there), failed)
-        if len(there) < 2:
+    rows = read_splits(splits)
+    rows = rows[rows["fold"] == fold]
+    scans = {}
+    for part in ("train", "validation"):
+        ids = rows.loc[rows["part"] == part, "id"].tolist()
+        preprocessed = [scan for scan in ids if scan in shards]
+        failed = f", {len(ids) - len(preprocessed)} failed preprocessing" if len(preprocessed) < len(ids) else ""
+        log.info("%s: %d scans%s", part, len(preprocessed), failed)
+        if len(preprocessed) < 2:
             raise UserError(
-                f"{splits}: fold {fold} has {len(there)} {name} scans that were preprocessed; at least 2 are needed."
+                f"{splits}: fold {fold} has {len(preprocessed)} {part} scans that were preprocessed; at least 2 are needed."
             )
-        found[name] = there
-    return found
+        scans[part] = preprocessed
+    return scans
 
 
 def copy_to(folder: Path, arrays: Sequence[Path]) -> list[Path]:
@@ -256,6 +325,7 @@ def main(argv: list[str] | None = None) -> None:
     look.add_argument("--overfit", type=int, default=0, metavar="N", help="train and validate on N training scans alone")
     look.add_argument("--fast-dev-run", action="store_true", help="train for one epoch of two batches")
     given = parser.parse_args(argv)
+    looking = given.profile or given.overfit or given.fast_dev_run
     with interruptible(), ExitStack() as stack:
         if is_worker() or not given.training["copy_to_scratch"]:
             copied = []
@@ -264,8 +334,11 @@ def main(argv: list[str] | None = None) -> None:
         if given.gpus > 1 and not is_worker():
             arguments = sys.argv[1:] if argv is None else argv
             launch(given.gpus, [*arguments, "--arrays", *map(str, copied)] if copied else arguments)
+        elif looking:
+            unused = ("model", "history", "work", "deadline")
+            look_into(**{name: value for name, value in vars(given).items() if name not in unused})
         else:
-            train(**vars(given))
+            train(**{name: value for name, value in vars(given).items() if name not in ("profile", "overfit", "fast_dev_run")})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Predict the test part of every fold, beside a trivial and a classical baseline, 
 INPUT:  results/<experiment>/fold-*_seed-*/model.pt, preprocessed/<dataset>/<block>/*
 OUTPUT: results/<experiment>/settings.json     everything of the config that it uses
         results/<experiment>/predictions.csv   one row per test scan
-        results/<experiment>/metrics.json      every figure with its 95 % interval
+        results/<experiment>/metrics.json      every metric with its 95 % interval
 """
 
 

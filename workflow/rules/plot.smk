@@ -111,7 +111,7 @@ rule page_results:
             "<results>/results.html",
             caption="../report/results.rst",
             category="results",
-            labels={"figure": "all figures with their intervals"},
+            labels={"figure": "all metrics with their intervals"},
         ),
         csv="<results>/results.csv",
     log:

@@ -50,5 +50,5 @@ def write_json(value: Any, path: str | Path) -> None:
 
 
 def is_web_page(head: bytes) -> bool:
-    """Tell whether a file that begins so is a web page, as comes in place of a file where one has to log in."""
+    """Return whether a file that begins so is a web page, as comes in place of a file where one has to log in."""
     return head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith((b"<!doctype html", b"<html"))

@@ -1,13 +1,13 @@
 """What no schema can check of a config: whether the names in it exist, and whether its parts fit together.
 
-Every function adds the mistakes that it finds to `findings`. All but the first look at blocks that are right by the
+Every function adds the mistakes that it finds to `mistakes`. All but the first look at blocks that are right by the
 schema and have their defaults.
 """
 
 import re
 from pathlib import Path
 
-from mriflow.config.mistakes import Findings, found, hint, instead
+from mriflow.config.mistakes import Mistakes, hint, in_short, instead
 from mriflow.tables.labels import TEXT_COLUMNS
 
 # What an experiment names, and the section of the config in which it is looked up.
@@ -23,191 +23,193 @@ LOSSES = {"regression": ("auto", "l1", "l2", "soft-label"), "classification": ("
 OUR_COLUMNS = set(TEXT_COLUMNS) - {"subject", "session", "site", "path"}
 
 
-def check_dataset_names(datasets: dict, published: dict, findings: Findings) -> None:
+def check_dataset_names(datasets: dict, published: dict, mistakes: Mistakes) -> None:
     """Add changes to a dataset that there is not; a block with columns is a dataset of one's own."""
     for name, dataset in datasets.items():
         if name not in published and "columns" not in dataset:
             text = f"there is no config/datasets/{name}.yaml to change{instead(name, published)}"
-            findings.add(("datasets", name), text)
+            mistakes.add(("datasets", name), text)
 
 
-def check_blocks(whole: dict, findings: Findings) -> None:
+def check_blocks(whole: dict, mistakes: Mistakes) -> None:
     """Add what does not fit within one block."""
     for name, target in whole["targets"].items():
-        check_classes(("targets", name, "classes"), target, findings)
+        check_classes(("targets", name, "classes"), target, mistakes)
     for name, block in whole["preprocess"].items():
-        check_ascending(("preprocess", name, "percentiles"), block["percentiles"], findings)
+        check_ascending(("preprocess", name, "percentiles"), block["percentiles"], mistakes)
     for name, block in whole["training"].items():
         (low, high), width = block["bins"], block["bin_width"]
-        check_ascending(("training", name, "bins"), block["bins"], findings)
+        check_ascending(("training", name, "bins"), block["bins"], mistakes)
         if low < high < low + width:
             text = f"found {width}, expected at most {high - low}, for the bins go from {low} to {high}"
-            findings.add(("training", name, "bin_width"), text)
-    results = "" if findings.touch("pathvars") else whole["pathvars"]["results"]
+            mistakes.add(("training", name, "bin_width"), text)
+    results = "" if mistakes.touch("pathvars") else whole["pathvars"]["results"]
     for name, block in whole["splits"].items():
-        check_split_file(("splits", name, "file"), block, results, findings)
+        check_split_file(("splits", name, "file"), block, results, mistakes)
     for name, dataset in whole["datasets"].items():
-        check_images(("datasets", name), dataset, findings)
-        check_columns(("datasets", name, "columns"), dataset["columns"], findings)
+        check_images(("datasets", name), dataset, mistakes)
+        check_columns(("datasets", name, "columns"), dataset["columns"], mistakes)
 
 
-def check_ascending(at: tuple, pair: list, findings: Findings) -> None:
+def check_ascending(at: tuple, pair: list, mistakes: Mistakes) -> None:
     """Add a pair of limits that is not in ascending order."""
     if not pair[0] < pair[1]:
-        findings.add(at, f"found {pair}, expected the smaller number first, then the larger")
+        mistakes.add(at, f"found {pair}, expected the smaller number first, then the larger")
 
 
-def check_split_file(at: tuple, split: dict, results: str, findings: Findings) -> None:
+def check_split_file(at: tuple, split: dict, results: str, mistakes: Mistakes) -> None:
     """Add a split's file that is missing, not used, or one that the workflow writes itself."""
     file = split.get("file")
     if split["method"] != "file":
         if file is not None:
-            findings.add(at, f"found {found(file)} beside `method: {split['method']}`, expected it with `method: file` alone")
+            mistakes.add(
+                at, f"found {in_short(file)} beside `method: {split['method']}`, expected it with `method: file` alone"
+            )
     elif not file:
-        findings.add(at, "missing, expected a table with the part of each scan or subject, for example my-data/splits.csv")
+        mistakes.add(at, "missing, expected a table with the part of each scan or subject, for example my-data/splits.csv")
     elif results and Path(file).resolve().is_relative_to(Path(results).resolve()):
-        text = f"found {found(file)}, in the folder of the results, which a run writes anew"
-        findings.add(at, f"{text}; copy it to a folder of your own and name that")
+        text = f"found {in_short(file)}, in the folder of the results, which a run writes anew"
+        mistakes.add(at, f"{text}; copy it to a folder of your own and name that")
 
 
-def check_classes(at: tuple, target: dict, findings: Findings) -> None:
+def check_classes(at: tuple, target: dict, mistakes: Mistakes) -> None:
     """Add the classes of a target that has them and should not, or should and has not, or that cannot be told apart."""
     classes = target.get("classes")
     if target["type"] == "regression":
         if classes is not None:
-            findings.add(at, "found the classes of a regression, expected none (or `type: classification`)")
+            mistakes.add(at, "found the classes of a regression, expected none (or `type: classification`)")
     elif classes is None:
-        findings.add(at, "missing, expected the classes of a classification, for example {F: Females, M: Males}")
+        mistakes.add(at, "missing, expected the classes of a classification, for example {F: Females, M: Males}")
     else:
         for value in (value for value in classes if isinstance(value, bool)):
-            findings.add(at, f"found the class {found(value)}{hint(value, {'type': 'string'})}")
+            mistakes.add(at, f"found the class {in_short(value)}{hint(value, {'type': 'string'})}")
         if len({folder.lower() for folder in classes.values()}) < len(classes):
             folders = ", ".join(classes.values())
-            findings.add(at, f"found the folders {folders}, expected a folder of its own for each class")
+            mistakes.add(at, f"found the folders {folders}, expected a folder of its own for each class")
 
 
-def check_images(at: tuple, dataset: dict, findings: Findings) -> None:
+def check_images(at: tuple, dataset: dict, mistakes: Mistakes) -> None:
     """Add it if a dataset has no images, has them from two places, or cannot read a subject from their names."""
     if "simulate" in dataset and dataset["downloads"]:
-        findings.add((*at, "simulate"), "found beside `downloads`, expected one of the two")
+        mistakes.add((*at, "simulate"), "found beside `downloads`, expected one of the two")
     if "ukbfetch" in dataset:
-        check_ukbfetch(at, dataset, findings)
+        check_ukbfetch(at, dataset, mistakes)
     elif "images" not in dataset and "path" not in dataset["columns"]:
         text = "missing, expected the archive or folder of the images, or a column `path` in `columns`"
-        findings.add((*at, "images"), text)
+        mistakes.add((*at, "images"), text)
     if "table" not in dataset and "images" not in dataset:
-        findings.add((*at, "table"), "missing, expected the table of the subjects or scans")
+        mistakes.add((*at, "table"), "missing, expected the table of the subjects or scans")
     if "images" in dataset and "path" in dataset["columns"]:
-        findings.add((*at, "images"), "found beside the column `path`, expected one of the two")
+        mistakes.add((*at, "images"), "found beside the column `path`, expected one of the two")
     if "simulate" in dataset and at != ("datasets", "demo"):
-        findings.add((*at, "simulate"), "found in another dataset than `demo`, the only one that is simulated")
+        mistakes.add((*at, "simulate"), "found in another dataset than `demo`, the only one that is simulated")
     pattern = dataset.get("pattern", "")
-    text = f"found {found(pattern)}" if pattern else "missing"
+    text = f"found {in_short(pattern)}" if pattern else "missing"
     text += ", expected a regular expression with the named group (?P<subject>...), to read the names of the `images`"
     try:
         groups = re.compile(pattern).groupindex.keys()
         others = groups - {"subject", "session", "site"} if "table" in dataset else set()
         if "images" in dataset and ("subject" not in groups or others):
-            findings.add((*at, "pattern"), f"{text} and, with a table, no other but session and site")
+            mistakes.add((*at, "pattern"), f"{text} and, with a table, no other but session and site")
     except re.error as error:
-        findings.add((*at, "pattern"), f"{text}: {error}")
+        mistakes.add((*at, "pattern"), f"{text}: {error}")
 
 
-def check_ukbfetch(at: tuple, dataset: dict, findings: Findings) -> None:
+def check_ukbfetch(at: tuple, dataset: dict, mistakes: Mistakes) -> None:
     """Add what cannot stand beside `ukbfetch`, and a brain that is said to be a head, or a head a brain."""
     for key in ("images", "bids", "simulate"):
         if key in dataset:
-            findings.add((*at, key), "found beside `ukbfetch`, expected one of the two")
+            mistakes.add((*at, key), "found beside `ukbfetch`, expected one of the two")
     for name in ("path", "session"):
         if name in dataset["columns"]:
-            findings.add((*at, "columns", name), "found beside `ukbfetch`, which tells it, expected none")
+            mistakes.add((*at, "columns", name), "found beside `ukbfetch`, which tells it, expected none")
     brain = dataset["ukbfetch"]["member"].endswith("_brain.nii.gz")
     if dataset["stripped"] != brain:
-        text = f"found {found(dataset['stripped'])}, expected {found(brain)} for {dataset['ukbfetch']['member']}"
-        findings.add((*at, "stripped"), text)
+        text = f"found {in_short(dataset['stripped'])}, expected {in_short(brain)} for {dataset['ukbfetch']['member']}"
+        mistakes.add((*at, "stripped"), text)
 
 
-def check_columns(at: tuple, columns: dict, findings: Findings) -> None:
+def check_columns(at: tuple, columns: dict, mistakes: Mistakes) -> None:
     """Add the columns of a dataset that are the workflow's own, and ranges the wrong way round."""
     for name, column in columns.items():
         if name in OUR_COLUMNS:
             text = f"{name!r} is a column that the workflow itself writes to labels.csv, expected another name"
-            findings.add((*at, name), text)
+            mistakes.add((*at, name), text)
         if "pattern" in column:
-            check_group((*at, name, "pattern"), column["pattern"], findings)
+            check_group((*at, name, "pattern"), column["pattern"], mistakes)
         if "range" in column:
-            check_ascending((*at, name, "range"), column["range"], findings)
+            check_ascending((*at, name, "range"), column["range"], mistakes)
 
 
-def check_experiments(whole: dict, published: dict, findings: Findings) -> None:
+def check_experiments(whole: dict, published: dict, mistakes: Mistakes) -> None:
     """Add what `run` and the experiments name and there is not, and what does not fit together in an experiment."""
-    known = {section: names for section, names in findings.config.items() if isinstance(names, dict)}
+    known = {section: names for section, names in mistakes.config.items() if isinstance(names, dict)}
     known["datasets"] = {**published, **known.get("datasets", {})}
     for name in whole["run"]:
         if name not in known.get("experiments", [name]):
-            findings.add(("run",), f"found {name!r}, which is no experiment{instead(name, known['experiments'])}")
+            mistakes.add(("run",), f"found {name!r}, which is no experiment{instead(name, known['experiments'])}")
     for experiment, names in whole["experiments"].items():
         blocks = {}
         for kind, section in SECTIONS.items():
             name = names[kind]
             if name not in known.get(section, [name]):
                 text = f"found {name!r}, which is not in `{section}`{instead(name, known[section])}"
-                findings.add(("experiments", experiment, kind), text)
-            if name in whole[section] and not findings.touch(section, name):
+                mistakes.add(("experiments", experiment, kind), text)
+            if name in whole[section] and not mistakes.touch(section, name):
                 blocks[kind] = whole[section][name]
         if {"target", "training"} <= blocks.keys():
-            check_loss(experiment, names, blocks["target"], blocks["training"], findings)
+            check_loss(experiment, names, blocks["target"], blocks["training"], mistakes)
         if {"dataset", "target"} <= blocks.keys():
-            check_labels(experiment, names, blocks["dataset"], blocks["target"], findings)
+            check_labels(experiment, names, blocks["dataset"], blocks["target"], mistakes)
         if {"dataset", "split"} <= blocks.keys():
-            check_split(experiment, names, blocks["dataset"], blocks["split"], findings)
+            check_split(experiment, names, blocks["dataset"], blocks["split"], mistakes)
 
 
-def check_loss(experiment: str, names: dict, target: dict, training: dict, findings: Findings) -> None:
+def check_loss(experiment: str, names: dict, target: dict, training: dict, mistakes: Mistakes) -> None:
     """Add a loss that does not suit the target."""
     losses = LOSSES[target["type"]]
     if training["loss"] not in losses:
         text = f"found {training['loss']!r}, expected one of {', '.join(losses)}, for {names['target']!r}, the target "
         text += f"of experiment {experiment!r}, is a {target['type']}"
-        findings.add(("training", names["training"], "loss"), text)
+        mistakes.add(("training", names["training"], "loss"), text)
 
 
-def check_labels(experiment: str, names: dict, dataset: dict, target: dict, findings: Findings) -> None:
+def check_labels(experiment: str, names: dict, dataset: dict, target: dict, mistakes: Mistakes) -> None:
     """Add a target that the dataset does not have, or has with other values."""
     at, column = ("targets", names["target"]), target["column"]
     if column not in columns_of(dataset):
-        findings.add((*at, "column"), lacking(column, experiment, names, dataset))
+        mistakes.add((*at, "column"), lacking(column, experiment, names, dataset))
     codes = dataset["columns"].get(column, {}).get("codes", {})
     meanings, of_column = list(map(str, codes.values())), f"the column {column!r} in dataset {names['dataset']!r}"
     if target["type"] == "regression" and any(isinstance(value, str) for value in codes.values()):
         text = f"found 'regression', but the codes of {of_column} are texts ({', '.join(meanings)})"
-        findings.add((*at, "type"), f"{text}, expected classification")
+        mistakes.add((*at, "type"), f"{text}, expected classification")
     described = dataset["columns"].get(column)
     if target["type"] == "regression" and described and not {"range", "codes"} & described.keys():
         at_range = ("datasets", names["dataset"], "columns", column, "range")
         text = f"missing, expected the smallest and largest plausible value of {column!r}, which {names['target']!r} takes "
-        findings.add(at_range, f"{text}for a number, for example [0, 110]")
+        mistakes.add(at_range, f"{text}for a number, for example [0, 110]")
     for value in target.get("classes", ()):
         if codes and str(value) not in meanings:
-            text = f"found the class {found(value)}, which no code of {of_column} stands for{instead(value, meanings)}"
-            findings.add((*at, "classes"), text)
+            text = f"found the class {in_short(value)}, which no code of {of_column} stands for{instead(value, meanings)}"
+            mistakes.add((*at, "classes"), text)
 
 
-def check_split(experiment: str, names: dict, dataset: dict, split: dict, findings: Findings) -> None:
+def check_split(experiment: str, names: dict, dataset: dict, split: dict, mistakes: Mistakes) -> None:
     """Add columns to spread that the dataset does not have, and leave-site-out without sites."""
     columns = columns_of(dataset)
     # A dataset without sites has an empty column `site`, over which all is spread evenly. A split from a file spreads nothing.
     spread = [] if split["method"] == "file" else split["stratify"]
     for column in (column for column in spread if column not in columns | {"site"}):
-        findings.add(("splits", names["split"], "stratify"), lacking(column, experiment, names, dataset))
+        mistakes.add(("splits", names["split"], "stratify"), lacking(column, experiment, names, dataset))
     if split["method"] == "leave-site-out":
         at = ("datasets", names["dataset"])
         why = f"for {names['split']!r}, the split of experiment {experiment!r}, is leave-site-out"
         if len(dataset["sites"]) < 2:
-            findings.add((*at, "sites"), f"found {dataset['sites']}, expected at least 2 sites, {why}")
+            mistakes.add((*at, "sites"), f"found {dataset['sites']}, expected at least 2 sites, {why}")
         if "site" not in columns:
             text = "missing, expected the site in a column of the table or in the names of the images"
-            findings.add((*at, "columns", "site"), f"{text}, {why}")
+            mistakes.add((*at, "columns", "site"), f"{text}, {why}")
 
 
 def lacking(column: str, experiment: str, names: dict, dataset: dict) -> str:
@@ -216,18 +218,18 @@ def lacking(column: str, experiment: str, names: dict, dataset: dict) -> str:
     return text + instead(column, columns_of(dataset))
 
 
-def check_group(at: tuple, pattern: str, findings: Findings) -> None:
+def check_group(at: tuple, pattern: str, mistakes: Mistakes) -> None:
     """Add a regular expression that has not exactly one group."""
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
-        findings.add(at, f"found {found(pattern)}, expected a regular expression: {error}")
+        mistakes.add(at, f"found {in_short(pattern)}, expected a regular expression: {error}")
     else:
         if groups != 1:
-            findings.add(at, f"found {found(pattern)} with {groups} groups, expected one, (...), that is the value")
+            mistakes.add(at, f"found {in_short(pattern)} with {groups} groups, expected one, (...), that is the value")
 
 
 def columns_of(dataset: dict) -> set[str]:
-    """Return the columns of labels.csv that a dataset fills: its own, and what the names of its images tell."""
-    told = re.compile(dataset.get("pattern", "")).groupindex.keys() & {"subject", "session", "site"}
-    return dataset["columns"].keys() - {"path"} | told | ({"session"} if "ukbfetch" in dataset else set())
+    """Return the columns of labels.csv that a dataset fills: its own, and what is read from the names of its images."""
+    of_names = re.compile(dataset.get("pattern", "")).groupindex.keys() & {"subject", "session", "site"}
+    return dataset["columns"].keys() - {"path"} | of_names | ({"session"} if "ukbfetch" in dataset else set())

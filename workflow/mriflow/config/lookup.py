@@ -32,21 +32,21 @@ def of_dataset(name: str, overlays: Sequence[Path], folder: Path) -> dict[str, A
             raise UserError(f"{file}: no such config file. Run this in the folder of the Snakefile.")
     config = functools.reduce(merge, map(read_yaml, (base, *overlays)))
     known = {path.stem for path in (folder / "config" / "datasets").glob("*.yaml")} | set(config.get("datasets") or {})
-    ours: list[Path] = []
+    added: list[Path] = []
     if not experiments_of(config, name):
         files = sorted((folder / "config" / "experiments").glob("*.yaml"))
-        ours = [file for file in files if experiments_of(read_yaml(file), name)]
-        config = functools.reduce(merge, map(read_yaml, ours), config)
+        added = [file for file in files if experiments_of(read_yaml(file), name)]
+        config = functools.reduce(merge, map(read_yaml, added), config)
     run = experiments_of(config, name)
     if not run:
         if name not in known:
             raise UserError(f"--dataset: there is no dataset {name!r}{instead(name, known)}")
         raise UserError(f"--dataset: no experiment uses {name!r}. Write one, as in config/experiments/my-data.yaml.")
     asked = config["run"]
-    config = resolve({**config, "run": run}, [base, *overlays, *ours], folder)
+    config = resolve({**config, "run": run}, [base, *overlays, *added], folder)
     labels = Path(config["pathvars"]["data"]) / name / "labels.csv"
     if not labels.is_file():
-        command, given = f"snakemake --cores 1 {labels}", [*overlays, *ours[:1]]
+        command, given = f"snakemake --cores 1 {labels}", [*overlays, *added[:1]]
         command += f" --configfile {' '.join(map(str, given))}" if given else ""
         command += "" if set(run) & set(asked) else f" --config 'run=[{run[0]}]'"
         raise UserError(f"{labels}: not made yet. Make it first, with: {command}")

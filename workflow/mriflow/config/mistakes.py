@@ -1,6 +1,6 @@
 """The mistakes of a config in the user's words: file, dotted key, what was found, what is allowed, what was meant.
 
-`Findings` collects them, `in_words` translates those that the schema finds, and the rest are the words for both.
+`Mistakes` collects them, `in_words` translates those that the schema finds, and the rest are the words for both.
 """
 
 import contextlib
@@ -51,12 +51,12 @@ class Source(NamedTuple):
 COMMAND_LINE = Source("--config on the command line", {})
 
 
-class Findings:
-    """The mistakes found in `config`, each told with the source that set the key (the later sources win)."""
+class Mistakes:
+    """The mistakes found in `config`, each with the source that set the key (the later sources win)."""
 
     def __init__(self, config: dict, sources: list[Source]):
         self.config, self.sources = config, sources
-        self.mistakes: dict[str, tuple] = {}  # what is told, and the path of keys that it is about
+        self.path_of: dict[str, tuple] = {}  # the text of each, and the path of keys that it is about
 
     def add(self, path: tuple, text: str) -> None:
         """Add what is wrong with the key at `path`."""
@@ -64,7 +64,7 @@ class Findings:
         for depth, key in enumerate(path):
             in_list = isinstance(value_at(self.config, path[:depth]), list)
             dotted += f"[{key}]" if in_list else f".{key}"
-        self.mistakes[f"{source.name}: {dotted[1:].removeprefix(source.prefix)}: {text}"] = path
+        self.path_of[f"{source.name}: {dotted[1:].removeprefix(source.prefix)}: {text}"] = path
 
     def add_schema_errors(self, schema: dict) -> None:
         """Add what in the config is not as the schema says."""
@@ -83,12 +83,12 @@ class Findings:
         return COMMAND_LINE
 
     def touch(self, *path: Any) -> bool:
-        """Tell whether something at, in or around `path` is wrong."""
-        return any(path[: len(other)] == other[: len(path)] for other in self.mistakes.values())
+        """Return whether something at, in or around `path` is wrong."""
+        return any(path[: len(other)] == other[: len(path)] for other in self.path_of.values())
 
-    def tell(self) -> None:
+    def raise_if_any(self) -> None:
         """Raise a UserError with all that was added, if anything was."""
-        texts = list(self.mistakes)
+        texts = list(self.path_of)
         if len(texts) > MOST_ERRORS:
             texts[MOST_ERRORS:] = [f"... and {len(texts) - MOST_ERRORS} more"]
         if texts:
@@ -106,7 +106,7 @@ def value_at(tree: Any, path: tuple) -> Any:
 
 
 def is_finite_number(_: Any, value: Any) -> bool:
-    """Tell whether a value is a number; YAML's .nan and .inf are not, for they would pass any range."""
+    """Return whether a value is a number; YAML's .nan and .inf are not, for they would pass any range."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -119,7 +119,7 @@ def in_words(error: ValidationError) -> Iterator[tuple[tuple, str]]:
     """Yield the path of each key that an error of the schema is about, and what is wrong with it."""
     path, value, schema = tuple(error.absolute_path), error.instance, error.schema
     if "propertyNames" in error.absolute_schema_path:
-        yield (*path, value), f"found the name {found(value)}, expected {allowed(schema)}{hint(value, schema)}"
+        yield (*path, value), f"found the name {in_short(value)}, expected {allowed(schema)}{hint(value, schema)}"
     elif error.validator == "additionalProperties":
         for key in (key for key in value if key not in schema["properties"]):
             yield (*path, key), f"unknown key{instead(key, schema['properties'])}"
@@ -130,13 +130,13 @@ def in_words(error: ValidationError) -> Iterator[tuple[tuple, str]]:
             yield (*path, key), f"missing, expected {allowed(of_key)}{example}"
     elif error.validator == "uniqueItems":
         twice = next(item for item in value if value.count(item) > 1)
-        yield path, f"found {found(twice)} more than once, expected each once"
+        yield path, f"found {in_short(twice)} more than once, expected each once"
     else:
         kind = f" ({KINDS[type(value)]})" if error.validator == "type" and type(value) in KINDS else ""
-        yield path, f"found {found(value)}{kind}, expected {allowed(schema)}{hint(value, schema)}"
+        yield path, f"found {in_short(value)}{kind}, expected {allowed(schema)}{hint(value, schema)}"
 
 
-def found(value: Any) -> str:
+def in_short(value: Any) -> str:
     """Return a value as the user would know it, short enough for a line."""
     if value is None:
         return "nothing"

@@ -1,8 +1,8 @@
 """Check the merged config and fill in its defaults, before anything runs.
 
-The Snakefile calls `resolve` first of all, so that a mistake is told at once; then `settings` gives each experiment its
-part. What a key may hold stands in workflow/schemas/, what must fit together in config_checks.py, and how a mistake is
-told in config_errors.py.
+The Snakefile calls `resolve` first of all, so that a mistake is shown at once; then `settings` gives each experiment its
+part. What a key may hold stands in workflow/schemas/, what must fit together in checks.py, and how a mistake is put
+into words in mistakes.py.
 """
 
 import copy
@@ -14,7 +14,7 @@ import yaml
 
 from mriflow.base.errors import UserError
 from mriflow.config.checks import SECTIONS, check_blocks, check_dataset_names, check_experiments
-from mriflow.config.mistakes import Findings, Source, found, instead
+from mriflow.config.mistakes import Mistakes, Source, in_short, instead
 
 
 def resolve(config: dict, files: list[Path], folder: Path) -> dict:
@@ -50,15 +50,15 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
             dataset |= {**described_bids(dataset["bids"]), **dataset}
             dataset["columns"] = {"subject": {"from": "participant_id"}, **dataset["columns"]}
 
-    sources = [Source(shown(published[n], folder), {"datasets": {n: below[n]}}, f"datasets.{n}.") for n in below]
-    sources += [Source(shown(file, folder), read_yaml(file)) for file in map(Path, files) if file.exists()]
-    findings = Findings(whole, sources)
-    check_dataset_names(blocks_of(whole, "datasets"), published, findings)
-    findings.add_schema_errors(schema)
-    whole = filled(without_mistakes(whole, findings), schema)
-    check_blocks(whole, findings)
-    check_experiments(whole, published, findings)
-    findings.tell()
+    sources = [Source(relative_to_folder(published[n], folder), {"datasets": {n: below[n]}}, f"datasets.{n}.") for n in below]
+    sources += [Source(relative_to_folder(file, folder), read_yaml(file)) for file in map(Path, files) if file.exists()]
+    mistakes = Mistakes(whole, sources)
+    check_dataset_names(blocks_of(whole, "datasets"), published, mistakes)
+    mistakes.add_schema_errors(schema)
+    whole = filled(without_mistakes(whole, mistakes), schema)
+    check_blocks(whole, mistakes)
+    check_experiments(whole, published, mistakes)
+    mistakes.raise_if_any()
 
     experiments = {name: whole["experiments"][name] for name in whole["run"]}
     datasets = {name: whole["datasets"][name] for name in (used["dataset"] for used in experiments.values())}
@@ -96,7 +96,7 @@ class UniqueKeys(yaml.SafeLoader):
     """The safe loader, which refuses a key that stands twice in a block; YAML would take the last without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        """Return the block, or raise an error that tells key and line."""
+        """Return the block, or raise an error that names key and line."""
         seen = set()
         for key, _ in node.value:
             if (key.tag, str(key.value)) in seen:
@@ -112,7 +112,7 @@ def read_yaml(path: Path) -> dict:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(tree, dict | None):
-        raise UserError(f"{path}: found {found(tree)}, expected a block of keys")
+        raise UserError(f"{path}: found {in_short(tree)}, expected a block of keys")
     return tree or {}
 
 
@@ -125,14 +125,14 @@ def read_schema(folder: Path) -> dict:
     return schema
 
 
-def shown(path: Path, folder: Path) -> str:
+def relative_to_folder(path: Path, folder: Path) -> str:
     """Return the path as one writes it in `folder`."""
     path, folder = path.resolve(), folder.resolve()
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
 def blocks_of(config: dict, section: str) -> dict:
-    """Return a section's blocks; what is no block is left out, for the schema tells of it."""
+    """Return a section's blocks; what is no block is left out, for the schema names it."""
     blocks = config.get(section)
     return {name: b for name, b in blocks.items() if isinstance(b, dict)} if isinstance(blocks, dict) else {}
 
@@ -146,12 +146,12 @@ def merge(below: dict, above: dict) -> dict:
     return merged
 
 
-def without_mistakes(config: dict, findings: Findings) -> dict:
-    """Return the sections of a config with only the blocks in which nothing was found, for the checks that follow."""
-    kept: dict[str, Any] = {"run": [] if findings.touch("run") else config["run"]}
+def without_mistakes(config: dict, mistakes: Mistakes) -> dict:
+    """Return the sections of a config with only the blocks in which there is no mistake, for the checks that follow."""
+    kept: dict[str, Any] = {"run": [] if mistakes.touch("run") else config["run"]}
     for section in ("experiments", *SECTIONS.values()):
         blocks = blocks_of(config, section)
-        kept[section] = {name: blocks[name] for name in blocks if not findings.touch(section, name)}
+        kept[section] = {name: blocks[name] for name in blocks if not mistakes.touch(section, name)}
     return kept | {"pathvars": config.get("pathvars", {})}
 
 

@@ -1,4 +1,4 @@
-"""Figures of how good predictions are, each with its 95 % confidence interval."""
+"""Metrics of how good predictions are, each with its 95 % confidence interval."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -7,15 +7,15 @@ import numpy as np
 from scipy.stats import bootstrap
 from sklearn.metrics import confusion_matrix, r2_score, roc_auc_score
 
-METHODS = ("network", "classical", "trivial")  # whose figures stand side by side
+METHODS = ("network", "classical", "trivial")  # whose metrics stand side by side
 RESAMPLES = 1000
 BATCH = 100  # of them are drawn at once: all of 40,000 subjects would take 320 MB. The numbers are the same
 
-Figures = dict[str, float]
-FiguresWithIntervals = dict[str, dict[str, float | None]]
+Metrics = dict[str, float]
+MetricsWithIntervals = dict[str, dict[str, float | None]]
 
 
-def regression_figures(truth: np.ndarray, predicted: np.ndarray) -> Figures:
+def regression_metrics(truth: np.ndarray, predicted: np.ndarray) -> Metrics:
     """Return mae, rmse, r2, r (Pearson) and slope of the gap (predicted - true) against the truth.
 
     Parameters
@@ -34,7 +34,7 @@ def regression_figures(truth: np.ndarray, predicted: np.ndarray) -> Figures:
     }
 
 
-def classification_figures(truth: np.ndarray, probabilities: np.ndarray) -> Figures:
+def classification_metrics(truth: np.ndarray, probabilities: np.ndarray) -> Metrics:
     """Return accuracy, balanced_accuracy, auc (one against the rest), and of two classes sensitivity and specificity.
 
     Parameters
@@ -51,29 +51,29 @@ def classification_figures(truth: np.ndarray, probabilities: np.ndarray) -> Figu
     auc = float("nan")
     if np.isin(range(classes), truth).all():
         auc = float(roc_auc_score(truth, probabilities[:, 1] if classes == 2 else probabilities, multi_class="ovr"))
-    figures = {
+    metrics = {
         "accuracy": float(matrix.trace() / matrix.sum()),
         "balanced_accuracy": float(recalls.mean()),
         "auc": auc,
     }
     if classes == 2:
-        figures |= {"sensitivity": float(recalls[1]), "specificity": float(recalls[0])}
-    return figures
+        metrics |= {"sensitivity": float(recalls[1]), "specificity": float(recalls[0])}
+    return metrics
 
 
 def with_intervals(
-    figures: Callable[[np.ndarray, np.ndarray], Figures],
+    metrics: Callable[[np.ndarray, np.ndarray], Metrics],
     truth: np.ndarray,
     predicted: np.ndarray,
     subjects: Sequence[str],
     seed: int = 0,
-) -> FiguresWithIntervals:
-    """Return every figure as value, low and high: the percentile bootstrap over subjects (Efron & Tibshirani 1993).
+) -> MetricsWithIntervals:
+    """Return every metric as value, low and high: the percentile bootstrap over subjects (Efron & Tibshirani 1993).
 
-    Subjects, not scans, are drawn, for two scans of one person are no two observations. A figure that is not defined
+    Subjects, not scans, are drawn, for two scans of one person are no two observations. A metric that is not defined
     (a correlation with a constant, an AUC of one class) is None.
     """
-    values = figures(truth, predicted)
+    values = metrics(truth, predicted)
     _, number_of = np.unique(subjects, return_inverse=True)
     order = np.argsort(number_of, kind="stable")
     count = np.bincount(number_of)  # of each subject's scans, which stand together in `order`, from `first` on
@@ -81,10 +81,10 @@ def with_intervals(
 
     def statistic(drawn: np.ndarray) -> np.ndarray:
         scans = order[runs(first[drawn], count[drawn])]
-        return np.array(list(figures(truth[scans], predicted[scans]).values()))
+        return np.array(list(metrics(truth[scans], predicted[scans]).values()))
 
     with warnings.catch_warnings():
-        # Draws in which a figure is not defined (an AUC of one class) are left out of its interval.
+        # Draws in which a metric is not defined (an AUC of one class) are left out of its interval.
         warnings.simplefilter("ignore")
         draws = bootstrap(
             (np.arange(len(count)),),

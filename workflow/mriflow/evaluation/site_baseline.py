@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
-from mriflow.evaluation.metrics import Figures, regression_figures, with_intervals
+from mriflow.evaluation.metrics import Metrics, regression_metrics, with_intervals
 
 FOLDS = 5
 LEAST = 10  # subjects, below which an interval says nothing
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One figure of the site's guess, with its 95 % interval, and that of the guess that knows no site."""
+class SiteMetric:
+    """One metric of the site's guess, with its 95 % interval, and that of the guess that knows no site."""
 
     name: str
     value: float
@@ -33,7 +33,7 @@ class Figure:
         return self.high < self.trivial if self.name == "mae" else self.low > self.trivial
 
 
-def site_alone(scans: pd.DataFrame, target: str, classes: Sequence[str]) -> list[Figure]:
+def site_baseline(scans: pd.DataFrame, target: str, classes: Sequence[str]) -> list[SiteMetric]:
     """Return what the guess "as the others of the same site" reaches for scans of subjects it has not seen.
 
     That guess is the site's mean or, of a classification, its commonest class (accuracy) and its share of the second class
@@ -73,24 +73,24 @@ def site_alone(scans: pd.DataFrame, target: str, classes: Sequence[str]) -> list
         for site in set(sites[ahead]) & set(sites[known]):
             by_site[ahead[sites[ahead] == site]] = guessed[known[sites[known] == site]].mean(0)
     if classes:
-        found = with_intervals(class_figures, truth, by_site, subjects)
-        chance = class_figures(truth, by_all) | ({"auc": 0.5} if len(classes) == 2 else {})
+        cells = with_intervals(class_metrics, truth, by_site, subjects)
+        chance = class_metrics(truth, by_all) | ({"auc": 0.5} if len(classes) == 2 else {})
     else:
-        found = with_intervals(regression_figures, truth, by_site[:, 0], subjects)
-        chance = {"r2": 0.0, "mae": regression_figures(truth, by_all[:, 0])["mae"]}
+        cells = with_intervals(regression_metrics, truth, by_site[:, 0], subjects)
+        chance = {"r2": 0.0, "mae": regression_metrics(truth, by_all[:, 0])["mae"]}
     return [
-        Figure(name, cell["value"], cell["low"], cell["high"], trivial)
+        SiteMetric(name, cell["value"], cell["low"], cell["high"], trivial)
         for name, trivial in chance.items()
-        if (cell := found[name])["value"] is not None and cell["low"] is not None and cell["high"] is not None
+        if (cell := cells[name])["value"] is not None and cell["low"] is not None and cell["high"] is not None
     ]
 
 
-def class_figures(truth: np.ndarray, shares: np.ndarray) -> Figures:
+def class_metrics(truth: np.ndarray, shares: np.ndarray) -> Metrics:
     """Return accuracy and, of two classes, auc; `truth` of shape (scans,), `shares` (scans, classes)."""
-    figures = {"accuracy": float((shares.argmax(1) == truth).mean())}
+    metrics = {"accuracy": float((shares.argmax(1) == truth).mean())}
     if shares.shape[1] == 2:
-        figures["auc"] = auc(truth, shares[:, 1])
-    return figures
+        metrics["auc"] = auc(truth, shares[:, 1])
+    return metrics
 
 
 def auc(truth: np.ndarray, scores: np.ndarray) -> float:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from mriflow.evaluation.site_baseline import Figure
+from mriflow.evaluation.site_baseline import SiteMetric
 from mriflow.images.fingerprint import voxels_of
-from mriflow.reporting.findings import FIGURES, Finding, interval, known_of, label_columns, level_of_fault, states
+from mriflow.reporting.findings import METRIC_NAMES, Finding, interval, known_of, label_columns, level_of_fault, states
 from mriflow.reporting.html import PAGE, Markup, paragraph, section
 from mriflow.tables.cohort import count_subjects
 from mriflow.tables.labels import usable
@@ -19,7 +19,7 @@ SHOWN = 10  # rows of a table of groups
 NOT_KNOWN = "not known"
 
 
-class Part(NamedTuple):
+class Table(NamedTuple):
     """A table of the page."""
 
     title: str
@@ -28,13 +28,13 @@ class Part(NamedTuple):
     remark: str = ""
 
 
-def parts_of(
+def tables_of(
     table: pd.DataFrame,
     readable: pd.Series,
     findings: Sequence[Finding],
     targets: Mapping[str, Sequence[str]],
-    alone: Mapping[str, Sequence[Figure]],
-) -> list[Part]:
+    alone: Mapping[str, Sequence[SiteMetric]],
+) -> list[Table]:
     """Return the tables of the page.
 
     Parameters
@@ -48,20 +48,20 @@ def parts_of(
     """
     return [
         counts_of(table, readable),
-        Part(
+        Table(
             "Findings",
             ["", "scans", "what", "first"],
             [(f.level, f.scans, f.what, f.first) for f in findings],
             "" if findings else "Nothing was found.",
         ),
-        Part("Why scans are left out", ["reason", "scans or rows"], count_reasons(table["problem"])),
-        *parts_of_images(table[table["matrix"].notna()]),
-        part_of_labels(table),
-        *parts_of_sites(table, targets, alone),
+        Table("Why scans are left out", ["reason", "scans or rows"], count_reasons(table["problem"])),
+        *tables_of_images(table[table["matrix"].notna()]),
+        table_of_labels(table),
+        *tables_of_sites(table, targets, alone),
     ]
 
 
-def counts_of(table: pd.DataFrame, readable: pd.Series) -> Part:
+def counts_of(table: pd.DataFrame, readable: pd.Series) -> Table:
     """Return how many scans and people there are at each step."""
     whole = readable & ~table["fault"].map(lambda fault: any(level_of_fault(r) == "error" for r in reasons_of(fault)))
     images = table[table["fingerprint"] != ""]
@@ -72,10 +72,10 @@ def counts_of(table: pd.DataFrame, readable: pd.Series) -> Part:
         "of these without a problem that rules them out": table[whole & usable(table)],
         "with the same voxels as another": images[images["fingerprint"].map(voxels_of).duplicated(keep=False)],
     }
-    return Part("Counts", ["", "scans", "subjects"], [(s, len(part), count_subjects(part)) for s, part in steps.items()])
+    return Table("Counts", ["", "scans", "subjects"], [(s, len(part), count_subjects(part)) for s, part in steps.items()])
 
 
-def parts_of_images(images: pd.DataFrame) -> list[Part]:
+def tables_of_images(images: pd.DataFrame) -> list[Table]:
     """Return what the headers say, in groups."""
     if images.empty:
         return []
@@ -86,30 +86,31 @@ def parts_of_images(images: pd.DataFrame) -> list[Part]:
     ]
     codes = "qform " + images["qform_code"].astype(str) + ", sform " + images["sform_code"].astype(str)
     apart = images["qform_sform_mm"].dropna()
-    said = "0 unknown, 1 scanner, 2 aligned, 3 Talairach, 4 MNI."
-    said += f" Where both are set they place a corner at most {apart.max():.3g} mm apart." if len(apart) else ""
+    remark = "0 unknown, 1 scanner, 2 aligned, 3 Talairach, 4 MNI."
+    remark += f" Where both are set they place a corner at most {apart.max():.3g} mm apart." if len(apart) else ""
     return [
         grouped("Orientation", images["orientation"], images["site"], "Where the three axes of the file lead to."),
-        Part("Voxel size along the axes of the file (mm)", ["axis", "median", "smallest", "largest"], rows),
+        Table("Voxel size along the axes of the file (mm)", ["axis", "median", "smallest", "largest"], rows),
         grouped("Voxel sizes (mm)", images["spacing"], images["site"]),
         grouped("Matrix", images["matrix"], images["site"]),
         grouped("Voxels stored as", images["dtype"], images["site"]),
-        grouped("qform and sform codes", codes, images["site"], said),
+        grouped("qform and sform codes", codes, images["site"], remark),
     ]
 
 
-def grouped(title: str, values: pd.Series, sites: pd.Series, remark: str = "") -> Part:
+def grouped(title: str, values: pd.Series, sites: pd.Series, remark: str = "") -> Table:
     """Return how many scans, and of which sites, have each value."""
     rows = []
     for value, count in values.value_counts().head(SHOWN).items():
-        here = sites[values == value].replace("", NOT_KNOWN).value_counts()
-        more = [f"{len(here) - 6} more"] if len(here) > 6 else []
-        rows.append((value, count, ", ".join([f"{site} {n}" for site, n in here.head(6).items()] + more)))
+        of_value = sites[values == value].replace("", NOT_KNOWN).value_counts()
+        more = [f"{len(of_value) - 6} more"] if len(of_value) > 6 else []
+        rows.append((value, count, ", ".join([f"{site} {n}" for site, n in of_value.head(6).items()] + more)))
     others = values.nunique() - len(rows)
-    return Part(title, ["", "scans", "of site"], rows, " ".join(filter(None, (f"… and {others} more." * (others > 0), remark))))
+    more_values = f"… and {others} more." if others > 0 else ""
+    return Table(title, ["", "scans", "of site"], rows, " ".join(filter(None, (more_values, remark))))
 
 
-def part_of_labels(table: pd.DataFrame) -> Part:
+def table_of_labels(table: pd.DataFrame) -> Table:
     """Return what is known of each label."""
     scans = table[usable(table) & (table["path"] != "")]
     rows = []
@@ -125,12 +126,12 @@ def part_of_labels(table: pd.DataFrame) -> Part:
             values = ", ".join(f"{value} {n}" for value, n in common.head(6).items()) + (", …" if len(common) > 6 else "")
         rows.append((column, *(int(count.get(s, 0)) for s in ("known", "missing", "contradictory", "refused")), values))
     remark = "Of scans with an image and no problem that rules them out. Refused: out of range, or an unknown code."
-    return Part("Labels", ["column", "known", "missing", "contradictory", "refused", "values"], rows, remark)
+    return Table("Labels", ["column", "known", "missing", "contradictory", "refused", "values"], rows, remark)
 
 
-def parts_of_sites(
-    table: pd.DataFrame, targets: Mapping[str, Sequence[str]], alone: Mapping[str, Sequence[Figure]]
-) -> Iterable[Part]:
+def tables_of_sites(
+    table: pd.DataFrame, targets: Mapping[str, Sequence[str]], alone: Mapping[str, Sequence[SiteMetric]]
+) -> Iterable[Table]:
     """Return of each target how it is spread over the sites, and how well these predict it."""
     for target, classes in targets.items():
         scans = known_of(table, target, classes)
@@ -146,10 +147,10 @@ def parts_of_sites(
             else:
                 row += [f"{(values == name).sum()} ({100 * (values == name).mean():.0f} %)" for name in classes if len(values)]
             rows.append(row + ["–"] * (len(names) - len(row)))
-        yield Part(f"{target} by site", names, rows)
+        yield Table(f"{target} by site", names, rows)
         if alone[target]:
-            lines = [(FIGURES[f.name], interval(f), f"{f.trivial:.3g}") for f in alone[target]]
-            yield Part(
+            lines = [(METRIC_NAMES[f.name], interval(f), f"{f.trivial:.3g}") for f in alone[target]]
+            yield Table(
                 f"{target} guessed from the site alone",
                 ["", "the site's", "without the site"],
                 lines,
@@ -157,7 +158,7 @@ def parts_of_sites(
                 "confidence interval (bootstrap over subjects).",
             )
         else:
-            yield Part(
+            yield Table(
                 f"{target} guessed from the site alone",
                 [],
                 [],
@@ -165,7 +166,7 @@ def parts_of_sites(
             )
 
 
-def as_page(title: str, parts: Sequence[Part], simulated: bool) -> str:
+def as_page(title: str, tables: Sequence[Table], simulated: bool) -> str:
     """Return the page."""
     body = [
         paragraph("Simulated data: none of these is a real scan." if simulated else ""),
@@ -174,29 +175,29 @@ def as_page(title: str, parts: Sequence[Part], simulated: bool) -> str:
             "when it is preprocessed."
         ),
     ]
-    for part in parts:
-        rows = [list(row) for row in part.rows]
+    for table in tables:
+        rows = [list(row) for row in table.rows]
         for row in rows:
-            if part.title == "Findings":
+            if table.title == "Findings":
                 row[0] = Markup(f'<span style="color: {COLOURS[str(row[0])]}; font-weight: bold">{row[0]}</span>')
         if rows:
-            body.append(section(part.title, part.names, rows))
-        elif part.remark:
-            body.append(f"<h2>{html.escape(part.title)}</h2>")
-        body.append(paragraph(part.remark))
+            body.append(section(table.title, table.names, rows))
+        elif table.remark:
+            body.append(f"<h2>{html.escape(table.title)}</h2>")
+        body.append(paragraph(table.remark))
     name = f"Check of {title}" if title else "Check"
     return PAGE.format(title=html.escape(name), body="\n".join(filter(None, body)))
 
 
-def as_text(title: str, parts: Sequence[Part]) -> str:
+def as_text(title: str, tables: Sequence[Table]) -> str:
     """Return the same for a terminal."""
     lines = [f"Check of {title}"] if title else []
-    for part in parts:
-        if not part.rows and not part.remark:
+    for table in tables:
+        if not table.rows and not table.remark:
             continue
-        lines += ["", part.title]
-        cells = [[str(cell) for cell in row] for row in [part.names, *part.rows]] if part.rows else []
+        lines += ["", table.title]
+        cells = [[str(cell) for cell in row] for row in [table.names, *table.rows]] if table.rows else []
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines += ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
-        lines += [f"  {part.remark}"] if part.remark else []
+        lines += [f"  {table.remark}"] if table.remark else []
     return "\n".join(lines)

@@ -86,8 +86,8 @@ def wrap(scan_id: str, width: int = 13) -> str:
 
 def cohort(labels: Path, indices: Sequence[Path], pdf: Path, png: Path, *, simulated: bool = False) -> None:
     """Draw the ages of the usable scans by sex and by site; where no age is known, how many scans each site has."""
-    table, fit = read_cohort(labels, indices)
-    table = table[fit].reset_index(drop=True)
+    table, is_usable = read_cohort(labels, indices)
+    table = table[is_usable].reset_index(drop=True)
     if table.empty:
         raise UserError(f"{labels}: no scan is usable. See its column `problem` and that of the shards' indices.")
     site = table["site"].replace("", "not known")
@@ -103,8 +103,8 @@ def cohort(labels: Path, indices: Sequence[Path], pdf: Path, png: Path, *, simul
     sex = table.loc[age.index, "sex"].fillna("not known").astype(str) if "sex" in table else None
     by_site = {f"{name}\nn = {len(ages)}": ages for name, ages in age.groupby(site[age.index])}
     several = 2 <= len(by_site) <= 12
-    width = TWO_COLUMNS if several else ONE_COLUMN
-    with page(pdf, png, width, 2.6, footer, simulated, ncols=1 + several) as (figure, axes):
+    width, panels = (TWO_COLUMNS, 2) if several else (ONE_COLUMN, 1)
+    with page(pdf, png, width, 2.6, footer, simulated, ncols=panels) as (figure, axes):
         draw_ages(axes[0, 0], age, sex)
         legend_above(figure, axes[0, 0])
         if several:

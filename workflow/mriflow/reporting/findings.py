@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mriflow.evaluation.site_baseline import Figure
+from mriflow.evaluation.site_baseline import SiteMetric
 from mriflow.images.fingerprint import voxels_of
 from mriflow.reporting.results import with_interval
 from mriflow.tables.labels import TEXT_COLUMNS, usable
@@ -21,7 +21,7 @@ HEADER += ["qform_code", "sform_code", "qform_sform_mm", "fault"]
 WARNINGS = ("qform", "orientation is not told", "pixdim", "implausible field")  # faults that do not make a file unusable
 EXPECTED = ("no image", "left out by hand", "another of the session")  # reasons that are nobody's mistake
 NAMED, SHOWN = 3, 10  # scans named with a finding; sites named in one
-FIGURES = {"accuracy": "accuracy", "auc": "AUC", "r2": "R²", "mae": "MAE"}
+METRIC_NAMES = {"accuracy": "accuracy", "auc": "AUC", "r2": "R²", "mae": "MAE"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def by_reason(table: pd.DataFrame, column: str) -> dict[str, list[str]]:
 
 
 def findings_of_files(table: pd.DataFrame) -> Iterable[Finding]:
-    """Tell what is wrong with headers and files, which images are there twice, and in what the images differ."""
+    """Return what is wrong with headers and files, which images are there twice, and in what the images differ."""
     for fault, scans in by_reason(table, "fault").items():
         yield about(level_of_fault(fault), fault, scans)
     images = table[table["fingerprint"] != ""]
@@ -82,13 +82,12 @@ def equation(same: pd.DataFrame) -> str:
 
 
 def findings_of_rows(table: pd.DataFrame, targets: Mapping[str, Sequence[str]]) -> Iterable[Finding]:
-    """Tell what is wrong with the rows: of whole scans, and of the labels."""
-    told = {field: by_reason(table, field) for field in ("problem", "notes")}
-    for field, reasons in told.items():
+    """Return what is wrong with the rows: of whole scans, and of the labels."""
+    for field, reasons in {field: by_reason(table, field) for field in ("problem", "notes")}.items():
         for reason, scans in reasons.items():
             column, _, what = reason.partition(": ")
             if what == "missing" or what.startswith("same image"):
-                continue  # these are told by column, or by image
+                continue  # these are counted by column, or by image
             grave = not what.startswith(EXPECTED) if column == "scan" else field == "problem" or column in targets
             yield about("warning" if grave else "note", reason, scans)
     scans = table[usable(table) & (table["path"] != "")]
@@ -104,14 +103,14 @@ def findings_of_rows(table: pd.DataFrame, targets: Mapping[str, Sequence[str]]) 
 
 
 def findings_of_sites(
-    table: pd.DataFrame, targets: Mapping[str, Sequence[str]], alone: Mapping[str, Sequence[Figure]]
+    table: pd.DataFrame, targets: Mapping[str, Sequence[str]], alone: Mapping[str, Sequence[SiteMetric]]
 ) -> Iterable[Finding]:
     """Warn of targets that the site alone predicts, and tell where the sites' voxels differ."""
-    for target, figures in alone.items():
-        if any(figure.beats_trivial for figure in figures):
-            told = ", ".join(f"{FIGURES[f.name]} {interval(f)} (without it {f.trivial:.3g})" for f in figures)
+    for target, metrics in alone.items():
+        if any(metric.beats_trivial for metric in metrics):
+            values = ", ".join(f"{METRIC_NAMES[f.name]} {interval(f)} (without it {f.trivial:.3g})" for f in metrics)
             what = (
-                f"site alone predicts {target}: {told}. A network can reach that by telling the scanners apart, and learn "
+                f"site alone predicts {target}: {values}. A network can reach that by telling the scanners apart, and learn "
                 "nothing of the brain: test it on whole sites left out (method: leave-site-out), and compare within sites."
             )
             yield Finding("warning", what, len(with_site(known_of(table, target, targets[target]))))
@@ -122,8 +121,8 @@ def findings_of_sites(
         usual = pd.Series([" x ".join(f"{mm:.2f}" for mm in sorted(row)) for row in known[sizes].to_numpy()], known.index)
         by_site = usual.groupby(known["site"]).agg(lambda values: values.mode()[0])
         if by_site.nunique() > 1:
-            told = ", ".join(f"{site} {size} mm" for site, size in list(by_site.items())[:SHOWN])
-            yield Finding("note", f"the usual voxel size differs by site: {told}", len(known))
+            by_size = ", ".join(f"{site} {size} mm" for site, size in list(by_site.items())[:SHOWN])
+            yield Finding("note", f"the usual voxel size differs by site: {by_size}", len(known))
 
 
 def label_columns(table: pd.DataFrame) -> list[str]:
@@ -139,9 +138,9 @@ def states(table: pd.DataFrame, column: str) -> pd.Series:
         return "contradictory" if "contradictory" in reasons else "refused" if reasons - {"missing"} else "missing"
 
     empty = table[table[column].isna()]
-    found = pd.Series("known", index=table.index)
-    found[empty.index] = [state(*cells) for cells in zip(empty["problem"], empty["notes"], strict=True)]
-    return found
+    state_of = pd.Series("known", index=table.index)
+    state_of[empty.index] = [state(*cells) for cells in zip(empty["problem"], empty["notes"], strict=True)]
+    return state_of
 
 
 def known_of(table: pd.DataFrame, target: str, classes: Sequence[str]) -> pd.DataFrame:
@@ -155,6 +154,6 @@ def with_site(scans: pd.DataFrame) -> pd.DataFrame:
     return scans[scans["site"] != ""]
 
 
-def interval(figure: Figure) -> str:
-    """Return a figure with its interval as text."""
-    return with_interval({"value": figure.value, "low": figure.low, "high": figure.high})
+def interval(metric: SiteMetric) -> str:
+    """Return a metric with its interval as text."""
+    return with_interval({"value": metric.value, "low": metric.low, "high": metric.high})

@@ -79,12 +79,12 @@ def compared_number(name: str, values: np.ndarray, inside: np.ndarray) -> dict[s
 def compared_category(name: str, column: pd.Series, inside: np.ndarray, values: list[str]) -> dict[str, float]:
     """Return the share of each value in a part, the difference of the shares from all, and the chance of it."""
     counts = column.value_counts().reindex(values, fill_value=0).to_numpy()
-    here = column[inside].value_counts().reindex(values, fill_value=0).to_numpy()
-    n = here.sum()
-    cells = {f"{name}={value}": share for value, share in zip(values, here / max(n, 1), strict=True)}
+    counts_of_part = column[inside].value_counts().reindex(values, fill_value=0).to_numpy()
+    n = counts_of_part.sum()
+    cells = {f"{name}={value}": share for value, share in zip(values, counts_of_part / max(n, 1), strict=True)}
     cells |= {f"{name}_difference": math.nan, f"{name}_chance": math.nan}
     if 0 < n < counts.sum():
-        distance = np.abs(here / n - counts / counts.sum()).sum() / 2
+        distance = np.abs(counts_of_part / n - counts / counts.sum()).sum() / 2
         drawn = np.random.default_rng(0).multivariate_hypergeometric(counts, n, DRAWS)
         distances = np.abs(drawn / n - counts / counts.sum()).sum(axis=1) / 2
         cells |= {f"{name}_difference": distance, f"{name}_chance": (distances >= distance - 1e-9).mean()}
@@ -94,7 +94,7 @@ def compared_category(name: str, column: pd.Series, inside: np.ndarray, values: 
 def warn_of_imbalance(balance: pd.DataFrame, numbers: Sequence[str], categories: Sequence[str], meant: Collection[str]) -> None:
     """Log a warning for every column of which some part differs much from all; those of `meant` are meant to.
 
-    A line for each column, not for each part: the worst is told, the others stand in the table.
+    A line for each column, not for each part: the worst is named, the others stand in the table.
     """
     for name in (name for name in (*numbers, *categories) if name not in meant):
         kind, measure = (

@@ -1,4 +1,4 @@
-"""Who is in a dataset and why every other scan is not: what `organize` and `preprocess` found, put together."""
+"""Who is in a dataset and why every other scan is not: the problems of `organize` and `preprocess` together."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from mriflow.tables.labels import read_index, read_labels, usable
-from mriflow.tables.problems import reasons_of
+from mriflow.tables.problems import join_problems, reasons_of
 
 
 def count_subjects(table: pd.DataFrame) -> int:
@@ -29,10 +29,11 @@ def read_cohort(labels: Path, indices: Sequence[Path], classes: Sequence[str] = 
     # A scan of several preprocess blocks is there several times; its problem in any of them counts.
     index = pd.concat([read_index(path) for path in indices]).sort_values("problem", na_position="first")
     problem_of = dict(zip(index["id"], index["problem"].fillna(""), strict=True))
-    found = [
-        problem_of.get(scan, NOT_PREPROCESSED if fit else "") for scan, fit in zip(table["id"], usable(table), strict=True)
+    expected = usable(table)
+    of_preprocessing = [
+        problem_of.get(scan, NOT_PREPROCESSED if wanted else "") for scan, wanted in zip(table["id"], expected, strict=True)
     ]
-    table["problem"] = ["; ".join(filter(None, pair)) for pair in zip(table["problem"], found, strict=True)]
+    table["problem"] = [join_problems(*pair) for pair in zip(table["problem"], of_preprocessing, strict=True)]
     table["preprocessed"] = table["id"].isin(index.loc[index["index"].notna(), "id"])
     return table, usable(table) & table["preprocessed"]
 

@@ -4,8 +4,8 @@ Columns: ``id`` of the scan, ``subject``, ``session``, ``site``, the dataset's l
 from the table's own folder, ``fingerprint`` of its content, ``problem`` (why the scan cannot be used) and ``notes`` (what was
 left out of a row that can).
 
-A problem reads ``<column>: <what is wrong>``; several are joined by ``; ``. One that begins with ``scan`` rules the scan
-out for everything, one that begins with a column only for a target in that column.
+How it reads: `mriflow.tables.problems`. One of the column ``scan`` rules the scan out for everything, one of another
+column only for a target in that column.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from mriflow.base.errors import UserError
+from mriflow.tables.problems import of_whole_scan
 
 TEXT_COLUMNS = ["id", "subject", "session", "site", "path", "fingerprint", "problem", "notes"]
 
@@ -56,7 +57,7 @@ def read_index(path: str | Path) -> pd.DataFrame:
 
 
 def usable(labels: pd.DataFrame, target: str | None = None) -> pd.Series:
-    """Tell which scans can be used, for anything (``target`` None) or to learn and predict the column `target`.
+    """Return which scans can be used, for anything (``target`` None) or to learn and predict the column `target`.
 
     Returns
     -------
@@ -67,15 +68,20 @@ def usable(labels: pd.DataFrame, target: str | None = None) -> pd.Series:
     UserError
         If `labels` has no column `target`.
     """
-    unusable_scan = labels["problem"].str.contains(r"(?:^|; )scan: ", regex=True)
+    unusable_scan = of_whole_scan(labels["problem"])
     if target is None:
         return ~unusable_scan
+    require_column(labels, target)
+    return ~unusable_scan & labels[target].notna()
+
+
+def require_column(labels: pd.DataFrame, target: str) -> None:
+    """Raise a UserError if `labels` has no column `target`."""
     if target not in labels:
         raise UserError(
             f"labels.csv has no column {target!r}; it has {', '.join(labels.columns)}. "
             "Name one of them as the target's `column`, or add it to the dataset's `columns`."
         )
-    return ~unusable_scan & labels[target].notna()
 
 
 def shard_of(scan_id: str, shards: int) -> int:

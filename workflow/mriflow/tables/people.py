@@ -10,7 +10,7 @@ import pandas as pd
 
 from mriflow.base.errors import UserError
 from mriflow.images.find import scan_id
-from mriflow.tables.problems import append_problem
+from mriflow.tables.problems import join_problems
 from mriflow.tables.reader import as_text, pick_column, read_value
 
 Columns = Mapping[str, Mapping[str, Any]]
@@ -52,7 +52,7 @@ def rows_of_scans(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFra
         path = file.parent / row["path"]
         row |= {"path": str(path), "id": scan_id(path)}
         if row["subject"] is None:
-            row["problem"] = append_problem(row["problem"], "scan: no subject in the table")
+            row["problem"] = join_problems(row["problem"], "scan: no subject in the table")
     for index in values.index[~known]:
         problem = f"scan: no path in the table (row {index + 2})"
         rows.append(values.loc[index].to_dict() | {"path": "", "id": f"row-{index + 2}", "problem": problem, "notes": ""})
@@ -74,8 +74,8 @@ def merge_twins(values: pd.DataFrame, problems: pd.DataFrame, keys: list[str], c
     """
     rows = []
     twin = values.duplicated(keys, keep=False)
-    for row, told in zip(values[~twin].to_dict("records"), problems[~twin].to_dict("records"), strict=True):
-        rows.append(row | explain(row, {name: text for name, text in told.items() if text and name not in keys}, columns))
+    for row, faults in zip(values[~twin].to_dict("records"), problems[~twin].to_dict("records"), strict=True):
+        rows.append(row | explain(row, {name: text for name, text in faults.items() if text and name not in keys}, columns))
     for key, twins in values[twin].groupby(keys, sort=True, dropna=False):
         row = dict(zip(keys, key, strict=True))
         wrong: dict[str, str] = {}
@@ -88,13 +88,13 @@ def merge_twins(values: pd.DataFrame, problems: pd.DataFrame, keys: list[str], c
             elif (faults != "").any():
                 row[name] = None
                 wrong[name] = faults[faults != ""].iloc[0]
-        told = explain(row, wrong, columns)
+        explained = explain(row, wrong, columns)
         if any(text.startswith("contradictory") for text in wrong.values()):
             kind = "with other values"
         else:
             kind = "one completes another" if len(twins.drop(columns=keys).drop_duplicates()) > 1 else "with the same values"
-        told["notes"] = append_problem(told["notes"], f"rows: duplicated, {kind} ({len(twins)})")
-        rows.append(row | told)
+        explained["notes"] = join_problems(explained["notes"], f"rows: duplicated, {kind} ({len(twins)})")
+        rows.append(row | explained)
     return rows
 
 
@@ -112,7 +112,7 @@ def read_columns(raw: pd.DataFrame, columns: Columns, file: Path) -> tuple[pd.Da
 
 
 def read_levels(table: Path) -> dict[str, list[str]]:
-    """Return the levels of a table's columns, as the JSON file that BIDS lays beside a table tells them."""
+    """Return the levels of a table's columns, as they stand in the JSON file that BIDS lays beside a table."""
     described = table.with_suffix(".json")
     if table.suffix != ".tsv" or not described.is_file():
         return {}
@@ -122,26 +122,26 @@ def read_levels(table: Path) -> dict[str, list[str]]:
         raise UserError(f"{described}: not valid JSON ({error}). Correct it, or delete it.") from error
     levels = {}
     for name, column in columns.items() if isinstance(columns, dict) else [("", columns)]:
-        told = column.get("Levels", {}) if isinstance(column, dict) else None
-        if not isinstance(told, dict | list):
+        stated = column.get("Levels", {}) if isinstance(column, dict) else None
+        if not isinstance(stated, dict | list):
             raise UserError(
                 f"{described}: does not describe the columns of {table.name} as BIDS wants it (at {name!r}): expected a block "
                 "for each column, in which `Levels` is a block of level and meaning. Correct it, or delete it."
             )
-        levels[name] = [str(level) for level in told]
-    return {name: told for name, told in levels.items() if told}
+        levels[name] = [str(level) for level in stated]
+    return {name: texts for name, texts in levels.items() if texts}
 
 
 def explain(row: Mapping[str, Any], wrong: Mapping[str, str], columns: Columns) -> dict[str, str]:
     """Return the `problem` (required columns) and `notes` (the others) of a row, given what is wrong by column."""
-    told = {"problem": "", "notes": ""}
+    texts = {"problem": "", "notes": ""}
     for name, column in columns.items():
         if name in wrong:
             field = "problem" if column.get("required") else "notes"
-            told[field] = append_problem(told[field], f"{name}: {wrong[name]}")
+            texts[field] = join_problems(texts[field], f"{name}: {wrong[name]}")
         elif column.get("required") and row.get(name) is None:
-            told["problem"] = append_problem(told["problem"], f"{name}: missing")
-    return told
+            texts["problem"] = join_problems(texts["problem"], f"{name}: missing")
+    return texts
 
 
 def joined(parts: pd.DataFrame) -> list[str]:
@@ -149,30 +149,34 @@ def joined(parts: pd.DataFrame) -> list[str]:
     return ["_".join(filter(None, row)) for row in parts.fillna("").to_numpy().tolist()]
 
 
-def refuse_strangers(found: pd.DataFrame, people: pd.DataFrame, file: Path) -> None:
+def refuse_strangers(images: pd.DataFrame, people: pd.DataFrame, file: Path) -> None:
     """Raise a UserError if the table names no subject of any image: the two are written in different ways."""
-    images, rows = (sorted(set(table["subject"].dropna())) for table in (found, people))
-    if images and rows and not set(images) & set(rows):
-        here, there = (", ".join(map(repr, names[:3])) for names in (rows, images))
+    of_images, of_rows = (sorted(set(table["subject"].dropna())) for table in (images, people))
+    if of_images and of_rows and not set(of_images) & set(of_rows):
+        in_table, in_names = (", ".join(map(repr, names[:3])) for names in (of_rows, of_images))
         raise UserError(
-            f"{file}: none of its {len(rows)} subject(s) has an image. It has such as {here}, the names of the images such as "
-            f"{there}. Make them alike: by the `format` of the column subject (S{{:03d}} makes S007 of 7, also where a "
-            "spreadsheet lost the zeros), by its `pattern`, or by the `pattern` of the images."
+            f"{file}: none of its {len(of_rows)} subject(s) has an image. It has such as {in_table}, the names of the images "
+            f"such as {in_names}. Make them alike: by the `format` of the column subject (S{{:03d}} makes S007 of 7, also "
+            "where a spreadsheet lost the zeros), by its `pattern`, or by the `pattern` of the images."
         )
 
 
 def bare(subject: str) -> str:
-    """Return a subject without what often differs between two lists: capitals, signs, leading zeros."""
+    """Return a subject without what often differs between two lists: capitals, signs, leading zeros.
+
+    >>> bare("Sub_007"), bare("sub-7")
+    ('sub7', 'sub7')
+    """
     return re.sub(r"(?<![0-9])0+(?=[0-9])", "", re.sub(r"[\W_]+", "", subject.lower()))
 
 
-def join_images(found: pd.DataFrame, people: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+def join_images(images: pd.DataFrame, people: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Join the images with the rows of their subjects; images without a row and rows without an image are kept."""
-    overlap = found.columns.intersection(people.columns).difference(keys)
+    overlap = images.columns.intersection(people.columns).difference(keys)
     people = people.drop(columns=overlap)
-    stray, found = found[found["subject"].isna()], found[found["subject"].notna()]
+    stray, images = images[images["subject"].isna()], images[images["subject"].notna()]
     nobody, people = people[people["subject"].isna()], people[people["subject"].notna()]
-    rows = found.merge(people, on=keys, how="outer", indicator=True)
+    rows = images.merge(people, on=keys, how="outer", indicator=True)
     for column in ("id", "path", "problem", "notes"):
         rows[column] = rows[column].fillna("")
     no_row, no_image = rows["_merge"] == "left_only", rows["_merge"] == "right_only"
@@ -181,17 +185,17 @@ def join_images(found: pd.DataFrame, people: pd.DataFrame, keys: list[str]) -> p
         "scan: no row in the table" + (f" (but one of {near[bare(subject)]!r})" if bare(subject) in near else "")
         for subject in rows.loc[no_row, "subject"]
     ]
-    rows.loc[no_image, "problem"] = [append_problem("scan: no image", text) for text in rows.loc[no_image, "problem"]]
-    images = {*found["id"], *stray["id"]}  # of which one may be called as the subject is; no file has a slash in its name
-    rows.loc[no_image, "id"] = [f"{name}/no-image" if name in images else name for name in joined(rows.loc[no_image, keys])]
+    rows.loc[no_image, "problem"] = [join_problems("scan: no image", text) for text in rows.loc[no_image, "problem"]]
+    taken = {*images["id"], *stray["id"]}  # of which one may be called as the subject is; no file has a slash in its name
+    rows.loc[no_image, "id"] = [f"{name}/no-image" if name in taken else name for name in joined(rows.loc[no_image, keys])]
     stray = stray.assign(problem="scan: name does not fit the pattern", notes="")
     nobody = nobody.assign(id=[f"row-{index}" for index in nobody["problem"].str.extract(r"row (\d+)", expand=False)], path="")
     return pd.concat([rows.drop(columns="_merge"), stray, nobody], ignore_index=True)
 
 
-def join_fetched(found: pd.DataFrame, people: pd.DataFrame) -> pd.DataFrame:
+def join_fetched(fetched: pd.DataFrame, people: pd.DataFrame) -> pd.DataFrame:
     """Join the fetched scans with the rows of their participants; each keeps its own problem and fingerprint."""
-    rows = join_images(found[["id", "path", "subject", "session"]], people, ["subject", "session"])
-    own = found.set_index("id").loc[rows["id"]]
-    rows["problem"] = [append_problem(*texts) for texts in zip(own["problem"], rows["problem"], strict=True)]
+    rows = join_images(fetched[["id", "path", "subject", "session"]], people, ["subject", "session"])
+    own = fetched.set_index("id").loc[rows["id"]]
+    rows["problem"] = [join_problems(*texts) for texts in zip(own["problem"], rows["problem"], strict=True)]
     return rows.assign(fingerprint=own["fingerprint"].to_numpy())

@@ -1,13 +1,28 @@
-"""The grammar of the column `problem`."""
+"""The grammar of the columns `problem` and `notes` of labels.csv.
+
+A problem reads ``<column>: <reason> (<details>)``; several are joined by ``; ``. Its column is ``scan`` where the scan
+cannot be used for anything.
+"""
 
 import re
 from collections import Counter
 from collections.abc import Iterable
 
+import pandas as pd
 
-def append_problem(text: str, problem: str) -> str:
-    """Append a problem to those already told."""
-    return "; ".join(filter(None, (text, problem)))
+
+def join_problems(*problems: str) -> str:
+    """Return several problems, or cells of them, as one cell.
+
+    >>> join_problems("age: missing", "", "sex: unknown code ('3')")
+    "age: missing; sex: unknown code ('3')"
+    """
+    return "; ".join(filter(None, problems))
+
+
+def of_whole_scan(cells: pd.Series) -> pd.Series:
+    """Return which cells name a problem that rules a scan out for everything."""
+    return cells.str.contains(r"(?:^|; )scan: ", regex=True)
 
 
 def count_reasons(cells: Iterable[str]) -> list[tuple[str, int]]:
@@ -17,7 +32,11 @@ def count_reasons(cells: Iterable[str]) -> list[tuple[str, int]]:
 
 
 def reasons_of(problems: str) -> list[str]:
-    """Return the reasons in a cell of problems or notes, without the details in parentheses."""
+    """Return the reasons in a cell of problems or notes, each with its column and without the details in parentheses.
+
+    >>> reasons_of("age: out of range (130, expected 0 to 120); scan: file is empty (a.nii)")
+    ['age: out of range', 'scan: file is empty']
+    """
     while (shorter := re.sub(r"\s*\([^()]*\)", "", problems)) != problems:
         problems = shorter
     return list(dict.fromkeys(reason.strip() for reason in problems.split("; ") if reason.strip()))

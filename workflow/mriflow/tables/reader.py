@@ -14,8 +14,8 @@ import pandas as pd
 from mriflow.base.errors import UserError
 from mriflow.base.files import is_web_page
 
-MOST_TOLD = 50  # names of columns in a message
-FIRST_LINES = 20  # that tell what parts the columns
+MOST_NAMED = 50  # names of columns in a message
+FIRST_LINES = 20  # that show what parts the columns
 TEXT, EXCEL = (".csv", ".tsv"), (".xls", ".xlsx")
 NOT_KNOWN = {"", "na", "n/a", "nan", "none", "null", "-", "?", "#n/a"}
 
@@ -89,10 +89,10 @@ def table_of(rows: Iterator[tuple[int, list[Any]]], only: Collection[str] | None
             cells.append([row[place] for place in kept])
             lines.append(line)
     if wrong:
-        line, found = next(iter(wrong.items()))
+        line, count = next(iter(wrong.items()))
         last = " It is the last line: was the file cut short?" if line > max(lines, default=0) and len(wrong) == 1 else ""
         raise UserError(
-            f"{path}: line {line} has {found} cell(s), expected {width}, for so many columns are named in line {first} "
+            f"{path}: line {line} has {count} cell(s), expected {width}, for so many columns are named in line {first} "
             f"({len(wrong)} such line(s)).{last} Name all columns there, leave no cell out, and put a text that holds the "
             "separator in quotes."
         )
@@ -110,10 +110,10 @@ def rows_of_text(path: Path, head: bytes) -> Iterator[tuple[int, list[str]]]:
         with open(path, encoding="utf-8-sig", newline="") as stream:
             lines = list(itertools.islice(stream, FIRST_LINES))
             stream.seek(0)
-            if told := re.fullmatch(r"sep=([^\s\"]|\t)\s*", "".join(lines[:1]), re.IGNORECASE):  # Excel's own first line
+            if declared := re.fullmatch(r"sep=([^\s\"]|\t)\s*", "".join(lines[:1]), re.IGNORECASE):  # Excel's own first line
                 stream.readline()
                 line = 2
-            separator, first = told[1] if told else separator_of(lines, path), line
+            separator, first = declared[1] if declared else separator_of(lines, path), line
             # Strict, or a quotation mark that is not closed swallows the rows that follow.
             reader = csv.reader(stream, delimiter=separator, skipinitialspace=True, strict=True)
             for row in reader:
@@ -165,8 +165,8 @@ def rows_of_sheet(path: Path, sheet: str | None, head: bytes) -> Iterator[tuple[
     try:
         with pd.ExcelFile(path) as book:
             if sheet is not None and sheet not in book.sheet_names:
-                there = ", ".join(map(repr, book.sheet_names))
-                raise UserError(f"{path}: has no sheet {sheet!r}. It has: {there}. Correct the `sheet` of the dataset.")
+                sheets = ", ".join(map(repr, book.sheet_names))
+                raise UserError(f"{path}: has no sheet {sheet!r}. It has: {sheets}. Correct the `sheet` of the dataset.")
             cells = pd.read_excel(book, sheet_name=sheet or 0, header=None, dtype=object, keep_default_na=False)
     except UserError:
         raise
@@ -191,12 +191,16 @@ def pick_column(table: pd.DataFrame, name: str, file: str | Path) -> pd.Series:
     lower = {str(column).lower(): column for column in table.columns}
     near = get_close_matches(name.lower(), lower, n=1)
     hint = f" Did you mean {lower[near[0]]!r}?" if near else ""
-    there = ", ".join(map(repr, table.columns[:MOST_TOLD])) + (", ..." if len(table.columns) > MOST_TOLD else "")
-    raise UserError(f"{file}: has no column {name!r}.{hint} It has: {there}. The first line has to name the columns.")
+    columns = ", ".join(map(repr, table.columns[:MOST_NAMED])) + (", ..." if len(table.columns) > MOST_NAMED else "")
+    raise UserError(f"{file}: has no column {name!r}.{hint} It has: {columns}. The first line has to name the columns.")
 
 
 def as_text(cell: Any) -> str:
-    """Return a cell as one would write it: 2.0 is '2', spaces around it are dropped, an unknown value is ''."""
+    """Return a cell as one would write it: 2.0 is '2', spaces around it are dropped, an unknown value is ''.
+
+    >>> as_text(2.0), as_text(" Guys "), as_text("n/a")
+    ('2', 'Guys', '')
+    """
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
     if isinstance(cell, float) and cell.is_integer():
@@ -205,8 +209,12 @@ def as_text(cell: Any) -> str:
     return "" if text.lower() in NOT_KNOWN else text
 
 
-def plain(code: Any) -> str:
-    """Return a code as it is compared: 1, 1.0 and '1.0' are the same, and '-' is a code like any other."""
+def as_code(code: Any) -> str:
+    """Return a code as it is compared: 1, 1.0 and '1.0' are the same, and '-' is a code like any other.
+
+    >>> as_code(1.0), as_code("01"), as_code("-")
+    ('1', '1', '-')
+    """
     if code is None or (isinstance(code, float) and math.isnan(code)):
         return ""
     text = str(code).strip()
@@ -215,7 +223,7 @@ def plain(code: Any) -> str:
 
 
 def is_number(text: str) -> bool:
-    """Tell whether a text is a finite number, as one writes it (Python would take 1_0 for 10)."""
+    """Return whether a text is a finite number, as one writes it (Python would take 1_0 for 10)."""
     try:
         return "_" not in text and math.isfinite(float(text))
     except ValueError:
@@ -253,6 +261,11 @@ def read_value(cell: Any, column: Mapping[str, Any]) -> tuple[str | float | None
     -------
     value, problem
         None for a value that is not known; the problem is '' if there is none.
+
+    >>> read_value("2", {"codes": {1: "M", 2: "F"}})
+    ('F', '')
+    >>> read_value("135", {"range": [0, 120], "unit": "years"})
+    (None, 'out of range (135, expected 0 to 120 years)')
     """
     text = as_text(cell)
     if text and "pattern" in column:
@@ -260,11 +273,11 @@ def read_value(cell: Any, column: Mapping[str, Any]) -> tuple[str | float | None
         if not match:
             return None, f"unexpected ({shown(text)}, expected the form {column['pattern']})"
         cell = text = match[1]
-    meanings = {plain(code): str(meaning) for code, meaning in column.get("codes", {}).items()}
-    if plain(cell) in meanings:
-        return meanings[plain(cell)], ""
-    missing = {plain(value) for value in column.get("missing", [])}
-    if text == "" or plain(text) in missing:
+    meanings = {as_code(code): str(meaning) for code, meaning in column.get("codes", {}).items()}
+    if as_code(cell) in meanings:
+        return meanings[as_code(cell)], ""
+    missing = {as_code(value) for value in column.get("missing", [])}
+    if text == "" or as_code(text) in missing:
         return None, ""
     if meanings:
         return None, f"unknown code ({shown(text)}, expected {' or '.join(meanings)})"

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from mriflow.base.errors import UserError
-from mriflow.tables.reader import as_text, pick_column, plain, read_table
+from mriflow.tables.reader import as_code, as_text, pick_column, read_table
 from mriflow.tables.splits import PARTS
 
 log = logging.getLogger(__name__)
@@ -91,10 +91,10 @@ def texts_of(column: pd.Series) -> pd.Series:
 
 def read_folds(texts: pd.Series, file: Path) -> pd.Series:
     """Return the column `fold` as numbers, or raise a UserError if they do not count from 0."""
-    numbers = texts.map({text: plain(text) for text in texts.unique()})
-    found = sorted(set(numbers))
-    if set(found) != {str(number) for number in range(len(found))}:
-        raise UserError(f"{file}: found the folds {listed(map(repr, found))}. Number them from 0, without a gap.")
+    numbers = texts.map({text: as_code(text) for text in texts.unique()})
+    folds = sorted(set(numbers))
+    if set(folds) != {str(number) for number in range(len(folds))}:
+        raise UserError(f"{file}: found the folds {listed(map(repr, folds))}. Number them from 0, without a gap.")
     return numbers.astype(int)
 
 
@@ -107,17 +107,17 @@ def refuse_rows(wrong: pd.Series, text: str, advice: str, file: Path) -> None:
 
 def refuse_two_parts(rows: pd.DataFrame, name: str, file: Path) -> None:
     """Raise a UserError that names every subject (or id) that stands in two parts of a fold."""
-    said = rows.loc[rows[name] != "", ["fold", name, "part"]].drop_duplicates()
-    leaks = said[said.duplicated(["fold", name], keep=False)]
+    distinct = rows.loc[rows[name] != "", ["fold", name, "part"]].drop_duplicates()
+    leaks = distinct[distinct.duplicated(["fold", name], keep=False)]
     if leaks.empty:
         return
     several = rows["fold"].nunique() > 1
-    told = {}
+    texts = {}
     for (fold, who), parts in leaks.groupby(["fold", name])["part"].unique().items():
-        told[who] = f"{who} ({f'fold {fold}: ' if several else ''}{', '.join(part for part in PARTS if part in parts)})"
+        texts[who] = f"{who} ({f'fold {fold}: ' if several else ''}{', '.join(part for part in PARTS if part in parts)})"
     raise UserError(
-        f"{file}: leak: {len(told)} {'subject' if name == 'subject' else name}(s) stand in more than one part"
-        f"{' of a fold' if several else ''}: {listed(told.values())}. "
+        f"{file}: leak: {len(texts)} {'subject' if name == 'subject' else name}(s) stand in more than one part"
+        f"{' of a fold' if several else ''}: {listed(texts.values())}. "
         "Who is trained on cannot be tested on: keep one part of each, or get a table without leaks."
     )
 
@@ -154,15 +154,15 @@ def parts_from_file(file: Path, scans: pd.DataFrame, labels: Path) -> list[pd.Se
             f"Expected such as {scans[key].iloc[0]!r}.{hint}"
         )
     if key == "id":
-        ours = rows["id"].map(scans.set_index("id")["subject"])
-        if "subject" in rows and (wrong := (rows["subject"] != ours) & (rows["subject"] != "")).any():
+        of_labels = rows["id"].map(scans.set_index("id")["subject"])
+        if "subject" in rows and (wrong := (rows["subject"] != of_labels) & (rows["subject"] != "")).any():
             first = wrong.idxmax()
             raise UserError(
                 f"{file}: {rows['id'][wrong].nunique()} scan(s) have another subject than in {labels}; the first is "
-                f"{rows['id'][first]!r}, of {rows['subject'][first]!r} here and of {ours[first]!r} there. Correct the one "
+                f"{rows['id'][first]!r}, of {rows['subject'][first]!r} here and of {of_labels[first]!r} there. Correct the one "
                 "that is wrong."
             )
-        refuse_two_parts(rows.assign(subject=ours), "subject", file)
+        refuse_two_parts(rows.assign(subject=of_labels), "subject", file)
         if "fingerprint" in rows:
             then, now = rows["fingerprint"], rows["id"].map(scans.set_index("id")["fingerprint"])
             changed = rows.loc[(then != now) & (then != "") & (now != ""), "id"].unique()

@@ -19,9 +19,13 @@ from mriflow.training.forward import out_of_memory
 log = logging.getLogger(__name__)
 
 
-def fingerprint(**parts: Any) -> str:
-    """Return a short text that changes with any of `parts` (numbers, texts, lists and dicts of these)."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+def hash_of(**settings: Any) -> str:
+    """Return a short text that changes with any of `settings` (numbers, texts, lists and dicts of these).
+
+    >>> hash_of(fold=0, seed=1) == hash_of(seed=1, fold=0)
+    True
+    """
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def save_bytes(value: dict[str, Any], path: Path) -> None:
@@ -40,20 +44,20 @@ class Checkpoints:
     ----------
     folder
         Where last.ckpt and previous.ckpt stand, beside history.csv.
-    wanted
-        Fingerprint of data and settings, which a checkpoint must have.
+    settings_hash
+        Of data and settings; a checkpoint must have the same.
     """
 
-    def __init__(self, folder: Path, wanted: str) -> None:
+    def __init__(self, folder: Path, settings_hash: str) -> None:
         self.last, self.previous = folder / "last.ckpt", folder / "previous.ckpt"
-        self.wanted = wanted
+        self.settings_hash = settings_hash
         self.writer = ThreadPoolExecutor(1)
         self.writing: Future | None = None
 
     def save(self, state: dict[str, Any]) -> None:
         """Copy `state`, and have it written; an error in writing is raised by the next `save` or `wait`."""
         self.wait()
-        self.writing = self.writer.submit(self.write, {**on_cpu(state), "fingerprint": self.wanted})
+        self.writing = self.writer.submit(self.write, {**on_cpu(state), "settings_hash": self.settings_hash})
 
     def write(self, state: dict[str, Any]) -> None:
         """Write a checkpoint, whole or not at all, and the history in it as a table to look at."""
@@ -89,7 +93,7 @@ class Checkpoints:
         changed back, it is used again.
         """
         for path in (self.last, self.previous):
-            before = path.with_name(f"{self.wanted}-{path.name}")
+            before = path.with_name(f"{self.settings_hash}-{path.name}")
             if path.is_file() and before.is_file() and (state := read(path)):
                 put_aside(path, state)
             if before.is_file():
@@ -99,7 +103,7 @@ class Checkpoints:
                 state = read(path)
                 if state is None:
                     continue
-                if state.get("fingerprint") == self.wanted:
+                if hash_in(state) == self.settings_hash:
                     return state
                 log.warning("%s is of other data or settings: moved aside, starting anew", path)
                 put_aside(path, state)
@@ -107,8 +111,13 @@ class Checkpoints:
 
 
 def put_aside(path: Path, state: dict[str, Any]) -> None:
-    """Rename a checkpoint after the fingerprint in it."""
-    os.replace(path, path.with_name(f"{state.get('fingerprint')}-{path.name}"))
+    """Rename a checkpoint after the hash of its settings."""
+    os.replace(path, path.with_name(f"{hash_in(state)}-{path.name}"))
+
+
+def hash_in(state: dict[str, Any]) -> str | None:
+    """Return the hash of data and settings in a checkpoint; those written before it had this name are read, too."""
+    return state.get("settings_hash", state.get("fingerprint"))
 
 
 def read(path: Path) -> dict[str, Any] | None:

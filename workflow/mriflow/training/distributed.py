@@ -87,12 +87,12 @@ def share(net: nn.Module, team: Team) -> DistributedDataParallel:
 
 
 def is_worker() -> bool:
-    """Tell whether this is one of several processes that `launch` started."""
+    """Return whether this is one of several processes that `launch` started."""
     return LAUNCHER in os.environ
 
 
 @contextmanager
-def team(gpus: int, allow_cpu: bool) -> Iterator[Team]:
+def join_team(gpus: int, allow_cpu: bool) -> Iterator[Team]:
     """Choose this process's device and, if it is one of several, meet the others."""
     if not is_worker():
         yield Team(choose_device(gpus, allow_cpu))
@@ -166,9 +166,9 @@ def launch(processes: int, arguments: Sequence[str]) -> None:
             # When one is gone the launcher ends the others by SIGTERM; those are not the cause.
             killed = {rank: -code for rank, code in codes.items() if code < 0 and -code != signal.SIGTERM}
             if killed:
-                told = ", ".join(f"number {rank} by {signal.Signals(number).name}" for rank, number in killed.items())
+                names = ", ".join(f"number {rank} by {signal.Signals(number).name}" for rank, number in killed.items())
                 raise UserError(
-                    f"of the {processes} processes of this training one was killed ({told}), perhaps for want of memory. "
+                    f"of the {processes} processes of this training one was killed ({names}), perhaps for want of memory. "
                     "What was saved is kept: run the same command again to go on."
                 ) from None
             raise SystemExit(1) from None

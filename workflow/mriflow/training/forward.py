@@ -1,4 +1,4 @@
-"""How a network's arithmetic is made fast: shorter numbers, compiled code, several processes. What tells a lack of memory."""
+"""A network run over scans: in which precision, compiled or not, and how a lack of memory is known."""
 
 import logging
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mriflow.training.loader import Volumes
+from mriflow.training.loader import ScanLoader
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def compiled(net: nn.Module) -> Callable[[torch.Tensor], Any]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error is the lack of memory, in the words of PyTorch, cuDNN, cuBLAS or oneDNN."""
+    """Return whether an error is the lack of memory, in the words of PyTorch, cuDNN, cuBLAS or oneDNN."""
     texts = ("out of memory", "allocate memory", "ALLOC_FAILED", "unable to find an engine", "could not create a primitive")
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
@@ -59,7 +59,7 @@ def main_output(answer: Any) -> torch.Tensor:
 @torch.inference_mode()
 def run_network(
     net: nn.Module,
-    scans: Volumes,
+    scans: ScanLoader,
     batch: int,
     positions: torch.Tensor | None = None,
     precision: torch.dtype = torch.float32,

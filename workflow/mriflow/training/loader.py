@@ -1,4 +1,7 @@
-"""The preprocessed scans as the network sees them: batches of float tensors out of memory-mapped shards."""
+"""The preprocessed scans as the network sees them: batches of float tensors out of memory-mapped shards.
+
+`open_shards` maps the shards of a dataset into memory; a `ScanLoader` gives some of its scans out in batches.
+"""
 
 import errno
 import logging
@@ -90,7 +93,7 @@ def open_shards(arrays: Sequence[Path], indices: Sequence[Path]) -> Shards:
     return Shards(mapped, places)
 
 
-class Volumes:
+class ScanLoader:
     """Some scans of a dataset, given out in batches.
 
     On a GPU they are kept whole in its memory where half of what is free holds them. Else they are read from the mapped
@@ -161,8 +164,8 @@ class Volumes:
         # With NumPy, for torch would start threads of its own in the reader's thread, which take the cores from the network's.
         arrays, rows, read = self.array_of[positions.numpy()], self.row_of[positions.numpy()], volumes.numpy()
         for array in np.unique(arrays):
-            here = arrays == array
-            read[here] = self.arrays[array][rows[here]]
+            of_array = arrays == array
+            read[of_array] = self.arrays[array][rows[of_array]]
         return volumes
 
     def fetch(self, positions: torch.Tensor) -> tuple[torch.Tensor, "torch.cuda.Event | None"]:

@@ -4,9 +4,7 @@ What is drawn at random follows from seed, epoch and step alone: a training that
 it would have drawn, and the batch of a step is the same however many processes or parts share it.
 """
 
-import gc
 import logging
-import mmap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -25,8 +23,8 @@ from mriflow.training.augment import augment, draw_changes
 from mriflow.training.checkpoint import Checkpoints, on_cpu
 from mriflow.training.distributed import Team, share
 from mriflow.training.forward import autocast, compiled, main_output, out_of_memory, precision, run_network
-from mriflow.training.loader import Volumes
-from mriflow.training.memory import RESERVE_BYTES, batch_sizes
+from mriflow.training.loader import ScanLoader
+from mriflow.training.memory import MemoryTrial, batch_sizes
 from mriflow.training.objectives import Objective
 from mriflow.training.optimizers import make_optimizer, make_schedule
 from mriflow.training.stop import StopFlag
@@ -40,12 +38,12 @@ Clock = Callable[[str], AbstractContextManager]
 class Part(NamedTuple):
     """The training or validation part of a fold."""
 
-    scans: Volumes
+    scans: ScanLoader
     labels: np.ndarray
     ids: list[str]
 
 
-class Run:
+class Trainer:
     """One training: what changes from step to step, and how it is saved.
 
     Parameters
@@ -60,14 +58,14 @@ class Run:
         Number of training scans.
     work
         Folder of checkpoint and logs.
-    fingerprint
-        That of data and settings.
+    settings_hash
+        Of data and settings: a checkpoint of others is not loaded.
     seed
         Of order, augmentation and dropout.
     team
         The processes that train together.
     clock
-        Given the name of a part of the step, measures how long it takes; by default nothing is measured.
+        Given the name of a phase of the step, measures how long it takes; by default nothing is measured.
 
     Raises
     ------
@@ -82,14 +80,14 @@ class Run:
         settings: dict[str, Any],
         scans: int,
         work: Path,
-        fingerprint: str,
+        settings_hash: str,
         seed: int,
         team: Team,
-        clock: Clock = lambda part: nullcontext(),
+        clock: Clock = lambda phase: nullcontext(),
     ) -> None:
         self.net, self.objective, self.settings, self.seed, self.team = net, objective, settings, seed, team
         self.work, self.clock, self.device = work, clock, team.device
-        self.checkpoints = Checkpoints(work, fingerprint)
+        self.checkpoints = Checkpoints(work, settings_hash)
         self.batch, self.micro_batch = batch_sizes(settings, scans, team.size)
         self.steps = scans // self.batch  # the incomplete batch at the end of an epoch's order is left out
         self.optimizer = make_optimizer(net, settings)
@@ -104,9 +102,9 @@ class Run:
         self.best_weights: dict[str, torch.Tensor] = {}
         self.history: list[dict[str, float]] = []
         self.saved_at = time.monotonic()
-        self.reserve = mmap.mmap(-1, RESERVE_BYTES)
+        self.memory = MemoryTrial(net, self.device, self.precision)
 
-    def fit(self, training: Part, validation: Part, stop: StopFlag) -> None:
+    def train(self, training: Part, validation: Part, stop: StopFlag) -> None:
         """Train from the checkpoint, or the beginning, to the last epoch or early stopping."""
         self.resume()
         first = self.team.rank == 0
@@ -115,19 +113,7 @@ class Run:
         while self.epoch < self.settings["epochs"] and not self.stale():
             if reason := self.team.agree(stop.reason()):
                 self.leave(reason)  # nothing was done since the checkpoint
-            try:
-                self.run_epoch(training, stop)
-                row = self.validate(validation)
-                failed = None
-            except (RuntimeError, MemoryError) as error:
-                if "finished reduction in the prior iteration" in str(error):
-                    text = "this network has parameters that its output does not depend on"
-                    raise UserError(f"{text}: several GPUs cannot train it. Set `gpu: 1` in the training block.") from error
-                if not out_of_memory(error):
-                    raise
-                failed = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-            if failed:  # out of the except block, which holds the memory of the step that failed
-                raise UserError(self.what_fits(training.scans.shape, failed))
+            row = self.run_epoch(training, validation, stop)
             self.finish_epoch(row)
             if writer:
                 for name, value in row.items():
@@ -140,8 +126,30 @@ class Run:
         self.checkpoints.wait()
         log.info("best epoch: %d of %d (validation loss %.4f)", self.best_epoch, self.epoch, self.best_loss)
 
-    def run_epoch(self, training: Part, stop: StopFlag) -> None:
-        """Train the rest of an epoch."""
+    def run_epoch(self, training: Part, validation: Part, stop: StopFlag) -> dict[str, float]:
+        """Train the rest of an epoch, and return its row of the history.
+
+        Raises
+        ------
+        UserError
+            If a batch does not fit into memory, or several processes cannot train this network.
+        """
+        try:
+            self.train_epoch(training, stop)
+            return self.validate(validation)
+        except (RuntimeError, MemoryError) as error:
+            if "finished reduction in the prior iteration" in str(error):
+                text = "this network has parameters that its output does not depend on"
+                raise UserError(f"{text}: several GPUs cannot train it. Set `gpu: 1` in the training block.") from error
+            if not out_of_memory(error):
+                raise
+            failed = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        # Out of the except block, which holds the memory of the step that failed.
+        self.forward = self.net
+        raise UserError(self.memory.advice(self.micro_batch, self.settings, training.scans.shape, self.team.size, failed))
+
+    def train_epoch(self, training: Part, stop: StopFlag) -> None:
+        """Make the remaining steps of an epoch; save when it is time, leave when asked to."""
         self.net.train()
         for _ in self.train_steps(training):
             due = time.monotonic() - self.saved_at > 60 * self.settings["checkpoint_minutes"]
@@ -153,44 +161,42 @@ class Run:
 
     def train_steps(self, training: Part) -> Iterator[None]:
         """Make the remaining steps of an epoch, one at a time."""
-        scans, size, changes_of = training.scans, self.team.size, self.settings["augmentation"]
-        count, parts = self.steps * self.batch, self.batch // self.micro_batch
+        scans, team, augmentation = training.scans, self.team, self.settings["augmentation"]
+        parts = self.batch // self.micro_batch // team.size
         draws = generator(self.seed, self.epoch)
-        order = torch.randperm(len(scans), generator=draws)[:count]
-        changes = draw_changes(count, scans.shape, changes_of, draws)
+        order = torch.randperm(len(scans), generator=draws)[: self.steps * self.batch]
+        changes = draw_changes(len(order), scans.shape, augmentation, draws)
         encoded = self.objective.encode(training.labels)[order]
-        # Of each part of a batch process after process takes its share: batch norm is over a part, however many share it.
-        weights = self.objective.weights(encoded).view(self.steps, parts, self.micro_batch).sum(2)
-        shares = (weights / weights.sum(1, keepdim=True)).view(self.steps, -1, size)[self.step :, :, self.team.rank]
-        mine = torch.arange(count).view(self.steps, -1, size, self.micro_batch)[self.step :, :, self.team.rank].flatten()
-        factors = (shares * size).tolist()  # processes' gradients are averaged, parts' are summed
+
+        mine = places_of_process(self.steps, parts, self.micro_batch, team)[self.step :].flatten()
+        factors = loss_factors(self.objective.weights(encoded), self.steps, parts, self.micro_batch, team)[self.step :]
         changes, encoded = changes.at(mine).to(self.device), encoded[mine].to(self.device)
 
         batches = scans.batches(order[mine], self.micro_batch)
         start = 0
-        for step_factors in factors:
-            torch.manual_seed(seed_of(self.seed, self.epoch, self.step + 1, self.team.rank))  # of dropout
+        for step_factors in factors.tolist():
+            torch.manual_seed(seed_of(self.seed, self.epoch, self.step + 1, team.rank))  # of dropout
             step_loss = torch.zeros((), device=self.device)
             for number, factor in enumerate(step_factors, 1):
-                here = slice(start, start + self.micro_batch)
+                part = slice(start, start + self.micro_batch)
                 with self.clock("input"):
                     batch = next(batches)
                 with self.clock("augment"):
-                    batch = augment(batch, changes.at(here), changes_of)
+                    batch = augment(batch, changes.at(part), augmentation)
                     batch = batch.contiguous(memory_format=torch.channels_last_3d)
                 with self.synchronised(number == len(step_factors)):
                     with self.clock("forward"):
-                        loss = self.loss(batch, encoded[here]) * factor
+                        loss = self.loss(batch, encoded[part]) * factor
                     with self.clock("backward"):
                         self.scaler.scale(loss).backward()
-                step_loss += loss.detach() / size
+                step_loss += loss.detach() / team.size
                 start += self.micro_batch
             with self.clock("optimiser"):
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
                 self.optimizer.zero_grad(set_to_none=True)
                 self.schedule.step()
-                self.loss_sum += self.team.total(step_loss)
+                self.loss_sum += team.total(step_loss)
             self.step += 1
             yield
 
@@ -242,7 +248,7 @@ class Run:
             )
 
     def stale(self) -> bool:
-        """Tell whether the validation loss has not fallen for as many epochs as early stopping allows."""
+        """Return whether the validation loss has not fallen for as many epochs as early stopping allows."""
         patience = self.settings["early_stopping"]
         return bool(patience) and self.epoch - self.best_epoch >= patience
 
@@ -305,47 +311,41 @@ class Run:
             setattr(self, name, saved[name])
         log.info("going on after epoch %d, step %d", self.epoch, self.step)
 
-    def what_fits(self, shape: tuple[int, ...], failed: str) -> str:
-        """Return the message for a batch that does not fit into memory, after trying which part of it does."""
-        grid = "x".join(map(str, shape))
-        said = f"{self.micro_batch} scans of {grid} voxels do not fit into the memory of this {self.device.type} ({failed}). "
-        self.forward = self.net
-        self.reserve.close()
-        smaller = [2**power for power in range(10, 0, -1) if 2**power < self.micro_batch]
-        largest = next((count for count in smaller if self.fits(count, shape)), 0)
-        if not largest:
-            return said + "Not even 2 scans fit: use a coarser grid (`preprocess`), a smaller network, or more memory."
-        batch, share_size = self.settings["batch_size"], largest * self.team.size
-        said += f"{largest} scans fit. Set `batch_size: {share_size * self.settings['accumulate']}` in the training block"
-        for parts in range(-(-batch // share_size), batch // (2 * self.team.size) + 1):
-            if batch % (parts * self.team.size) == 0:
-                return f"{said}, or `accumulate: {parts}`, which trains with the same batches of {batch} in smaller parts."
-        return f"{said}."
 
-    def fits(self, count: int, shape: tuple[int, ...]) -> bool:
-        """Try one step with empty scans, with half more than asked for, unless it is 2: what a step takes differs between runs.
-
-        It is tried as for evaluation, which takes the same memory: batch norm would ask the other processes for their share.
-        """
-        self.net.eval()
-        self.optimizer.zero_grad(set_to_none=True)
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        try:
-            tried = count if count == 2 else count + count // 2
-            batch = torch.zeros(tried, 1, *shape, device=self.device).contiguous(memory_format=torch.channels_last_3d)
-            with autocast(self.device, self.precision):
-                main_output(self.net(batch)).float().sum().backward()
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            return False
-        return True
-
-
-# What a checkpoint holds of a Run beside the states of network, optimiser and schedule.
+# What a checkpoint holds of a Trainer beside the states of network, optimiser and schedule.
 SAVED = ("epoch", "step", "best_loss", "best_epoch", "best_weights", "history")
+
+
+def places_of_process(steps: int, parts: int, micro_batch: int, team: Team) -> torch.Tensor:
+    """Return which places of an epoch's order a process takes, shape (steps, parts, micro_batch).
+
+    Of each part of a batch process after process takes its share: batch norm is over a part, however many share it.
+
+    >>> places_of_process(steps=1, parts=2, micro_batch=2, team=Team(torch.device("cpu"), rank=1, size=2))
+    tensor([[[2, 3],
+             [6, 7]]])
+    """
+    places = torch.arange(steps * parts * team.size * micro_batch)
+    return places.view(steps, parts, team.size, micro_batch)[:, :, team.rank]
+
+
+def loss_factors(weights: torch.Tensor, steps: int, parts: int, micro_batch: int, team: Team) -> torch.Tensor:
+    """Return by what the mean loss of each part is multiplied, so that a step's gradient is that of its whole batch.
+
+    Gradients are averaged over the processes and summed over the parts.
+
+    Parameters
+    ----------
+    weights
+        How much each scan of the epoch's order counts, shape (steps * parts * team.size * micro_batch,).
+
+    Returns
+    -------
+    Shape (steps, parts).
+    """
+    weights_of_pieces = weights.view(steps, parts * team.size, micro_batch).sum(2)  # (steps, parts * processes)
+    shares = weights_of_pieces / weights_of_pieces.sum(1, keepdim=True)  # (steps, parts * processes)
+    return shares.view(steps, parts, team.size)[:, :, team.rank] * team.size  # (steps, parts)
 
 
 def make_writer(work: Path, epoch: int) -> Any:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from mriflow.base.errors import UserError
-from mriflow.evaluation.metrics import classification_figures
+from mriflow.evaluation.metrics import classification_metrics
 
 
 class Objective(ABC):
@@ -123,8 +123,8 @@ class Classification(Objective):
         return outputs.double().softmax(1).cpu().numpy()
 
     def metrics(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        figures = classification_figures(self.encode(labels).numpy(), predictions)
-        return {f"val_{name}": figures[name] for name in ("accuracy", "auc")}
+        metrics = classification_metrics(self.encode(labels).numpy(), predictions)
+        return {f"val_{name}": metrics[name] for name in ("accuracy", "auc")}
 
     def state(self) -> dict[str, Any]:
         return {"loss": "cross-entropy", "classes": self.classes, "weights": self.class_weights}

@@ -32,31 +32,31 @@ def load_pretrained(net: nn.Module, path: Path) -> None:
         If the file is missing or no file of weights, or if a tensor other than the output layer's is missing, is unknown, or
         has another shape; all of these are named.
     """
-    there = read_weights(path)
-    ours = net.state_dict()
-    head = {name for name in ours if name.rpartition(".")[0] == list(ours)[-1].rpartition(".")[0]}
-    different = {name for name in ours.keys() & there if there[name].shape != ours[name].shape}
+    given = read_weights(path)
+    expected = net.state_dict()
+    head = {name for name in expected if name.rpartition(".")[0] == list(expected)[-1].rpartition(".")[0]}
+    different = {name for name in expected.keys() & given if given[name].shape != expected[name].shape}
     anew = head if different and different <= head else set()
-    wrong = [f"{name}: not in the file" for name in ours if name not in there]
-    wrong += [f"{name}: not in this network" for name in there if name not in ours]
-    wrong += [f"{name}: {shapes(there[name], ours[name])}" for name in ours if name in different - anew]
+    wrong = [f"{name}: not in the file" for name in expected if name not in given]
+    wrong += [f"{name}: not in this network" for name in given if name not in expected]
+    wrong += [f"{name}: {shapes(given[name], expected[name])}" for name in expected if name in different - anew]
     if wrong:
         raise UserError(
-            f"{path}: {len(wrong)} of its {len(there)} tensors do not match the network:\n  "
+            f"{path}: {len(wrong)} of its {len(given)} tensors do not match the network:\n  "
             + "\n  ".join(wrong)
             + "\nGive the network the `arguments` that these weights were trained with (of SFCN, its `channels`)."
         )
-    net.load_state_dict({name: ours[name] if name in anew else there[name] for name in ours})
-    log.info("%s: %d of %d tensors loaded", path, len(ours) - len(anew), len(ours))
+    net.load_state_dict({name: expected[name] if name in anew else given[name] for name in expected})
+    log.info("%s: %d of %d tensors loaded", path, len(expected) - len(anew), len(expected))
     if not anew:
         log.info("the output layer is kept, too, for its size fits: see that it was trained for the same classes or bins")
     for name in sorted(anew):
-        log.info("%s starts anew: %s", name, shapes(there[name], ours[name]))
+        log.info("%s starts anew: %s", name, shapes(given[name], expected[name]))
 
 
-def shapes(there: torch.Tensor, ours: torch.Tensor) -> str:
-    """Tell two shapes."""
-    return f"{tuple(there.shape)} in the file, {tuple(ours.shape)} here"
+def shapes(given: torch.Tensor, expected: torch.Tensor) -> str:
+    """Return two shapes as text."""
+    return f"{tuple(given.shape)} in the file, {tuple(expected.shape)} here"
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -64,13 +64,13 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such file of weights (`init` of the network).")
     try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds of errors for what is no file of its own
-        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path}: cannot be read as weights of PyTorch ({said}); expected what torch.save wrote.") from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path}: cannot be read as weights of PyTorch ({reason}); expected what torch.save wrote.") from error
     for key in ("weights", "state_dict"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict) or not found or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path}: holds no weights; expected a dict of tensors (a state dict), or a model.pt.")
-    return {str(name).removeprefix("module."): value for name, value in found.items()}
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
