@@ -1,0 +1,20 @@
+"""How a case of bad input is written down, and the contents that several stages are given."""
+
+import gzip
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+case = pytest.param
+WEB_PAGE = b"<!DOCTYPE html>\n<html><body>Please log in</body></html>"
+NII = nib.Nifti1Image(np.arange(16**3, dtype=np.int16).reshape(16, 16, 16), np.diag([4, 4, 4, 1.0])).to_bytes()
+GZ = gzip.compress(NII, mtime=0)
+DICOM = bytes(128) + b"DICM" + bytes(400)
+NAME = "S001-A-T1.nii.gz"
+PATTERN = r"(?P<subject>S\d+)-(?P<site>\w+)-T1\.nii\.gz"
+
+
+def of_group(group: str, cases: list) -> list:
+    """Return the cases with the name of their group before their own, as the ids of their tests."""
+    return [case(*one.values, id=f"{group}: {one.id}") for one in cases]
