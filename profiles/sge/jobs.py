@@ -59,8 +59,7 @@ class Job(NamedTuple):
         )
 
     def __str__(self) -> str:
-        values = ", ".join(f"{name}={value}" for name, value in self.wildcards.items())
-        return f"{self.rule} ({values})" if values else self.rule
+        return title(self.rule, self.wildcards)
 
 
 class Record:
@@ -150,6 +149,12 @@ class Record:
                 self.write("json", **asked | {"id": job_id})
                 return True
         return False
+
+
+def title(rule: str, wildcards: dict[str, str]) -> str:
+    """Return how a job is called in messages: its rule, and its wildcards if it has any."""
+    values = ", ".join(f"{name}={value}" for name, value in wildcards.items())
+    return f"{rule} ({values})" if values else rule
 
 
 def in_queue(queue: gridengine.Snapshot) -> list[str]:
