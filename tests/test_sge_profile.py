@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT / "profiles/sge"))
 import dialect
 import gridengine
 from dialect import Request
+from jobs import Job
 
 GPU = "-l gpu=true -l 'gpu_type=!(gtx1080ti|p100|titanx|titanxp|v100)'"
 HOUR = 3600
@@ -118,7 +119,7 @@ def test_dialect_of_the_readme_works(profile):
         ("dialects/ucl-cs.yaml", {"memory": {"qsub": "-l m={}", "per": "slot"}}, "ucl-cs.yaml: memory: 'unit' is a required"),
     ],
 )
-def test_wrong_settings_are_told_with_file_and_key(profile, file, keys, message):
+def test_wrong_settings_are_reported_with_file_and_key(profile, file, keys, message):
     change(profile / file, **keys)
     with pytest.raises(SystemExit, match=message):
         dialect.check_site()
@@ -183,6 +184,16 @@ def test_queue_is_read_from_the_xml_of_qstat():
     assert queue["8"].in_error and not queue["7"].in_error
     with pytest.raises(gridengine.MasterAway, match="cut off"):
         gridengine.read_queue(xml[:100])
+
+
+def test_job_is_kept_under_the_names_that_earlier_versions_wrote():
+    text = (
+        '{"rule": "train", "wildcards": {"fold": "0"}, "name": "train-1a", "fingerprint": "2b", "resources": {"gpu": 1}, '
+        '"threads": 3, "logs": [], "note": null, "attempt": 1}'
+    )
+    job = Job.from_json(text)
+    assert (job.hash, job.threads, str(job)) == ("2b", 3, "train (fold=0)")
+    assert job.to_json() == text
 
 
 def preview(*arguments, program="preview"):

@@ -17,7 +17,7 @@ from pathlib import Path
 import gridengine
 from dialect import PROFILE, Request, read_site
 from gridengine import MasterAway, Refused
-from jobs import STATE, digest, qsub_arguments
+from jobs import STATE, qsub_arguments, short_hash
 
 MEMORY_MB = 4000  # of Snakemake, which only waits
 
@@ -36,7 +36,7 @@ def submit(hours: str, arguments: list[str]) -> str:
     if not re.fullmatch(r"\d+(\.\d+)?", hours):
         sys.exit(f"HOURS={hours!r}: a number of hours was expected")
     request = Request.of({"mem_mb": MEMORY_MB, "runtime": 60 * float(hours)}, 1)
-    name = f"head-{digest(str(Path.cwd()))}"
+    name = f"head-{short_hash(str(Path.cwd()))}"
     try:
         running = [number for number, queued in gridengine.look(STATE, 0).jobs.items() if queued.name == name]
         if running:
