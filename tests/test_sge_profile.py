@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT / "profiles/sge"))
 import dialect
 import gridengine
 from dialect import Request
+from jobs import Job
 
 GPU = "-l gpu=true -l 'gpu_type=!(gtx1080ti|p100|titanx|titanxp|v100)'"
 HOUR = 3600
@@ -118,7 +119,7 @@ def test_dialect_of_the_readme_works(profile):
         ("dialects/ucl-cs.yaml", {"memory": {"qsub": "-l m={}", "per": "slot"}}, "ucl-cs.yaml: memory: 'unit' is a required"),
     ],
 )
-def test_wrong_settings_are_told_with_file_and_key(profile, file, keys, message):
+def test_wrong_settings_are_reported_with_file_and_key(profile, file, keys, message):
     change(profile / file, **keys)
     with pytest.raises(SystemExit, match=message):
         dialect.check_site()
@@ -185,10 +186,25 @@ def test_queue_is_read_from_the_xml_of_qstat():
         gridengine.read_queue(xml[:100])
 
 
+def test_job_is_kept_under_the_names_that_earlier_versions_wrote():
+    text = (
+        '{"rule": "train", "wildcards": {"fold": "0"}, "name": "train-1a", "fingerprint": "2b", "resources": {"gpu": 1}, '
+        '"threads": 3, "logs": [], "note": null, "attempt": 1}'
+    )
+    job = Job.from_json(text)
+    assert (job.hash, job.threads, str(job)) == ("2b", 3, "train (fold=0)")
+    assert job.to_json() == text
+
+
+def preview(*arguments, program="preview"):
+    command = [sys.executable, ROOT / "profiles/sge" / program, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize("rule", ["train", "report"])
-def test_print_shows_the_qsub_line_and_how_to_try_the_job_by_hand(rule):
-    command = [sys.executable, ROOT / "profiles/sge/submit", "--print", rule, "--configfile", "config/experiments/ixi-age.yaml"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+def test_preview_shows_the_qsub_line_and_how_to_try_the_job_by_hand(rule):
+    done = preview(rule, "--configfile", "config/experiments/ixi-age.yaml")
+    assert done.returncode == 0, done.stderr
     assert f"qsub -terse -S /bin/bash -cwd -j y -r n -N {rule}-example -o 'logs/sge/{rule}/$JOB_ID.log' -l tmem=" in done.stdout
     assert re.search(r"^qrsh -cwd .*-l h_rt=0:59:59", done.stdout, re.MULTILINE)
     assert {"train": "python -m mriflow.train", "report": "snakemake "}[rule] in done.stdout
@@ -196,13 +212,18 @@ def test_print_shows_the_qsub_line_and_how_to_try_the_job_by_hand(rule):
 
 
 def test_memory_of_several_threads_is_that_of_all_and_divided_by_the_slots_once():
-    command = [sys.executable, ROOT / "profiles/sge/submit", "--print", "preprocess", "--set-threads", "preprocess=3"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = preview("preprocess", "--set-threads", "preprocess=3")
+    assert done.returncode == 0, done.stderr
     assert re.search("^qsub .*-l tmem=6667M -l h_vmem=6667M .*-pe smp 3", done.stdout, re.MULTILINE)
     assert "--threads 3" in done.stdout
 
 
-def test_print_of_an_unknown_rule_names_those_there_are():
-    command = [sys.executable, ROOT / "profiles/sge/submit", "--print", "trian"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def test_preview_of_an_unknown_rule_names_those_there_are():
+    done = preview("trian")
     assert done.returncode == 1 and "no job of the rule 'trian'" in done.stderr and "train" in done.stderr
+
+
+def test_submit_print_names_the_command_that_took_its_place():
+    done = preview("--print", "train", "--configfile", "a b.yaml", program="submit")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "submit --print is now a command of its own: profiles/sge/preview train --configfile 'a b.yaml'\n"

@@ -60,8 +60,8 @@ class Site(NamedTuple):
             sys.exit(f"{dialect['site']}: its dialect does not say how a GPU is asked for (key `gpu`)")
         slots = self.slots(request)
         arguments = amount(dialect["memory"], request.mem_mb, slots)
-        if how := self.memory_limit(request):
-            arguments += amount(dialect["memory_limit"] | {"per": how}, request.mem_mb, slots)
+        if per := self.memory_limit(request):
+            arguments += amount(dialect["memory_limit"] | {"per": per}, request.mem_mb, slots)
         arguments += fill(dialect["walltime"], clock(request.walltime))
         if warned:
             if "warning" in dialect:
@@ -83,10 +83,10 @@ class Site(NamedTuple):
         return arguments + shlex.split(settings["qsub"]) + (shlex.split(settings["qsub_gpu"]) if request.gpu else [])
 
     def memory_limit(self, request: Request) -> str | None:
-        """Return whether a job's memory is limited by slot or by job; None if it is not, as with GPUs."""
+        """Return what the memory limit is of, `slot` or `job`; None for a job without one, as with GPUs."""
         limit = self.dialect.get("memory_limit")
-        how = self.settings.get("memory_limit") or (limit and limit["per"])
-        return how if limit and how != "omit" and not request.gpu else None
+        per = self.settings.get("memory_limit") or (limit and limit["per"])
+        return per if limit and per != "omit" and not request.gpu else None
 
     def slots(self, request: Request) -> int:
         """Return by how many slots the site counts a job: its GPUs, where each is a slot, else its threads."""
@@ -119,16 +119,16 @@ def read_site(cache: Path) -> Site:
     Exits with the file, the key and what was expected if something is wrong.
     """
     sources = [PROFILE / "settings.yaml", PROFILE / "schema.yaml", *sorted((PROFILE / "dialects").glob("*.yaml"))]
-    digest = hashlib.sha256(b"\0".join(str(file).encode() + file.read_bytes() for file in sources)).hexdigest()
+    sources_hash = hashlib.sha256(b"\0".join(str(file).encode() + file.read_bytes() for file in sources)).hexdigest()
     try:
         kept = json.loads(cache.read_text())
-        if kept["digest"] == digest:
+        if kept["digest"] == sources_hash:
             return Site(kept["settings"], kept["dialect"])
     except (OSError, ValueError, KeyError):
         pass
     site = check_site()
     cache.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(cache, json.dumps({"digest": digest, **site._asdict()}))
+    write_whole(cache, json.dumps({"digest": sources_hash, **site._asdict()}))
     return site
 
 
@@ -152,19 +152,19 @@ def check_site() -> Site:
     if not file.is_file():
         known = ", ".join(sorted(one.stem for one in (PROFILE / "dialects").glob("*.yaml")))
         sys.exit(f"{settings_file}: dialect: {name!r} is no file of {PROFILE / 'dialects'}; there are: {known}")
-    found = {"settings": settings, "dialect": load(file)}
-    error = best_match(Draft202012Validator(schema).iter_errors(found))
+    document = {"settings": settings, "dialect": load(file)}
+    error = best_match(Draft202012Validator(schema).iter_errors(document))
     if error:
         part, *keys = [*map(str, error.absolute_path)] or ["settings"]
         where = settings_file if part == "settings" else file
         message = error.message if error.validator != "pattern" else f"{error.instance!r} has no place {{}} for the value"
         sys.exit(f"{where}: {'.'.join(keys) or 'top level'}: {message}. What may stand there: {PROFILE / 'schema.yaml'}")
     defaults = {key: one["default"] for key, one in schema["properties"]["settings"]["properties"].items() if "default" in one}
-    return Site(defaults | settings, found["dialect"])
+    return Site(defaults | settings, document["dialect"])
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file that is either whole or not there."""
+    """Write a file that other processes see whole or not at all."""
     temporary = file.with_name(f".part.{os.getpid()}.{file.name}")
     temporary.write_text(text)
     temporary.replace(file)

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 from dialect import write_whole
 
-# What the commands say when the master or the way to it is down, rather than the request wrong.
+# What the commands print when the master or the way to it is down, rather than the request wrong.
 AWAY = re.compile(
     r"commlib|got send (error|timeout)|unable to (contact|send message to|connect to) qmaster"
     r"|failed receiving gdi|receive timeout|cannot (connect|get connection)|no response from JSV|allowed per user",
@@ -134,7 +134,7 @@ def run(*command: str, timeout: float = 60) -> str:
     except subprocess.TimeoutExpired:
         raise MasterAway(f"{command[0]} did not answer within {timeout:g} s") from None
     if done.returncode:
-        said = (done.stderr or done.stdout).strip()
+        message = (done.stderr or done.stdout).strip()
         # A qstat that fails says nothing about a job; it may always be tried again.
-        raise MasterAway(said) if command[0] == "qstat" or AWAY.search(said) else Refused(said)
+        raise MasterAway(message) if command[0] == "qstat" or AWAY.search(message) else Refused(message)
     return done.stdout

@@ -31,4 +31,4 @@ if compgen -G '.snakemake/locks/*' > /dev/null; then
     echo "A Snakemake runs in this folder, or was killed here. If none runs (qstat), first: snakemake --unlock" >&2
     exit 1
 fi
-profiles/sge/submit --head "$HOURS" "$@"
+python3 profiles/sge/head.py "$HOURS" "$@"

@@ -5,7 +5,7 @@ A record is a folder of .snakemake/sge, named for the rule and a hash of its out
     job.json, command.sh   the job, and the script that Snakemake wants run
     1.json, 1.sh           the first submission: its id, what was asked for and when; what was handed to qsub
     1.start, 1.exit        written by the job itself: when and where it started, its exit code
-    1.end                  why it failed, once `status` has told Snakemake so
+    1.end                  why it failed, once `status` has reported it to Snakemake
 """
 
 import hashlib
@@ -13,6 +13,7 @@ import json
 import math
 import re
 import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,15 +23,16 @@ from dialect import PROFILE, Request, Site, write_whole
 
 STATE = Path(".snakemake/sge")
 GROWTH = 1.5
+HASH_KEY = "fingerprint"  # of a job's hash on disk: renamed, jobs in the queue would not be taken over
 
 
 class Job(NamedTuple):
-    """A job of the workflow."""
+    """A job of the workflow; `hash` is that of its inputs, parameters, wildcards and outputs."""
 
     rule: str
     wildcards: dict[str, str]
     name: str
-    fingerprint: str
+    hash: str
     resources: dict[str, Any]
     threads: int
     logs: list[str]
@@ -45,12 +47,12 @@ class Job(NamedTuple):
         rule, outputs = described.get("rule") or described.get("groupid"), described.get("output") or []
         wildcards = described.get("wildcards") or {}
         attempt = re.search(r"--attempt (\d+)", text)
-        same = {key: described.get(key) for key in ("input", "params", "wildcards", "output")}
+        work = {key: described.get(key) for key in ("input", "params", "wildcards", "output")}
         return cls(
             rule=rule,
             wildcards=wildcards,
-            name=f"{plain(rule)}-{digest([str(Path.cwd()), rule, wildcards, outputs])}",
-            fingerprint=digest(same),
+            name=f"{safe_name(rule)}-{short_hash([str(Path.cwd()), rule, wildcards, outputs])}",
+            hash=short_hash(work),
             resources=described["resources"],
             threads=described["threads"],
             logs=described.get("log") or [],
@@ -58,9 +60,18 @@ class Job(NamedTuple):
             attempt=int(attempt[1]) if attempt else 1,
         )
 
+    @classmethod
+    def from_json(cls, text: str) -> "Job":
+        """Return the job that job.json describes; keys that earlier versions wrote beside these are ignored."""
+        values = json.loads(text)
+        return cls(**{field: values[HASH_KEY if field == "hash" else field] for field in cls._fields})
+
+    def to_json(self) -> str:
+        """Return the job as job.json keeps it."""
+        return json.dumps({HASH_KEY if field == "hash" else field: value for field, value in self._asdict().items()})
+
     def __str__(self) -> str:
-        values = ", ".join(f"{name}={value}" for name, value in self.wildcards.items())
-        return f"{self.rule} ({values})" if values else self.rule
+        return title(self.rule, self.wildcards)
 
 
 class Record:
@@ -69,6 +80,14 @@ class Record:
     def __init__(self, name: str) -> None:
         self.folder = STATE / name
         self.last = max((int(file.stem) for file in self.folder.glob("[0-9]*.json")), default=0)
+
+    def __str__(self) -> str:
+        return f"{self.job()}, job {self.read('json').get('id')}"
+
+    @property
+    def external_id(self) -> str:
+        """The id under which Snakemake knows the job: Grid Engine's of the submission that it saw, and the record's name."""
+        return f"{self.read('json')['id']}.{self.folder.name}"
 
     @property
     def answered(self) -> bool:
@@ -101,12 +120,11 @@ class Record:
 
     def job(self) -> Job:
         """Return the job."""
-        known = json.loads((self.folder / "job.json").read_text())
-        return Job(**{field: known[field] for field in Job._fields})
+        return Job.from_json((self.folder / "job.json").read_text())
 
     def log(self) -> Path:
         """Return where the last submission's output goes."""
-        return Path("logs/sge", plain(self.job().rule), f"{self.read('json').get('id')}.log")
+        return Path("logs/sge", safe_name(self.job().rule), f"{self.read('json').get('id')}.log")
 
     def prepare(self, job: Job, script: Path) -> None:
         """Keep a job and the script that Snakemake wants run, also for what is in the queue already.
@@ -114,7 +132,7 @@ class Record:
         The script would wait for a temporary folder of the Snakemake that wrote it, which may be gone by then.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self.folder / "job.json", json.dumps(job._asdict()))
+        write_whole(self.folder / "job.json", job.to_json())
         command = re.sub(rf"(?<= ){re.escape(shlex.quote(str(script.parent.absolute())))}(?= )", "", script.read_text())
         write_whole(self.folder / "command.sh", command)
 
@@ -124,14 +142,14 @@ class Record:
         request = Request.of(job.resources, job.threads)._replace(mem_mb=mem_mb)
         if not self.last or self.answered or self.file("start").exists():  # what another left is not this one's
             self.last += 1
-        Path("logs/sge", plain(job.rule)).mkdir(parents=True, exist_ok=True)
+        Path("logs/sge", safe_name(job.rule)).mkdir(parents=True, exist_ok=True)
         self.file("sh").write_text(job_script(job, request, site, self.folder / str(self.last)))
         arguments = qsub_arguments(job.rule, job.name, request, site, job.note is not None)
-        asked = {"walltime": request.walltime, "qsub": arguments, "fingerprint": job.fingerprint}
-        asked |= {"mem_mb": mem_mb, "time": time.time(), "started_from": read_note(job)}
-        asked["limited"] = site.memory_limit(request) is not None
-        self.write("json", **asked)  # before it is there, so that a Snakemake killed in between leaves a trace
-        self.write("json", **asked, id=gridengine.submit([*arguments, str(self.file("sh"))]))
+        submission = {"walltime": request.walltime, "qsub": arguments, HASH_KEY: job.hash}
+        submission |= {"mem_mb": mem_mb, "time": time.time(), "started_from": read_note(job)}
+        submission["limited"] = site.memory_limit(request) is not None
+        self.write("json", **submission)  # before it is there, so that a Snakemake killed in between leaves a trace
+        self.write("json", **submission, id=gridengine.submit([*arguments, str(self.file("sh"))]))
 
     def arrived(self, queue: gridengine.Snapshot) -> bool:
         """Return whether Grid Engine took the last submission though its answer was lost, and note the id."""
@@ -142,14 +160,25 @@ class Record:
 
     def adopt(self, queue: gridengine.Snapshot) -> bool:
         """Return whether the last submission is in the queue, alive, and note its id if that was lost."""
-        asked = self.read("json")
-        earlier = {json.loads(file.read_text()).get("id") for file in self.folder.glob("[0-9]*.json")} - {asked.get("id")}
+        submission = self.read("json")
+        earlier = {json.loads(file.read_text()).get("id") for file in self.folder.glob("[0-9]*.json")} - {submission.get("id")}
         for job_id, queued in queue.jobs.items():
             alive = not queued.in_error and not queued.being_deleted
             if queued.name == self.folder.name and job_id not in earlier and alive:
-                self.write("json", **asked | {"id": job_id})
+                self.write("json", **submission | {"id": job_id})
                 return True
         return False
+
+
+def say(text: str) -> None:
+    """Print a message for the user, on stderr: what stands on stdout is an answer to Snakemake."""
+    print(f"sge: {text}", file=sys.stderr, flush=True)
+
+
+def title(rule: str, wildcards: dict[str, str]) -> str:
+    """Return how a job is called in messages: its rule, and its wildcards if it has any."""
+    values = ", ".join(f"{name}={value}" for name, value in wildcards.items())
+    return f"{rule} ({values})" if values else rule
 
 
 def in_queue(queue: gridengine.Snapshot) -> list[str]:
@@ -159,7 +188,8 @@ def in_queue(queue: gridengine.Snapshot) -> list[str]:
 
 def qsub_arguments(rule: str, name: str, request: Request, site: Site, saves_progress: bool) -> list[str]:
     """Return the arguments of a job's qsub, but for the script."""
-    fixed = ["-terse", "-S", "/bin/bash", "-cwd", "-j", "y", "-r", "n", "-N", name, "-o", f"logs/sge/{plain(rule)}/$JOB_ID.log"]
+    log = f"logs/sge/{safe_name(rule)}/$JOB_ID.log"
+    fixed = ["-terse", "-S", "/bin/bash", "-cwd", "-j", "y", "-r", "n", "-N", name, "-o", log]
     return [*fixed, *site.arguments(request, warned=saves_progress)]
 
 
@@ -190,19 +220,19 @@ def next_memory(job: Job, record: Record) -> int:
 
 
 def read_note(job: Job) -> dict[str, Any] | None:
-    """Return why and where a job that saves its progress stopped the last time, if it left word."""
+    """Return why and where a job that saves its progress stopped the last time, if it left a note."""
     try:
         return json.loads(Path(job.note).read_text()) if job.note else None
     except (FileNotFoundError, ValueError):
         return None
 
 
-def plain(text: str) -> str:
+def safe_name(text: str) -> str:
     """Return `text` as a part of a job's or folder's name that Grid Engine and every shell take as it is."""
     name = re.sub(r"\W", "_", text, flags=re.ASCII)[:40]
     return f"_{name}" if name[:1].isdigit() else name
 
 
-def digest(value: Any) -> str:
+def short_hash(value: Any) -> str:
     """Return a short hash of a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

@@ -2,7 +2,7 @@
 # A real Grid Engine on one machine, for the tests beside this file. See --help.
 set -euo pipefail
 umask 022
-here=$(readlink -f "$0")
+this_file=$(readlink -f "$0")
 cd / # daemons stay in the folder they were started from
 
 usage() {
@@ -55,8 +55,8 @@ die() {
 
 # Runs a command; what it prints is shown only where it fails.
 quietly() {
-    local said
-    said=$("$@" 2>&1 </dev/null) || die "failed: $*"$'\n'"$said"
+    local message
+    message=$("$@" 2>&1 </dev/null) || die "failed: $*"$'\n'"$message"
 }
 
 # until_true SECONDS COMMAND...
@@ -245,7 +245,7 @@ COMPLEXES
 # The user who submits, and what the tests may do to the cell in that user's name.
 make_user() {
     id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
-    [[ $here == "$trusted" ]] || install -m 755 "$here" "$trusted"
+    [[ $this_file == "$trusted" ]] || install -m 755 "$this_file" "$trusted"
     local rule=/etc/sudoers.d/mriflow-test-cell new command
     new=$(mktemp)
     for command in stop stop-master start-master kill-execd start-execd status; do

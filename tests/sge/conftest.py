@@ -19,7 +19,7 @@ PROFILE = ROOT / "profiles/sge"
 
 
 def why_not() -> str:
-    """Say why no job can be submitted from here; nothing where one can."""
+    """Return why no job can be submitted from this machine; an empty text where one can."""
     if os.geteuid() == 0:
         return "Grid Engine refuses jobs of root; run the tests as the user that tests/sge/cell.sh makes"
     if not Path("/usr/local/sbin/mriflow-test-cell").exists():
@@ -92,14 +92,14 @@ class Workdir:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             subprocess.run(["qdel", *self.queue()], check=False)
-            pytest.fail(f"not done after {timeout} s:\n{self.said()}")
+            pytest.fail(f"not done after {timeout} s:\n{self.output()}")
 
-    def said(self) -> str:
-        """Return what Snakemake and the profile have said."""
+    def output(self) -> str:
+        """Return what Snakemake and the profile have printed."""
         return self.log.read_text() if self.log.exists() else ""
 
     def read(self, file: str) -> str:
-        """Return the text of a file, nothing if it is not there."""
+        """Return the text of a file, an empty one if it does not exist."""
         path = self.folder / file
         return path.read_text() if path.is_file() else ""
 
@@ -110,17 +110,17 @@ class Workdir:
 
     def queue(self) -> dict[str, str]:
         """Return the jobs of this directory in Grid Engine's queue, id to state."""
-        mine = {file.parent.name for file in self.folder.glob(".snakemake/sge/*/job.json")}
+        names = {file.parent.name for file in self.folder.glob(".snakemake/sge/*/job.json")}
         answer = subprocess.run(["qstat", "-xml"], capture_output=True, text=True, check=True).stdout
         jobs = ElementTree.fromstring(answer).iter("job_list")
-        return {job.findtext("JB_job_number"): job.findtext("state") for job in jobs if job.findtext("JB_name") in mine}
+        return {job.findtext("JB_job_number"): job.findtext("state") for job in jobs if job.findtext("JB_name") in names}
 
     def wait_for(self, condition, what: str, timeout: float = 240) -> None:
         """Wait until `condition()` holds."""
         end = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > end:
-                pytest.fail(f"waited {timeout} s for {what}:\n{self.said()}")
+                pytest.fail(f"waited {timeout} s for {what}:\n{self.output()}")
             time.sleep(0.2)
 
     def wait_until_running(self, rule: str) -> str:

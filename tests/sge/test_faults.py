@@ -1,4 +1,4 @@
-"""What goes wrong on a cluster, on a real Grid Engine: nothing is lost, nothing runs twice, and the user is told why."""
+"""What goes wrong on a cluster, on a real Grid Engine: nothing is lost, nothing runs twice, and the user is shown why."""
 
 import os
 import shlex
@@ -41,17 +41,17 @@ def wait_for_start(place) -> int:
     return started(place)[-1]
 
 
-def ended(place, *said: str, times: int = 1) -> None:
-    """See that the job was submitted and run so many times and is gone from the queue, and that the user was told why."""
-    assert len(place.submissions()) == len(started(place)) == times, place.said()
-    for text in said:
-        assert text in place.said()
+def ended(place, *messages: str, times: int = 1) -> None:
+    """Check that the job was submitted and run so many times and is gone from the queue, and that these messages were shown."""
+    assert len(place.submissions()) == len(started(place)) == times, place.output()
+    for message in messages:
+        assert message in place.output()
     place.wait_for(lambda: not place.queue(), "an empty queue")
 
 
 def test_killed_at_the_end_of_its_walltime(workdir):
     place = workdir(one("echo half > {output}; sleep 600", "runtime=1"))
-    assert place.run("--retries", "0") == 1, place.said()
+    assert place.run("--retries", "0") == 1, place.output()
     ended(place, "killed at the end of its walltime, 0:01:00; give the rule more `runtime`")
     assert not (place.folder / "one.txt").exists()
 
@@ -88,12 +88,12 @@ def training(workdir, folder: Path, seconds: float, runtime: int = 1, first: str
 def test_training_stopped_by_the_clock_goes_on_in_new_jobs_and_ends_with_the_same_bytes(workdir, tmp_path):
     place, command = training(workdir, tmp_path / "whole", seconds=90)
     whole = subprocess.Popen(command)
-    assert place.run(timeout=900) == 0, place.said()
+    assert place.run(timeout=900) == 0, place.output()
     windows = place.submissions("train")
     assert len(windows) >= 3
     assert {job["started_from"]["reason"] for job in windows[1:]} == {"walltime"}
     ended(place, "when its walltime ended; goes on in a new job", times=len(windows))
-    assert "Error" not in place.said(), "no retry is spent"
+    assert "Error" not in place.output(), "no retry is spent"
     assert whole.wait(600) == 0
     for file in ("model.pt", "history.csv"):
         assert (place.folder / "results" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
@@ -101,12 +101,12 @@ def test_training_stopped_by_the_clock_goes_on_in_new_jobs_and_ends_with_the_sam
 
 def test_training_warned_by_grid_engine_goes_on_in_a_new_job(workdir, tmp_path):
     place, _ = training(workdir, tmp_path / "whole", seconds=70, first="unset JOB_DEADLINE")
-    assert place.run(timeout=600) == 0, place.said()
+    assert place.run(timeout=600) == 0, place.output()
     windows = place.submissions("train")
     assert len(windows) >= 2
     assert {job["started_from"]["reason"] for job in windows[1:]} == {"SIGUSR1"}
     ended(place, "when its walltime ended; goes on in a new job", times=len(windows))
-    assert "Error" not in place.said(), "no retry is spent"
+    assert "Error" not in place.output(), "no retry is spent"
 
 
 def test_training_that_was_deleted_goes_on_at_the_next_try(workdir, tmp_path):
@@ -114,7 +114,7 @@ def test_training_that_was_deleted_goes_on_at_the_next_try(workdir, tmp_path):
     process = place.start()
     place.wait_for((place.folder / "results/work/last.ckpt").exists, "a checkpoint")
     subprocess.run(["qdel", place.submissions()[-1]["id"]], check=True)
-    assert process.wait(240) == 0, place.said()
+    assert process.wait(240) == 0, place.output()
     assert place.submissions()[1]["started_from"]["reason"] == "SIGUSR2"
     ended(place, times=2)
 
@@ -122,20 +122,20 @@ def test_training_that_was_deleted_goes_on_at_the_next_try(workdir, tmp_path):
 def test_walltime_without_progress_is_an_error(workdir):
     note = '{{"reason": "walltime", "epoch": 1, "step": 0}}'
     place = workdir(one(f"mkdir -p work; echo '{note}' > work/stopped.json; exit 1", rule="train"))
-    assert place.run() == 1, place.said()
+    assert place.run() == 1, place.output()
     ended(place, "goes on in a new job", "made no step in its whole walltime; give the rule more `runtime`", times=2)
 
 
-@pytest.mark.parametrize("accounting", ["there", "missing"])
+@pytest.mark.parametrize("accounting", ["present", "missing"])
 def test_job_killed_from_outside_is_run_again(workdir, accounting):
     place = workdir(one(HANGS_ONCE))
     if accounting == "missing":
         before(place, "qacct", 'exec /usr/bin/qacct -f /nonexistent/accounting "$@"')
     process = place.start()
     os.killpg(os.getpgid(wait_for_start(place)), signal.SIGKILL)
-    assert process.wait(360) == 0, place.said()
+    assert process.wait(360) == 0, place.output()
     ended(place, "ended without an exit code: it was killed or deleted, or its node was lost", times=2)
-    assert ("(accounting: " in place.said()) == (accounting == "there")
+    assert ("(accounting: " in place.output()) == (accounting == "present")
     assert [job["mem_mb"] for job in place.submissions()] == [1000, 1000]
 
 
@@ -144,7 +144,7 @@ def test_gpu_job_that_was_killed_asks_for_no_more_memory(workdir):
     before(place, "qacct", "echo 'maxvmem      21.500G'")  # what CUDA reserves, and never uses
     process = place.start()
     os.killpg(os.getpgid(wait_for_start(place)), signal.SIGKILL)
-    assert process.wait(360) == 0, place.said()
+    assert process.wait(360) == 0, place.output()
     ended(place, "ended without an exit code", times=2)
     assert [job["mem_mb"] for job in place.submissions()] == [1000, 1000]
 
@@ -153,7 +153,7 @@ def test_job_whose_command_was_killed_is_run_again(workdir):
     place = workdir(one(HANGS_ONCE))
     process = place.start()
     os.kill(wait_for_start(place), signal.SIGKILL)
-    assert process.wait(360) == 0, place.said()
+    assert process.wait(360) == 0, place.output()
     ended(place, "had a process that was killed", times=2)
 
 
@@ -162,28 +162,28 @@ def test_job_deleted_from_outside_is_run_again(workdir):
     process = place.start()
     wait_for_start(place)
     subprocess.run(["qdel", place.submissions()[0]["id"]], check=True)
-    assert process.wait(360) == 0, place.said()
+    assert process.wait(360) == 0, place.output()
     ended(place, "ended without an exit code: it was killed or deleted, or its node was lost", times=2)
 
 
 def test_job_that_exceeds_its_memory_gets_more_at_the_next_try(workdir):
     place = workdir(one("python3 -c 'bytearray(int(500e6))' && touch {output}", "mem_mb=450"))
-    assert place.run() == 0, place.said()
+    assert place.run() == 0, place.output()
     ended(place, "had too little memory with mem_mb=450; the next try asks for 675 MB", times=2)
     assert [job["mem_mb"] for job in place.submissions("one")] == [450, 675]
 
 
 def test_error_of_the_command_is_not_run_again(workdir):
     place = workdir(one("exit 3"))
-    assert place.run() == 1, place.said()
+    assert place.run() == 1, place.output()
     ended(place, "ended with an error", "not run again, for it ended with an error of its own")
 
 
 def test_job_in_the_error_state_is_deleted_and_the_reason_shown(workdir):
     place = workdir(one("touch {output}"), qsub="-o /nonexistent/x.log")
-    assert place.run("--retries", "0") == 1, place.said()
-    assert "was put into the error state and deleted: " in place.said()
-    assert "/nonexistent/x.log" in place.said().partition("error state")[2]
+    assert place.run("--retries", "0") == 1, place.output()
+    assert "was put into the error state and deleted: " in place.output()
+    assert "/nonexistent/x.log" in place.output().partition("error state")[2]
     place.wait_for(lambda: not place.queue(), "an empty queue")
     assert not started(place)
 
@@ -195,7 +195,7 @@ def test_qstat_that_fails_ten_times_loses_no_job(workdir):
     process = place.start()
     place.wait_for(lambda: place.read("looks").count("\n") > 12, "ten looks in vain")
     (place.folder / "go").touch()
-    assert process.wait(240) == 0, place.said()
+    assert process.wait(240) == 0, place.output()
     ended(place)
 
 
@@ -212,9 +212,9 @@ def test_running_job_of_a_snakemake_that_was_killed_is_taken_over(workdir):
     place = workdir(one(WAITS))
     killed_and_unlocked(place)
     process = place.start()
-    place.wait_for(lambda: "is in the queue already" in place.said(), "the job to be found")
+    place.wait_for(lambda: "is in the queue already" in place.output(), "the job to be found")
     (place.folder / "go").touch()
-    assert process.wait(240) == 0, place.said()
+    assert process.wait(240) == 0, place.output()
     ended(place)
 
 
@@ -223,7 +223,7 @@ def test_job_that_ended_after_its_snakemake_was_killed_is_not_run_again(workdir)
     killed_and_unlocked(place)
     (place.folder / "go").touch()
     place.wait_for(lambda: not place.queue(), "the job to end")
-    assert place.run() == 0, place.said()
+    assert place.run() == 0, place.output()
     ended(place)
 
 
@@ -232,7 +232,7 @@ def test_running_job_whose_parameters_changed_is_deleted_and_replaced(workdir):
     place = workdir(one(command, more="    params: value=600\n"))
     killed_and_unlocked(place)
     (place.folder / "Snakefile").write_text(one(command, more="    params: value=1\n"))
-    assert place.run() == 0, place.said()
+    assert place.run() == 0, place.output()
     ended(place, times=2)
     assert place.read("values").split() == ["600", "1"]
     assert place.read("one.txt") == "1\n"
@@ -248,15 +248,15 @@ def test_running_job_whose_record_was_deleted_is_replaced(workdir):
     process.wait()
     shutil.rmtree(place.folder / ".snakemake")
     (place.folder / "seconds").write_text("0")
-    assert place.run() == 0, place.said()
-    assert f"waiting until an earlier job of the same output is gone ({first})" in place.said()
+    assert place.run() == 0, place.output()
+    assert f"waiting until an earlier job of the same output is gone ({first})" in place.output()
     assert len(place.submissions()) == 1 and place.submissions()[0]["id"] != first
 
 
 def test_job_whose_snakemake_ended_by_itself_is_taken_over_and_still_does_its_work(workdir):
     place = workdir(one("sleep 1; touch {output}"), qsub="-h")  # held back
     process = place.start()
-    place.wait_for(lambda: "Submitted job" in place.said(), "the job in the queue")
+    place.wait_for(lambda: "Submitted job" in place.output(), "the job in the queue")
     job = place.submissions()[0]["id"]
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -264,9 +264,9 @@ def test_job_whose_snakemake_ended_by_itself_is_taken_over_and_still_does_its_wo
         shutil.rmtree(folder)  # as Snakemake does when it ends by itself
     assert place.run("--unlock") == 0
     process = place.start()
-    place.wait_for(lambda: "is in the queue already" in place.said(), "the job to be found")
+    place.wait_for(lambda: "is in the queue already" in place.output(), "the job to be found")
     subprocess.run(["qrls", job], check=True)
-    assert process.wait(240) == 0, place.said()
+    assert process.wait(240) == 0, place.output()
     ended(place)
     assert (place.folder / "one.txt").exists()
 
@@ -279,8 +279,8 @@ def test_job_on_a_node_that_does_not_see_its_input_is_not_taken_for_done(workdir
     hides = 'mv in.txt hidden.txt; trap "mv hidden.txt in.txt; finish" EXIT'
     prologue = place.folder / "profiles/sge/prologue.sh"
     prologue.write_text(f"[ -e seen ] || {{ touch seen; {hides}; }}\n")
-    assert place.run() == 0, place.said()
-    assert "could not start: its node did not see its input in time" in place.said()
+    assert place.run() == 0, place.output()
+    assert "could not start: its node did not see its input in time" in place.output()
     assert place.read("one.txt") == "new"
     assert len(place.submissions()) == 2 and len(started(place)) == 1
 
@@ -290,11 +290,11 @@ def test_mistake_in_the_settings_during_a_run_loses_no_job(workdir):
     process = place.start()
     wait_for_start(place)
     place.change("settings.yaml", {"memory_limits": "omit"})
-    place.wait_for(lambda: "'memory_limits' was unexpected" in place.said(), "the mistake to be told")
+    place.wait_for(lambda: "'memory_limits' was unexpected" in place.output(), "the mistake to be shown")
     settings = place.folder / "profiles/sge/settings.yaml"
     settings.write_text(settings.read_text().replace("memory_limits: omit\n", ""))
     (place.folder / "go").touch()
-    assert process.wait(240) == 0, place.said()
+    assert process.wait(240) == 0, place.output()
     ended(place)
 
 
@@ -305,7 +305,7 @@ def test_training_with_other_settings_is_not_measured_by_the_progress_of_the_old
     place = workdir(one(command, rule="train"))
     (place.folder / "work").mkdir()
     (place.folder / "work/stopped.json").write_text(last.replace("{{", "{").replace("}}", "}"))
-    assert place.run() == 0, place.said()
+    assert place.run() == 0, place.output()
     ended(place, "saved at epoch 10, step 0 when its walltime ended; goes on in a new job", times=2)
 
 
@@ -324,7 +324,7 @@ def test_ctrl_c_deletes_the_jobs(workdir, moment):
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(180) != 0
     ended(place)
-    assert "Traceback" not in place.said()
+    assert "Traceback" not in place.output()
 
 
 def test_ctrl_c_during_submission_leaves_nothing_in_the_queue(workdir):
@@ -336,7 +336,7 @@ def test_ctrl_c_during_submission_leaves_nothing_in_the_queue(workdir):
     assert process.wait(180) != 0
     time.sleep(5)  # for what was on its way
     assert not place.queue()
-    assert "Traceback" not in place.said()
+    assert "Traceback" not in place.output()
 
 
 def test_snakemake_runs_as_a_job_once_the_data_are_there(workdir):

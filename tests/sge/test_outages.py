@@ -63,9 +63,9 @@ def wait_for_note(place, ending: str) -> None:
 def check_that_each_ran_once(place, *rules: str) -> None:
     """Check that a run ended well with one submission and one run of each job, and left nothing in the queue."""
     place.wait_for(lambda: not place.queue(), "the queue to be empty")
-    assert sorted(place.read("runs").split()) == sorted(rules), place.said()
-    assert len(list(place.folder.glob("logs/sge/*/*.log"))) == len(place.submissions()) == len(rules), place.said()
-    assert not list(place.folder.glob(".snakemake/sge/*/*.end")), place.said()
+    assert sorted(place.read("runs").split()) == sorted(rules), place.output()
+    assert len(list(place.folder.glob("logs/sge/*/*.log"))) == len(place.submissions()) == len(rules), place.output()
+    assert not list(place.folder.glob(".snakemake/sge/*/*.end")), place.output()
 
 
 def test_job_that_vanished_without_a_trace_is_run_once_more(workdir):
@@ -73,12 +73,13 @@ def test_job_that_vanished_without_a_trace_is_run_once_more(workdir):
     shim(place, "qacct", "echo 'error: job id not found' >&2; exit 1")
     run = place.start()
     place.wait_until_running("one")
-    place.wait_for(lambda: place.read("group").strip(), "the job to say its process group")
+    place.wait_for(lambda: place.read("group").strip(), "the job to note its process group")
     os.killpg(int(place.read("group")), signal.SIGKILL)  # the job script too, so that nobody writes an exit code
     killed = time.time()
-    assert run.wait(120) == 0, place.said()
+    assert run.wait(120) == 0, place.output()
     first, second = place.submissions("one")
-    assert f"job {first['id']}: ended without an exit code: it was killed or deleted, or its node was lost. Its" in place.said()
+    reason = "ended without an exit code: it was killed or deleted, or its node was lost. Its"
+    assert f"job {first['id']}: {reason}" in place.output()
     assert place.read("runs").split() == ["one", "one"]
     assert 6 <= second["time"] - killed < 60
     place.wait_for(lambda: not place.queue(), "the queue to be empty")
@@ -99,8 +100,8 @@ def test_job_whose_submission_was_not_answered_is_not_submitted_again(workdir, e
     else:
         place.wait_until_running("one")
     (place.folder / "go").touch()
-    assert run.wait(120) == 0, place.said()
-    assert "one: trying again in 2 s: error: commlib error: got read error" in place.said()
+    assert run.wait(120) == 0, place.output()
+    assert "one: trying again in 2 s: error: commlib error: got read error" in place.output()
     check_that_each_ran_once(place, "one")
 
 
@@ -111,21 +112,21 @@ def test_unanswered_submission_of_a_killed_snakemake_does_not_answer_for_the_nex
     wait_for_note(place, "exit")
     os.killpg(run.pid, signal.SIGKILL)
     (place.bin / "qsub").unlink()
-    assert place.run("--unlock") == 0, place.said()
-    assert place.run() == 0, place.said()
+    assert place.run("--unlock") == 0, place.output()
+    assert place.run() == 0, place.output()
     assert place.read("runs").split() == ["one", "one"]
 
 
 def test_output_that_shows_late_is_waited_for(workdir):
     place = workdir(rule("one", "true"), profile={"latency-wait": 60})
     prologue = place.folder / "profiles/sge/prologue.sh"
-    prologue.write_text("trap 'mv one.txt unseen; finish' EXIT\n")  # there for the node, not yet for Snakemake here
+    prologue.write_text("trap 'mv one.txt unseen; finish' EXIT\n")  # the node sees it, Snakemake does not yet
     run = place.start()
     wait_for_note(place, "exit")
     time.sleep(20)
-    assert run.poll() is None, place.said()
+    assert run.poll() is None, place.output()
     (place.folder / "unseen").rename(place.folder / "one.txt")
-    assert run.wait(120) == 0, place.said()
+    assert run.wait(120) == 0, place.output()
     check_that_each_ran_once(place, "one")
 
 
@@ -138,7 +139,7 @@ def test_exit_code_that_shows_late_is_waited_for(workdir):
     time.sleep(5)
     (unseen,) = place.folder.glob(".snakemake/sge/one-*/1.unseen")
     unseen.rename(unseen.with_suffix(".exit"))
-    assert run.wait(120) == 0, place.said()
+    assert run.wait(120) == 0, place.output()
     check_that_each_ran_once(place, "one")
 
 
@@ -151,11 +152,11 @@ def test_odd_names_of_directories_and_rules(workdir, name):
     run = place.start()
     place.wait_for(lambda: [*place.queue().values()] == ["r"] * len(rules), "all jobs to run", 240)
     os.killpg(run.pid, signal.SIGKILL)
-    assert place.run("--unlock") == 0, place.said()
+    assert place.run("--unlock") == 0, place.output()
     run = place.start()
-    place.wait_for(lambda: place.said().count("is in the queue already") == len(rules), "all jobs to be found")
+    place.wait_for(lambda: place.output().count("is in the queue already") == len(rules), "all jobs to be found")
     (place.folder / "go").touch()
-    assert run.wait(120) == 0, place.said()
+    assert run.wait(120) == 0, place.output()
     check_that_each_ran_once(place, *rules)
 
 
@@ -172,7 +173,7 @@ rule tiny:
     place = workdir(snakefile, poll=10, profile={"seconds-between-status-checks": 5, "cluster-generic-status-cmd": status})
     shim(place, "qstat", 'echo >> qstat.calls; real "$@"')
     begun = time.time()
-    assert place.run(timeout=1800) == 0, place.said()
+    assert place.run(timeout=1800) == 0, place.output()
     seconds = time.time() - begun
     check_that_each_ran_once(place, *map(str, range(jobs)))
     looks, asked = place.read("qstat.calls").count("\n"), place.read("status.calls").count("\n")
@@ -181,12 +182,12 @@ rule tiny:
 
 
 def measured(place) -> str:
-    """Say how long submissions took, and how long after its end a job was noticed (Snakemake's clock shows whole seconds)."""
+    """Return the time between submissions, and from a job's end to its notice (Snakemake's clock shows whole seconds)."""
     sent = [one["time"] for one in place.submissions()]
     between = sorted(after - before for before, after in itertools.pairwise(sent))
-    names = dict(re.findall(r"Submitted job (\d+) with external jobid '\d+\.(.*)'", place.said()))
+    names = dict(re.findall(r"Submitted job (\d+) with external jobid '\d+\.(.*)'", place.output()))
     delays = []
-    for when, number in re.findall(r"\[(.*)\]\nFinished jobid: (\d+) \(Rule: (?!all)", place.said()):
+    for when, number in re.findall(r"\[(.*)\]\nFinished jobid: (\d+) \(Rule: (?!all)", place.output()):
         ended = (place.folder / f".snakemake/sge/{names[number]}/1.exit").stat().st_mtime
         delays.append(datetime.strptime(when, "%a %b %d %H:%M:%S %Y").timestamp() + 0.5 - ended)
     return (
@@ -201,10 +202,10 @@ def test_killed_and_restarted_execd_loses_no_job(workdir, cell):
     place.wait_for(lambda: [*place.queue().values()] == ["r", "r"], "both jobs to run")
     cell("kill-execd")
     (place.folder / "go1").touch()
-    place.wait_for(lambda: "(Rule: one)" in place.said(), "the job that ended meanwhile to be noticed")
+    place.wait_for(lambda: "(Rule: one)" in place.output(), "the job that ended meanwhile to be noticed")
     cell("start-execd")
     (place.folder / "go2").touch()
-    assert run.wait(180) == 0, place.said()
+    assert run.wait(180) == 0, place.output()
     check_that_each_ran_once(place, "one", "two")
 
 
@@ -216,10 +217,10 @@ def test_master_away_for_a_minute_loses_no_job_and_delays_a_submission(workdir, 
     cell("stop-master")
     down = time.monotonic()
     (place.folder / "go1").touch()
-    place.wait_for(lambda: "next: trying again in 10 s" in place.said(), "a submission that fails")
+    place.wait_for(lambda: "next: trying again in 10 s" in place.output(), "a submission that fails")
     time.sleep(max(0, 60 - (time.monotonic() - down)))
-    assert run.poll() is None, place.said()
+    assert run.poll() is None, place.output()
     cell("start-master")
     (place.folder / "go2").touch()
-    assert run.wait(240) == 0, place.said()
+    assert run.wait(240) == 0, place.output()
     check_that_each_ran_once(place, "one", "next", "two")
