@@ -138,7 +138,11 @@ def blocks_of(config: dict, section: str) -> dict:
 
 
 def merge(below: dict, above: dict) -> dict:
-    """Return `below` with `above` laid over it: blocks key by key, lists and all else replaced."""
+    """Return `below` with `above` laid over it: blocks key by key, lists and all else replaced.
+
+    >>> merge({"training": {"epochs": 20, "seeds": [0, 1]}}, {"training": {"seeds": [7]}})
+    {'training': {'epochs': 20, 'seeds': [7]}}
+    """
     merged = copy.deepcopy(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)

@@ -50,7 +50,11 @@ def page(
 
 
 def count(number: int, name: str) -> str:
-    """Return a number with its noun."""
+    """Return a number with its noun.
+
+    >>> count(1, "fold"), count(3, "fold")
+    ('1 fold', '3 folds')
+    """
     return f"{number} {name}{'' if number == 1 else 's'}"
 
 

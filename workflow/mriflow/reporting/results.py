@@ -24,7 +24,11 @@ ABOUT = ("experiment", "dataset", "target", "unit", "n", "n_excluded", "folds", 
 
 
 def with_interval(cell: Mapping[str, float | None]) -> str:
-    """Return a metric as text, ``4.60 [4.00, 5.20]``: to two significant digits of the interval's half-width."""
+    """Return a metric as text, ``4.60 [4.00, 5.20]``: to two significant digits of the interval's half-width.
+
+    >>> with_interval({"value": 4.6012, "low": 4.0, "high": 5.2})
+    '4.60 [4.00, 5.20]'
+    """
     value, low, high = (cell[key] for key in ("value", "low", "high"))
     if value is None:
         return "–"

@@ -55,7 +55,11 @@ def balance_of(rows: pd.DataFrame, numbers: Sequence[str], categories: Sequence[
 
 
 def as_categories(column: pd.Series) -> pd.Series:
-    """Return a column as text; what is not known is a category of its own."""
+    """Return a column as text; what is not known is a category of its own.
+
+    >>> as_categories(pd.Series(["F", None, "M"])).tolist()
+    ['F', 'unknown', 'M']
+    """
     return column.astype(object).where(column.notna() & (column != ""), "unknown").astype(str)
 
 

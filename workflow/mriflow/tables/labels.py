@@ -85,5 +85,9 @@ def require_column(labels: pd.DataFrame, target: str) -> None:
 
 
 def shard_of(scan_id: str, shards: int) -> int:
-    """Return the shard of a scan: it depends on nothing but its id, so a new scan changes one shard alone."""
+    """Return the shard of a scan: it depends on nothing but its id, so a new scan changes one shard alone.
+
+    >>> [shard_of(scan, 4) for scan in ("IXI002-Guys-0828-T1", "IXI012-HH-1211-T1")]
+    [3, 1]
+    """
     return int.from_bytes(hashlib.sha256(scan_id.encode()).digest()[:8], "big") % shards

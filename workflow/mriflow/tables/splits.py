@@ -27,6 +27,12 @@ def check_leaks(splits: pd.DataFrame, file: str) -> None:
         Columns fold, part, id, subject, fingerprint.
     file
         Where it comes from, for the message.
+
+    >>> rows = {"fold": 0, "part": ["train", "test"], "id": ["a", "b"], "subject": ["Ann", "Ann"], "fingerprint": ""}
+    >>> check_leaks(pd.DataFrame(rows), "splits.csv")
+    Traceback (most recent call last):
+    ...
+    mriflow.base.errors.UserError: splits.csv: leak: 1 time(s) the same subject stands in two parts of a fold; ...
     """
     # Of the fingerprint, what is of the voxels: the same image under another header, or compressed anew, is a leak too.
     splits = splits.assign(fingerprint=splits["fingerprint"].fillna("").astype(str).map(voxels_of))

@@ -27,6 +27,9 @@ class SFCN(nn.Module):
         Channels of each block.
     dropout
         Share of features dropped before the outputs.
+
+    >>> SFCN(outputs=2, channels=[8, 16, 8])(torch.zeros(3, 1, 16, 16, 16)).shape
+    torch.Size([3, 2])
     """
 
     def __init__(self, outputs: int, channels: Sequence[int] = (32, 64, 128, 256, 256, 64), dropout: float = 0.5) -> None:

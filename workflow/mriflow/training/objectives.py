@@ -73,7 +73,14 @@ class Regression(Objective):
 
 
 class SoftLabel(Objective):
-    """A number as a normal distribution over bins (Peng et al. 2021); the prediction is the mean over the bins."""
+    """A number as a normal distribution over bins (Peng et al. 2021); the prediction is the mean over the bins.
+
+    >>> objective = SoftLabel(low=40, high=44, width=1, sigma=1)
+    >>> objective.encode(np.array([42.0])).round(decimals=2)
+    tensor([[0.1400, 0.3600, 0.3600, 0.1400]])
+    >>> objective.predict(torch.tensor([[0.0, 5.0, 5.0, 0.0]])).round(2)
+    array([42.])
+    """
 
     def __init__(self, low: float, high: float, width: float, sigma: float) -> None:
         self.low, self.high, self.width, self.sigma = low, high, width, sigma
