@@ -34,7 +34,6 @@ os.environ["NUMEXPR_MAX_THREADS"] = str(os.cpu_count())
 from mriflow.config.resolve import filled  # noqa: E402
 from mriflow.images import registration, scan  # noqa: E402
 from mriflow.images.nifti import load_scan  # noqa: E402
-from mriflow.train import seed_everything  # noqa: E402
 from mriflow.training.device import choose_device  # noqa: E402
 from mriflow.training.distributed import Team  # noqa: E402
 from mriflow.training.loader import ScanLoader, Shards  # noqa: E402
@@ -42,6 +41,7 @@ from mriflow.training.loop import Part, Trainer  # noqa: E402
 from mriflow.training.networks import build_network  # noqa: E402
 from mriflow.training.objectives import Regression  # noqa: E402
 from mriflow.training.profiling import seconds_of  # noqa: E402
+from mriflow.training.setup import seed_everything  # noqa: E402
 from mriflow.training.stop import StopFlag  # noqa: E402
 
 SCANS = 8

@@ -42,6 +42,7 @@ What they share::
         split_file      a split of one's own
         balance         how evenly a split is spread
     training/    the parts of a training
+        setup           what a training reads, and the trainer made of it
         loader          shards as batches
         augment         random changes of a batch
         networks        SFCN, and those of MONAI
