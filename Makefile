@@ -59,7 +59,7 @@ quality: .venv/installed
 	$(BIN)/python tests/benchmarks/quality.py
 
 docs: .venv-docs/installed
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
 	@echo "pages: $(CURDIR)/site/index.html"
 
 .venv-docs/installed: envs/docs.txt
