@@ -38,4 +38,4 @@ def on_page_markdown(markdown, page, config, files):
             return f"[{text}]({posixpath.relpath(goal, posixpath.dirname(own) or '.')}{hash_sign}{anchor})"
         return text if (ROOT / file).exists() else match[0]
 
-    return LINK.sub(rewritten, markdown)
+    return LINK.sub(rewritten, markdown.replace("\\<", "&lt;"))  # which Python-Markdown does not know
