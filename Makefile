@@ -4,13 +4,14 @@
 #                 the cell that tests/sge/cell.sh starts (as root). test-all has them too, and skips them where none answers
 # make lint       the checks that every commit passes
 # make bench      measure speed
+# make docs       the pages of docs/ as a website, in site/; make dag draws docs/images/dag.svg anew (needs Graphviz)
 # make quality    measure brain mask, registration and N4 on 147 real scans, where they are (../shared/data/ixi-hh-2mm)
 PYTHON ?= python3
 CORES ?= all
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
-.PHONY: demo test test-sge test-all lint format bench quality lock
+.PHONY: demo test test-sge test-all lint format bench quality docs dag lock
 .DEFAULT_GOAL := demo
 
 .venv/installed: envs/requirements.lock pyproject.toml
@@ -56,6 +57,21 @@ bench: .venv/installed
 
 quality: .venv/installed
 	$(BIN)/python tests/benchmarks/quality.py
+
+docs: .venv-docs/installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
+	@echo "pages: $(CURDIR)/site/index.html"
+
+.venv-docs/installed: envs/docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check --requirement envs/docs.txt
+	@touch $@
+
+# The rules of a run on real scans. tred leaves an arrow out where a longer way leads to the same place.
+dag: .venv/installed
+	$(SNAKEMAKE) --forceall --rulegraph --configfile config/experiments/ixi-age.yaml > .dag.dot
+	tred .dag.dot | gvpr -c -f docs/dag.gvpr | dot -Tsvg > docs/images/dag.svg
+	rm .dag.dot
 
 # Resolves requirements.txt anew. A local version tag (+cpu) is dropped: each machine gets its own build.
 lock:
