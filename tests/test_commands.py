@@ -1,30 +1,21 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from mriflow.base.commands import commands
 from mriflow.base.files import whole_file, write_json
 from mriflow.training.checkpoint import Checkpoints, hash_of
 
-STAGES = [
-    "download",
-    "simulate",
-    "ukbfetch",
-    "organize",
-    "layout",
-    "preprocess",
-    "split",
-    "train",
-    "evaluate",
-    "plot",
-    "pages",
-    "check",
-    "quality",
-    "reference",
-]
+BIN = Path(sys.executable).parent
 
 
-@pytest.mark.parametrize("stage", STAGES)
+def run(*words):
+    return subprocess.run([str(word) for word in words], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("stage", commands())
 def test_help_says_what_a_stage_does_and_explains_every_flag(stage):
     help_text = subprocess.run(
         [sys.executable, "-m", f"mriflow.{stage}", "--help"], capture_output=True, text=True, check=True
@@ -35,6 +26,35 @@ def test_help_says_what_a_stage_does_and_explains_every_flag(stage):
             flag = line.split()[0]
             after = help_text[help_text.index(line) + len(line) :].lstrip("\n")
             assert "  " in line.strip() or after.startswith("   "), f"{stage} {flag} has no help"
+
+
+def test_mriflow_lists_the_stages_in_order_without_loading_torch():
+    code = "import sys; from mriflow.__main__ import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    listed = run(sys.executable, "-c", code)
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout == run(BIN / "mriflow").stdout == run(sys.executable, "-m", "mriflow", "-h").stdout
+    found = [
+        listed.stdout.index(f"\n  {name} ") for name in ("simulate", "organize", "preprocess", "split", "train", "evaluate")
+    ]
+    assert found == sorted(found)
+    assert all(len(line) <= 110 for line in listed.stdout.splitlines())
+
+
+def test_mriflow_command_is_the_same_as_python_m(tmp_path):
+    own, module = (
+        run(*words, "--help").stdout for words in ([BIN / "mriflow", "train"], [sys.executable, "-m", "mriflow.train"])
+    )
+    assert own.partition("\n\n")[2] == module.partition("\n\n")[2] and "usage: mriflow train" in own
+    flags = [f"--labels={tmp_path}/none.csv", f"--splits={tmp_path}/s.csv", "--target=age"]
+    own, module = run(BIN / "mriflow", "split", *flags), run(sys.executable, "-m", "mriflow.split", *flags)
+    assert own.returncode == module.returncode == 1
+    assert own.stderr == module.stderr and own.stderr.startswith(f"error: {tmp_path}/none.csv: no such table")
+
+
+def test_mriflow_names_the_command_that_was_meant():
+    wrong = run(BIN / "mriflow", "trian")
+    assert wrong.returncode == 1 and "there is no command 'trian'. Did you mean 'train'?" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
 
 
 def test_file_is_whole_or_not_there(tmp_path):

@@ -7,8 +7,8 @@ from pathlib import Path
 import mriflow
 
 PACKAGE = Path(mriflow.__file__).parent
-COMMANDS = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
-MODULES = {path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
+COMMANDS = sorted(path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("__"))
+MODULES = {path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py") if not path.stem.startswith("__")}
 
 
 def imports_of(module: Path) -> set[str]:

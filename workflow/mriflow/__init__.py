@@ -71,6 +71,7 @@ What they share::
         results         metrics.json, read and in words
         findings        what is wrong with a dataset
         check_page      the page of that
+        command_page    the reference page of all commands
     simulation/  the generator of the demo cohort
         brain           one simulated brain
         people          who is in the cohort, and their table
@@ -82,6 +83,7 @@ What they share::
         docs            the tables of config/README.md
     base/        what every stage needs
         cli             arguments, progress bars, how a command ends
+        commands        which commands there are
         errors          UserError
         files           whole files
         processes       several processes at once

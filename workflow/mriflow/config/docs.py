@@ -7,7 +7,7 @@ from pathlib import Path
 from mriflow.config.mistakes import allowed, in_yaml
 from mriflow.config.resolve import read_yaml
 
-MARKS = ("<!-- from the schemas, by python -m mriflow.reference -->", "<!-- end of what is from the schemas -->")
+MARKS = ("<!-- from the schemas, by mriflow reference -->", "<!-- end of what is from the schemas -->")
 HEAD = "| key | meaning | allowed | unit | default | example |\n|---|---|---|---|---|---|"
 
 

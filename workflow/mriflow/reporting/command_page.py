@@ -1,0 +1,59 @@
+"""The reference page of all commands, in Markdown, made from the commands themselves."""
+
+import argparse
+import re
+from collections.abc import Iterator
+
+from mriflow.base.commands import commands, parser_of
+
+HEAD = """# Commands
+
+<!-- made by `mriflow reference` -->
+
+Snakemake runs these commands, in this order; each can be run by hand, too. `mriflow train` is the same as
+`python -m mriflow.train`. A flag in **bold** is needed. `snakemake -np` prints the command of every job, ready to be pasted.
+"""
+
+
+def command_page() -> str:
+    """Return the page: of every command what it does, and its flags."""
+    sections = [HEAD.rstrip()]
+    for name in commands():
+        parser = parser_of(name)
+        sections += [f"## `mriflow {name}`", in_markdown(parser.description or ""), *tables(parser)]
+    return "\n\n".join(sections) + "\n"
+
+
+def tables(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield the table of a parser's flags, and those of its sub-commands below headings of their own."""
+    of_commands = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    flags = [action for action in parser._actions if action not in of_commands and action.option_strings[:1] != ["-h"]]
+    if flags:
+        rows = [f"| {flag(action)} | {in_cell(action)} |" for action in flags]
+        yield "\n".join(["| flag | meaning |", "|---|---|", *rows])
+    for action in of_commands:
+        for name, command in action.choices.items():
+            yield f"**`{name}`**: {in_markdown(command.description or '')}"
+            yield from tables(command)
+
+
+def flag(action: argparse.Action) -> str:
+    """Return a flag with what follows it, in bold if it is needed."""
+    choices = f"{{{','.join(map(str, action.choices))}}}" if action.choices else ""
+    value = action.metavar or choices or action.dest.upper()
+    if isinstance(value, tuple):
+        value = " ".join(value)
+    several = " ..." if action.nargs in ("+", "*") else ""
+    text = action.option_strings[-1] + ("" if action.nargs == 0 else f" {value}{several}")
+    return f"**`{text}`**" if action.required else f"`{text}`"
+
+
+def in_cell(action: argparse.Action) -> str:
+    """Return what a flag means, for a cell of a table."""
+    return in_markdown(action.help or "").replace("|", "\\|").replace("\n", " ")
+
+
+def in_markdown(text: str) -> str:
+    """Return a docstring as Markdown: code between single backticks, and what is indented as code."""
+    text = re.sub(r"``(.+?)``", r"`\1`", text.strip())
+    return re.sub(r"(?m)^(  .*(?:\n  .*)*)", lambda block: f"\n```\n{block[1]}\n```\n", text)
