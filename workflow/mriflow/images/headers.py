@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mriflow.base.cli import progress
-from mriflow.base.errors import plain
+from mriflow.base.errors import one_line
 from mriflow.images.ukb_zip import open_header, split_path
 
 FIELD_MM = (100, 500)  # of view along each axis: a brain cut out closely, and more than any scanner's bore shows
@@ -50,7 +50,7 @@ def read_header(path: Path) -> dict[str, Any]:
         size = scan.dataobj.offset + int(np.prod(shape, dtype=object)) * dtype.itemsize
         faults = [] if zipped else [size_fault(path, size)]  # a zip has checksums of its own
     except Exception as error:  # nibabel raises a dozen kinds of errors for a broken file
-        return {"fault": f"file cannot be read ({plain(error)})"}
+        return {"fault": f"file cannot be read ({one_line(error)})"}
     if dtype.kind not in "iuf":
         faults.append(f"voxels are no plain numbers ({dtype})")
     while len(shape) > 3 and shape[-1] == 1:
@@ -86,7 +86,7 @@ def placed(header: Any, affine: np.ndarray, shape: Sequence[int], spacing: np.nd
         try:
             qform = header.get_qform()
         except Exception as error:  # a quaternion that is none
-            return row, [*faults, f"qform is invalid ({plain(error)})"]
+            return row, [*faults, f"qform is invalid ({one_line(error)})"]
         corners = np.array([[*corner, 1] for corner in product(*((0, size - 1) for size in shape))])
         apart = float(np.linalg.norm(corners @ (qform - header.get_sform()).T, axis=1).max())
         row["qform_sform_mm"] = round(apart, 3)
@@ -112,7 +112,7 @@ def size_fault(path: Path, expected: int) -> str:
                 while found <= expected and (block := unzipped.read(2**22)):
                     found += len(block)
         except (OSError, EOFError, zlib.error) as error:
-            return f"file is cut short or damaged ({plain(error)})"
+            return f"file is cut short or damaged ({one_line(error)})"
     else:
         found = path.stat().st_size
     if found < expected:

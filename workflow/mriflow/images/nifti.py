@@ -9,7 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from mriflow.base.errors import UserError, plain
+from mriflow.base.errors import UserError, one_line
 from mriflow.base.files import is_web_page
 from mriflow.images.ukb_zip import mni_affine, read_flirt, read_t1_zip, split_path
 
@@ -69,7 +69,7 @@ def load_scan(path: Path, stripped: bool = False) -> nib.Nifti1Image:
     except nib.filebasedimages.ImageFileError as error:
         raise BadScan("file is no NIfTI image, whatever its name says") from error
     except Exception as error:  # nibabel raises a dozen kinds of errors for a broken file
-        raise BadScan(f"file cannot be read ({plain(error)})") from error
+        raise BadScan(f"file cannot be read ({one_line(error)})") from error
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     voxels = "x".join(map(str, data.shape))
@@ -114,7 +114,7 @@ def refuse_other_kinds(path: Path) -> int:
         with gzip.open(path) as unzipped:
             return read_to_end(unzipped)
     except (OSError, EOFError, zlib.error) as error:
-        raise BadScan(f"file is cut short or damaged ({plain(error)})") from error
+        raise BadScan(f"file is cut short or damaged ({one_line(error)})") from error
 
 
 def open_zipped(path: Path, member: str) -> tuple[Any, np.ndarray | None, int]:
