@@ -1,5 +1,6 @@
 """From scans to shards: on the template, the same every time, and no failure of one scan, job or machine spoils the others."""
 
+import dataclasses
 import errno
 import os
 import resource
@@ -433,10 +434,10 @@ def test_n4_takes_a_bias_field_away(brain, tmp_path):
 
 def test_scan_that_came_in_mni_space_is_not_moved_without_registration(brain, tmp_path):
     scan = load_scan(write_brain(tmp_path / "a.nii.gz", brain, shift_mm=(8, 0, 0)))
-    inside = np.asarray(scan.dataobj) != 0
+    inside = scan.data != 0
     rows = {}
     for in_mni in (False, True):
-        scan.extra["in_mni"] = in_mni
-        image = to_grid(scan, foreground(scan, inside), inside, "none", 4.0, (40, 48, 40))[0]
+        placed = dataclasses.replace(scan, in_mni=in_mni)
+        image = to_grid(placed, foreground(scan, inside), inside, "none", 4.0, (40, 48, 40))[0]
         rows[in_mni] = np.average(np.arange(40), weights=image.sum((1, 2)))
     assert rows[True] - rows[False] == pytest.approx(2, abs=0.3)  # voxels

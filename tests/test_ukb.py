@@ -68,8 +68,8 @@ def quality(path: Path) -> dict[str, float]:
 def test_a_zipped_scan_lies_in_mni_space_by_its_linear_transform(tmp_path):
     in_mni = write_zip(tmp_path / "a.zip")
     scan = load_scan(tmp_path / "a.zip" / BRAIN)
-    assert scan.extra["in_mni"]
-    expected = nib.as_closest_canonical(nib.Nifti1Image(np.zeros(scan.shape, np.uint8), in_mni))
+    assert scan.in_mni
+    expected = nib.as_closest_canonical(nib.Nifti1Image(np.zeros(scan.data.shape, np.uint8), in_mni))
     np.testing.assert_allclose(scan.affine, expected.affine, atol=1e-3)
     registered = quality(tmp_path / "a.zip" / BRAIN)
     write_zip(tmp_path / "b.zip", matrix=b"")
@@ -82,7 +82,7 @@ def test_a_zipped_scan_lies_in_mni_space_by_its_linear_transform(tmp_path):
 def test_the_check_of_a_dataset_reads_the_header_in_a_zip(tmp_path):
     write_zip(tmp_path / "a.zip")
     row = read_header(tmp_path / "a.zip" / BRAIN)
-    assert row["matrix"] == "x".join(map(str, load_scan(tmp_path / "a.zip" / BRAIN).shape))
+    assert row["matrix"] == "x".join(map(str, load_scan(tmp_path / "a.zip" / BRAIN).data.shape))
     assert row["fault"] == "" and row["dtype"] == "int16" and row["bytes"] > 1000
 
 

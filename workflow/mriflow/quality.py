@@ -146,11 +146,11 @@ def picture(scan: dict[str, Any], path: Path) -> np.ndarray:
     if pd.notna(scan["index"]):
         return montage(np.load(scan["array"], mmap_mode="r")[scan["index"]])[0]
     try:
-        image = load_scan(path)
-        sizes = np.linalg.norm(image.affine[:3, :3], axis=0)
+        loaded = load_scan(path)
+        sizes = np.linalg.norm(loaded.affine[:3, :3], axis=0)
         # Cubes of 3 mm or more, for the voxels may be none; at least 16 along each axis.
-        shrink = np.clip(sizes / max(3, sizes.max()), 16 / np.array(image.shape), 1)
-        data = zoom(np.asarray(image.dataobj), shrink, order=1)
+        shrink = np.clip(sizes / max(3, sizes.max()), 16 / np.array(loaded.data.shape), 1)
+        data = zoom(loaded.data, shrink, order=1)
     except (BadScan, MemoryError):
         return np.full((120, 48), 128, np.uint8)
     low, high = np.percentile(data, (1, 99.5))

@@ -9,6 +9,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from mriflow.images.nifti import Scan
+
 # Read by ITK when ANTs is first used: sums over several threads differ in their last bits from run to run.
 os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
 
@@ -66,7 +68,7 @@ def resample(moving: Any, fixed: Any, transforms: list[str]) -> Any:
 
 
 def to_grid(
-    scan: nib.Nifti1Image, data: np.ndarray, brain: np.ndarray, registration: str, voxel_mm: float, shape: Sequence[int]
+    scan: Scan, data: np.ndarray, brain: np.ndarray, registration: str, voxel_mm: float, shape: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, float, float]:
     """Register the brain of a scan to the template and resample it.
 
@@ -83,16 +85,16 @@ def to_grid(
         _, grid = template_on_grid(voxel_mm, tuple(shape))
         image = resample(moving, grid, transforms).numpy()
         inside = resample(mask, grid, transforms).numpy() > 0.5
-        resize = registration != "affine" and not scan.extra.get("in_mni")
+        resize = registration != "affine" and not scan.in_mni
         correlation = likeness(moving, mask, transforms, folder, resize)
     return np.where(inside, image, 0), inside, correlation, float(scale)
 
 
-def register(scan: nib.Nifti1Image, moving: Any, registration: str, folder: str) -> list[str]:
+def register(scan: Scan, moving: Any, registration: str, folder: str) -> list[str]:
     """Return the files, in `folder`, of the transform that brings a scan's brain onto the template; none if it is there."""
     import ants
 
-    if registration == "none" and scan.extra.get("in_mni"):
+    if registration == "none" and scan.in_mni:
         return []
     _, fixed = template_on_grid(REGISTRATION_MM, REGISTRATION_SHAPE)
     coarse = ants.resample_image(moving, [max(REGISTRATION_MM, s) for s in moving.spacing], use_voxels=False, interp_type=0)

@@ -8,7 +8,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from mriflow.images.nifti import BadScan, load_scan, voxel_volume
+from mriflow.images.nifti import BadScan, Scan, load_scan, voxel_volume
 from mriflow.images.registration import ants_image, to_grid
 
 BIAS_MM = 8.0  # size of the voxels that N4 fits the bias field to; finer ones cost several times as much and gained nothing
@@ -41,9 +41,8 @@ def preprocess_scan(
         If the file is no usable scan, or brain or registration fail.
     """
     scan = load_scan(path, stripped)
-    brain = np.asarray(scan.dataobj) != 0 if stripped else brain_mask(scan)
-    voxel_ml = scan.extra["voxel_ml"]
-    brain_ml = float(brain.sum() * voxel_ml)
+    brain = scan.data != 0 if stripped else brain_mask(scan)
+    brain_ml = float(brain.sum() * scan.voxel_ml)
     if not BRAIN_ML[0] < brain_ml < BRAIN_ML[1]:
         raise BadScan(
             f"implausible brain volume ({brain_ml:.0f} ml, expected {BRAIN_ML[0]} to {BRAIN_ML[1]}, was it stripped before?)",
@@ -53,7 +52,7 @@ def preprocess_scan(
     if n4:
         data = without_bias(data, brain, scan.affine)
     on_grid, inside, correlation, scale = to_grid(scan, data, brain, registration, voxel_mm, shape)
-    scale *= voxel_ml / voxel_volume(scan)  # not 1 of a scan that its affine scales to MNI space
+    scale *= scan.voxel_ml / voxel_volume(scan.affine)  # not 1 of a scan that its affine scales to MNI space
     quality = {"brain_ml": round(brain_ml, 1), "correlation": round(correlation, 4), "scale": round(scale, 4)}
     least = QC_CORRELATION[registration]
     if not correlation > least:
@@ -80,19 +79,18 @@ def brain_extractor() -> Any:
     return BrainExtraction(no_gpu=True)
 
 
-def brain_mask(scan: nib.Nifti1Image) -> np.ndarray:
+def brain_mask(scan: Scan) -> np.ndarray:
     """Return which voxels of a RAS scan are brain, by deepbet."""
     try:
-        _, mask, _ = brain_extractor().run(scan)
+        _, mask, _ = brain_extractor().run(nib.Nifti1Image(scan.data, scan.affine))
     except (AssertionError, ValueError, IndexError, RuntimeError) as error:
         raise BadScan(f"no brain found in the image ({error})") from error
     return np.asarray(mask.dataobj) > 0
 
 
-def foreground(scan: nib.Nifti1Image, brain: np.ndarray) -> np.ndarray:
+def foreground(scan: Scan, brain: np.ndarray) -> np.ndarray:
     """Return a scan's voxels with 0 around the brain, which has to be brighter, also in a scan that was centred on zero."""
-    values = np.asarray(scan.dataobj)
-    return np.where(brain, values - min(0, values[brain].min()), 0)
+    return np.where(brain, scan.data - min(0, scan.data[brain].min()), 0)
 
 
 def without_bias(data: np.ndarray, brain: np.ndarray, affine: np.ndarray) -> np.ndarray:
