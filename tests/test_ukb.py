@@ -19,7 +19,7 @@ from mriflow.config.resolve import resolve
 from mriflow.images.headers import read_header
 from mriflow.images.nifti import BadScan, load_scan
 from mriflow.images.registration import template
-from mriflow.images.scan import preprocess_scan
+from mriflow.images.scan import PreprocessSettings, preprocess_scan
 from mriflow.images.ukb_zip import BRAIN, MATRIX, MEMBERS, MNI152
 from mriflow.layout import layout
 from mriflow.organize import organize
@@ -62,7 +62,7 @@ def write_zip(path: Path, seed: int = 0, matrix: bytes | None = None, **members:
 
 
 def quality(path: Path) -> dict[str, float]:
-    return preprocess_scan(path, "none", 4.0, (40, 48, 40), (0.5, 99.5), True)[1]
+    return preprocess_scan(path, PreprocessSettings("none", 4.0, (40, 48, 40), (0.5, 99.5), stripped=True))[1]
 
 
 def test_a_zipped_scan_lies_in_mni_space_by_its_linear_transform(tmp_path):

@@ -8,6 +8,7 @@ neighbours (scans move if there are more or fewer shards): a killed or grown dat
 are found if the number of shards was divided; else a neighbour may have been written anew before, without them.
 """
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -29,7 +30,7 @@ from mriflow.base.errors import UserError
 from mriflow.base.files import whole_file, write_csv
 from mriflow.base.processes import workers
 from mriflow.images.nifti import BadScan
-from mriflow.images.scan import preprocess_scan
+from mriflow.images.scan import PreprocessSettings, preprocess_scan
 from mriflow.tables.labels import read_index, shard_of
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def preprocess(
     """
     wanted = read_scans(scans)
     wanted = wanted[[shard_of(scan, shards) == shard for scan in wanted["id"]]].reset_index(drop=True)
-    settings = [registration, voxel_mm, list(shape), list(percentiles), stripped, n4]
+    settings = PreprocessSettings(registration, voxel_mm, tuple(shape), tuple(percentiles), stripped, n4)
     keys = [scan_key(scan, settings) for scan in wanted.to_dict("records")]
     kept = array.with_name(f".{array.stem}.partial")
     done = earlier_results(array, index)
@@ -123,7 +124,7 @@ def preprocess(
     return table
 
 
-def finish_scan(folder: Path, settings: Sequence[Any], kept: Path, scan_and_key: tuple[Mapping[str, str], str]) -> Result:
+def finish_scan(folder: Path, settings: PreprocessSettings, kept: Path, scan_and_key: tuple[Mapping[str, str], str]) -> Result:
     """Return the result of a scan from the folder `kept`, or make it and keep it there if it is good."""
     scan, key = scan_and_key
     finished = kept / f"{key}.npz"
@@ -135,11 +136,11 @@ def finish_scan(folder: Path, settings: Sequence[Any], kept: Path, scan_and_key:
     return result
 
 
-def run_scan(scan: Mapping[str, str], key: str, folder: Path, settings: Sequence[Any]) -> Result:
+def run_scan(scan: Mapping[str, str], key: str, folder: Path, settings: PreprocessSettings) -> Result:
     """Preprocess a scan of the list; a bad one gives a result with a problem and no volume."""
     row: dict[str, Any] = {"id": scan["id"], "problem": None, "fingerprint": scan["fingerprint"], "key": key}
     try:
-        volume, quality = preprocess_scan(folder / scan["path"], *settings)
+        volume, quality = preprocess_scan(folder / scan["path"], settings)
     except BadScan as error:
         refuse_lack_of_memory(error)
         log.warning("%s: %s", scan["id"], error)
@@ -176,9 +177,9 @@ def read_scans(path: Path) -> pd.DataFrame:
     return scans
 
 
-def scan_key(scan: Mapping[str, str], settings: Sequence[Any]) -> str:
+def scan_key(scan: Mapping[str, str], settings: PreprocessSettings) -> str:
     """Return a name for the result of a scan: it changes with its id, its content, the settings and the recipe."""
-    text = json.dumps([recipes.PREPROCESS, scan["id"], scan["fingerprint"], *settings])
+    text = json.dumps([recipes.PREPROCESS, scan["id"], scan["fingerprint"], *dataclasses.astuple(settings)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -1,6 +1,7 @@
 """What is done to one scan: brain cut out, registered to the template, resampled, scaled to 8 bits."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,29 +20,37 @@ BRAIN_ML = (300, 3000)  # plausible volumes of a head's inside, from an infant's
 QC_CORRELATION = {"affine": 0.65, "rigid": 0.6, "none": 0.2}
 
 
-def preprocess_scan(
-    path: Path,
-    registration: str,
-    voxel_mm: float,
-    shape: Sequence[int],
-    percentiles: Sequence[float],
-    stripped: bool,
-    n4: bool = False,
-) -> tuple[np.ndarray, dict[str, float]]:
-    """Preprocess one NIfTI file; see `preprocess` for the arguments.
+@dataclass(frozen=True)
+class PreprocessSettings:
+    """What is done to a scan; see `mriflow.preprocess.preprocess` for what each means.
+
+    The name of a finished scan is a hash of these values in this order (`mriflow.preprocess.scan_key`): with a new field or
+    another order, every scan is made anew.
+    """
+
+    registration: str
+    voxel_mm: float
+    shape: tuple[int, ...]
+    percentiles: tuple[float, ...]
+    stripped: bool
+    n4: bool = False
+
+
+def preprocess_scan(path: Path, settings: PreprocessSettings) -> tuple[np.ndarray, dict[str, float]]:
+    """Preprocess one NIfTI file.
 
     Returns
     -------
     image, quality
-        uint8 of `shape` (axes RAS), and the quality figures of the index.
+        uint8 of the shape in `settings` (axes RAS), and the quality measures of the index.
 
     Raises
     ------
     BadScan
         If the file is no usable scan, or brain or registration fail.
     """
-    scan = load_scan(path, stripped)
-    brain = scan.data != 0 if stripped else brain_mask(scan)
+    scan = load_scan(path, settings.stripped)
+    brain = scan.data != 0 if settings.stripped else brain_mask(scan)
     brain_ml = float(brain.sum() * scan.voxel_ml)
     if not BRAIN_ML[0] < brain_ml < BRAIN_ML[1]:
         raise BadScan(
@@ -49,17 +58,17 @@ def preprocess_scan(
             {"brain_ml": round(brain_ml, 1)},
         )
     data = foreground(scan, brain)
-    if n4:
+    if settings.n4:
         data = without_bias(data, brain, scan.affine)
-    on_grid, inside, correlation, scale = to_grid(scan, data, brain, registration, voxel_mm, shape)
+    on_grid, inside, correlation, scale = to_grid(scan, data, brain, settings.registration, settings.voxel_mm, settings.shape)
     scale *= scan.voxel_ml / voxel_volume(scan.affine)  # not 1 of a scan that its affine scales to MNI space
     quality = {"brain_ml": round(brain_ml, 1), "correlation": round(correlation, 4), "scale": round(scale, 4)}
-    least = QC_CORRELATION[registration]
+    least = QC_CORRELATION[settings.registration]
     if not correlation > least:
         raise BadScan(f"registration failed (correlation with the template {correlation:.2f}, expected > {least})", quality)
     if not inside.any():
         raise BadScan("the brain lies outside the grid after registration", quality)
-    return to_bytes(on_grid, inside, percentiles), quality
+    return to_bytes(on_grid, inside, settings.percentiles), quality
 
 
 @cache
