@@ -425,7 +425,7 @@ def test_correlation_does_not_depend_on_the_networks_grid(brain, tmp_path):
 
 
 @pytest.mark.parametrize("registration", ["affine", "rigid"])
-def test_scan_that_stands_on_its_head_is_left_out_with_its_figures(brain, tmp_path, registration):
+def test_scan_that_stands_on_its_head_is_left_out_with_its_measures(brain, tmp_path, registration):
     write_scan(tmp_path / "scan-0.nii.gz", brain[0][:, :, ::-1].astype(np.int16))
     table = pd.DataFrame({"id": ["a"], "path": ["scan-0.nii.gz"], "fingerprint": ["a"]})
     table.to_csv(tmp_path / "scans.csv", index=False)

@@ -104,13 +104,13 @@ def preprocess(
     kept = array.with_name(f".{array.stem}.partial")
     done = earlier_results(array, index)
     lacking = set(keys) - done.keys()
-    for other in sorted(set(array.parent.glob("shard-*.npy")) - {array}):
+    for neighbour in sorted(set(array.parent.glob("shard-*.npy")) - {array}):
         if not lacking:
             break
-        found = earlier_results(other, other.with_suffix(".csv"))
-        # Copies, or hundreds of files stay open, and another job may replace them.
-        done |= {key: Result(np.array(found[key].volume), found[key].row) for key in lacking & found.keys()}
-        lacking -= found.keys()
+        others = earlier_results(neighbour, neighbour.with_suffix(".csv"))
+        # Copied: else hundreds of files would stay open, and another job may replace them.
+        done |= {key: Result(np.array(others[key].volume), others[key].row) for key in lacking & others.keys()}
+        lacking -= others.keys()
 
     todo = [(scan, key) for scan, key in zip(wanted.to_dict("records"), keys, strict=True) if key not in done]
     results = []
@@ -125,7 +125,7 @@ def preprocess(
 
 
 def finish_scan(folder: Path, settings: PreprocessSettings, kept: Path, scan_and_key: tuple[Mapping[str, str], str]) -> Result:
-    """Return the result of a scan from the folder `kept`, or make it and keep it there if it is good."""
+    """Return the result of a scan from the folder `kept`, or make it, and keep it in that folder if it is good."""
     scan, key = scan_and_key
     finished = kept / f"{key}.npz"
     if finished.is_file():
@@ -155,7 +155,7 @@ def run_scan(scan: Mapping[str, str], key: str, folder: Path, settings: Preproce
 def refuse_lack_of_memory(error: BaseException | None) -> None:
     """Raise a UserError if an error, or what caused it, is the machine's lack of memory: that is no scan's fault.
 
-    Libraries tell of it in their own ways; one that cannot be mapped into memory is not imported.
+    Libraries report it in their own ways; one that cannot be mapped into memory raises an ImportError.
     """
     while error:
         lacking = isinstance(error, MemoryError | ImportError) or getattr(error, "errno", None) == errno.ENOMEM
@@ -187,7 +187,7 @@ def earlier_results(array: Path, index: Path) -> dict[str, Result]:
     """Return the results in a whole shard made before, by their keys; none if there is no whole shard.
 
     Another job may be writing it. It takes the old index away before it puts the array in its place, and writes the new index
-    after, so that one that was there all the time belongs to the array.
+    after, so that an index that did not change meanwhile belongs to the array.
     """
     try:
         before = index.stat().st_mtime_ns

@@ -36,7 +36,7 @@ class Scan:
     affine
         Voxel to mm, shape (4, 4): the scanner's space, or MNI space if `in_mni`.
     voxel_ml
-        Volume of a voxel as scanned, ml. The affine of a scan that came in MNI space tells another one.
+        Volume of a voxel as scanned, ml. The affine of a scan that came in MNI space gives another volume.
     in_mni
         Whether the scan came with a linear transform to MNI space, which is in `affine`.
     """
@@ -109,7 +109,7 @@ def open_image(path: Path) -> tuple[Any, np.ndarray | None, int]:
 
 
 def check_header(image: Any, length: int) -> None:
-    """Raise `BadScan` if a header is none of NIfTI, or does not fit a file of `length` bytes.
+    """Raise `BadScan` if a header is not that of a NIfTI image, or does not fit a file of `length` bytes.
 
     This comes before any voxel is read: else memory would be reserved for voxels that are not there.
     """
@@ -188,7 +188,7 @@ def open_zipped(path: Path, member: str) -> tuple[Any, np.ndarray | None, int]:
 def read_to_end(stream: gzip.GzipFile) -> int:
     """Read a gzip file to its end and return how many bytes it holds, unpacked.
 
-    The checksum is there; nibabel stops before it, and would take a damaged file for a scan.
+    The checksum stands at the end; nibabel stops before it, and would accept a damaged file.
     """
     length = 0
     while block := stream.read(2**22):
@@ -199,7 +199,7 @@ def read_to_end(stream: gzip.GzipFile) -> int:
 def voxel_volume(affine: np.ndarray) -> float:
     """Return the volume of a voxel, ml, of an affine in mm.
 
-    >>> voxel_volume(np.diag([2.0, 2.0, 2.0, 1.0]))
+    >>> round(voxel_volume(np.diag([2.0, 2.0, 2.0, 1.0])), 6)
     0.008
     """
     return abs(float(np.linalg.det(affine[:3, :3]))) / 1000

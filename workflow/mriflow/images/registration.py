@@ -29,7 +29,11 @@ def template() -> nib.Nifti1Image:
 
 
 def grid_affine(voxel_mm: float, shape: Sequence[int]) -> np.ndarray:
-    """Return the affine, shape (4, 4), of a RAS grid of `shape` voxels of `voxel_mm` around `CENTRE_MM`."""
+    """Return the affine, shape (4, 4), of a RAS grid of `shape` voxels of `voxel_mm` around `CENTRE_MM`.
+
+    >>> grid_affine(2.0, (80, 96, 80)).tolist()
+    [[2.0, 0.0, 0.0, -79.5], [0.0, 2.0, 0.0, -112.5], [0.0, 0.0, 2.0, -60.5], [0.0, 0.0, 0.0, 1.0]]
+    """
     affine = np.diag([voxel_mm, voxel_mm, voxel_mm, 1.0])
     affine[:3, 3] = np.array(CENTRE_MM) - voxel_mm * (np.array(shape) - 1) / 2
     return affine
@@ -91,7 +95,7 @@ def to_grid(
 
 
 def register(scan: Scan, moving: Any, registration: str, folder: str) -> list[str]:
-    """Return the files, in `folder`, of the transform that brings a scan's brain onto the template; none if it is there."""
+    """Return the files, in `folder`, of the transform that brings a scan's brain onto the template; none if it needs none."""
     import ants
 
     if registration == "none" and scan.in_mni:
@@ -101,7 +105,7 @@ def register(scan: Scan, moving: Any, registration: str, folder: str) -> list[st
     if registration == "none":
         return [centre_of_mass_transform(fixed, coarse, f"{folder}/shift.mat")]
     ants.config.set_ants_deterministic(seed_value=1)  # else the same scan comes out a little different each time
-    found = ants.registration(
+    result = ants.registration(
         fixed,
         coarse,
         type_of_transform=registration.capitalize(),
@@ -110,7 +114,7 @@ def register(scan: Scan, moving: Any, registration: str, folder: str) -> list[st
         aff_shrink_factors=(4, 2),
         aff_smoothing_sigmas=(2, 1),
     )
-    return list(found["fwdtransforms"])
+    return list(result["fwdtransforms"])
 
 
 def matrix_of(transform: str) -> np.ndarray:

@@ -16,7 +16,7 @@ BIAS_MM = 8.0  # size of the voxels that N4 fits the bias field to; finer ones c
 BRAIN_ML = (300, 3000)  # plausible volumes of a head's inside, from an infant's to twice a large adult's
 # Below these correlations with the template (`likeness`) the registration failed. Of 147 real scans the worst has .74 (affine);
 # of some turned upside down, with axes swapped, or cut by a quarter or half, the best has .63. Rigid: .65 and .55. With none
-# there is hardly a gap: this keeps out only what is no head at all.
+# there is hardly a gap: this leaves out only what is no head at all.
 QC_CORRELATION = {"affine": 0.65, "rigid": 0.6, "none": 0.2}
 
 
