@@ -113,7 +113,7 @@ def fetch(
         )
     lines = read_bulk(bulk)
     checked = Checked(table.with_name(f"{table.stem}.checked.csv"), member)
-    missing = missing_from(lines, zips, checked)
+    missing = not_there(lines, zips, checked)
     log.info("%d of %d scans are already in %s", len(lines) - len(missing), len(lines), zips)
     if missing:
         left = (
@@ -193,7 +193,7 @@ def find_program(program: str, left: str, zips: Path) -> str:
     )
 
 
-def missing_from(lines: list[str], zips: Path, checked: Checked) -> list[str]:
+def not_there(lines: list[str], zips: Path, checked: Checked) -> list[str]:
     """Return the lines whose zip is not whole in `zips`: one look at the folder, and only zips not yet checked are opened."""
     wanted, in_folder = {zip_name(line) for line in lines}, {}
     if zips.is_dir():
@@ -207,7 +207,7 @@ def fetch_missing(missing: list[str], command: list[str], zips: Path, checked: C
     """Ask for the `missing` lines in rounds; return those that never came and the last line that ukbfetch wrote."""
     scratch, last_line = zips / ".ukbfetch", ""
     with alone_in(scratch) as lock:
-        missing = take(missing_from(missing, zips, checked), scratch, checked)  # what a run that was killed had fetched
+        missing = take(not_there(missing, zips, checked), scratch, checked)  # what a run that was killed had fetched
         write_text("".join(f"{line}\n" for line in missing), scratch / "missing.bulk")
         for turn in range(1, ROUNDS + 1):
             if missing and turn > 1:
