@@ -267,9 +267,9 @@ def read_right_or_refuse(path: Path) -> None:
         assert str(error) and "\n" not in str(error)
         return
     # The axes may have been turned, for the header says how they lie.
-    assert sorted(scan.shape) == sorted(SHAPE)
-    assert np.isfinite(scan.affine).all() and np.isfinite(scan.get_fdata()).all()
-    assert scan.extra["voxel_ml"] > 0
+    assert sorted(scan.data.shape) == sorted(SHAPE)
+    assert np.isfinite(scan.affine).all() and np.isfinite(scan.data).all()
+    assert scan.voxel_ml > 0
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,5 +1,6 @@
 """From scans to shards: on the template, the same every time, and no failure of one scan, job or machine spoils the others."""
 
+import dataclasses
 import errno
 import os
 import resource
@@ -20,7 +21,7 @@ from mriflow.base.errors import UserError
 from mriflow.base.processes import workers
 from mriflow.images.nifti import BadScan, load_scan
 from mriflow.images.registration import grid_affine, template, to_grid
-from mriflow.images.scan import brain_mask, foreground, preprocess_scan
+from mriflow.images.scan import PreprocessSettings, brain_mask, foreground, preprocess_scan
 from mriflow.preprocess import preprocess
 from mriflow.training.loader import open_shards
 
@@ -57,16 +58,21 @@ def run(scans, out, **options):
     return preprocess(scans, out / "s.npy", out / "s.csv", stripped=True, **GRID, **options)
 
 
+def settings(**changed):
+    usual = {"registration": "affine", **GRID, "percentiles": (0.5, 99.5), "stripped": True}
+    return PreprocessSettings(**usual | changed)
+
+
 def test_a_scan_comes_out_on_the_template_however_it_lies_and_is_stored(brain, tmp_path):
     data, affine = brain
-    straight = preprocess_scan(write_brain(tmp_path / "a.nii.gz", brain), "affine", 4.0, (40, 48, 40), (0.5, 99.5), True)
+    straight = preprocess_scan(write_brain(tmp_path / "a.nii.gz", brain), settings())
     turned = nib.Nifti1Image(data.astype(np.int16), affine).as_reoriented(
         nib.orientations.axcodes2ornt("PSR") @ np.diag([1, 1])
     )
     turned.affine[:3, 3] += (12, -9, 7)
     nib.save(nib.Nifti1Image(np.asarray(turned.dataobj), turned.affine), tmp_path / "b.nii.gz")
     assert nib.aff2axcodes(nib.load(tmp_path / "b.nii.gz").affine) != ("R", "A", "S")
-    moved = preprocess_scan(tmp_path / "b.nii.gz", "affine", 4.0, (40, 48, 40), (0.5, 99.5), True)
+    moved = preprocess_scan(tmp_path / "b.nii.gz", settings())
     for image, quality in (straight, moved):
         assert image.dtype == np.uint8
         assert image.shape == (40, 48, 40)
@@ -81,7 +87,7 @@ def test_head_size_goes_with_affine_and_stays_with_rigid_registration(brain, tmp
     nib.save(nib.Nifti1Image(data.astype(np.int16), small), tmp_path / "small.nii.gz")
     sizes = {}
     for registration in ("affine", "rigid"):
-        image, quality = preprocess_scan(tmp_path / "small.nii.gz", registration, 4.0, (40, 48, 40), (0.5, 99.5), True)
+        image, quality = preprocess_scan(tmp_path / "small.nii.gz", settings(registration=registration))
         sizes[registration] = (image > 0).sum()
     assert sizes["rigid"] < 0.85 * sizes["affine"]
     assert quality["scale"] == 1
@@ -92,7 +98,7 @@ def test_intensities_do_not_depend_on_the_scanners_scale(brain, tmp_path):
     data, affine = brain
     write_brain(tmp_path / "a.nii.gz", brain)
     nib.save(nib.Nifti1Image((data * 7.3).astype(np.float32), affine), tmp_path / "b.nii.gz")
-    one, two = (preprocess_scan(tmp_path / f"{n}.nii.gz", "affine", 4.0, (40, 48, 40), (0.5, 99.5), True)[0] for n in "ab")
+    one, two = (preprocess_scan(tmp_path / f"{n}.nii.gz", settings())[0] for n in "ab")
     assert np.abs(one.astype(int) - two.astype(int)).mean() < 2
 
 
@@ -119,7 +125,7 @@ def test_what_is_no_brain_is_told(brain, tmp_path):
     data[20:23, 20:23, 20:23] = 100
     write_scan(tmp_path / "speck.nii.gz", data)
     with pytest.raises(BadScan, match="ml"):
-        preprocess_scan(tmp_path / "speck.nii.gz", "affine", 4.0, (40, 48, 40), (0.5, 99.5), True)
+        preprocess_scan(tmp_path / "speck.nii.gz", settings())
 
 
 def test_grown_dataset_redoes_only_the_new_scan_and_changed_settings_all(brain, tmp_path, monkeypatch):
@@ -150,6 +156,18 @@ def test_grown_dataset_redoes_only_the_new_scan_and_changed_settings_all(brain, 
     monkeypatch.setattr(recipes, "PREPROCESS", recipes.PREPROCESS + 1)
     run(grown, tmp_path, percentiles=(1, 99))
     assert len(done) == 3
+
+
+def test_scans_finished_by_earlier_versions_keep_their_names(tmp_path, monkeypatch):
+    """Their values are those of the code before there was a `PreprocessSettings`."""
+    monkeypatch.setattr(recipes, "PREPROCESS", 2)
+    monkeypatch.setattr(stage, "preprocess_scan", lambda path, *_: (np.zeros((80, 96, 80), np.uint8), {}))
+    scans = tmp_path / "scans.csv"
+    pd.DataFrame({"id": ["S1"], "path": ["S1.nii.gz"], "fingerprint": ["1680-12345678.9abcdef0"]}).to_csv(scans, index=False)
+    usual = preprocess(scans, tmp_path / "a.npy", tmp_path / "a.csv")
+    other = {"registration": "none", "voxel_mm": 1.5, "percentiles": [1, 99.0], "stripped": True, "n4": True}
+    others = preprocess(scans, tmp_path / "b.npy", tmp_path / "b.csv", **other)
+    assert [usual["key"].item(), others["key"].item()] == ["f1196d5c508b4045", "cf900ce2a6f59521"]
 
 
 def test_scans_that_move_to_another_shard_are_taken_over(brain, tmp_path, monkeypatch):
@@ -316,7 +334,7 @@ def test_real_head_is_stripped_and_registered(tmp_path):
     mask = brain_mask(load_scan(scan))
     truth = np.asarray(nib.as_closest_canonical(nib.load(next((folder / "dlmuse_seg").glob("IXI012*")))).dataobj) > 0
     assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.95
-    image, quality = preprocess_scan(scan, "affine", 4.0, (40, 48, 40), (0.5, 99.5), False)
+    image, quality = preprocess_scan(scan, settings(stripped=False))
     assert quality["correlation"] > 0.75
     assert 0.2 < (image > 0).mean() < 0.45
 
@@ -379,7 +397,7 @@ def test_nan_around_a_stripped_brain_is_background(brain, tmp_path):
     images = []
     for around in (0, np.nan):
         nib.save(nib.Nifti1Image(np.where(data > 0, data, around).astype(np.float32), affine), tmp_path / "a.nii.gz")
-        images.append(preprocess_scan(tmp_path / "a.nii.gz", "affine", 4.0, (40, 48, 40), (0.5, 99.5), True))
+        images.append(preprocess_scan(tmp_path / "a.nii.gz", settings()))
     assert (images[0][0] == images[1][0]).all() and images[0][1] == images[1][1]
     nib.save(nib.Nifti1Image(np.where(data > 0, data, np.inf).astype(np.float32), affine), tmp_path / "a.nii.gz")
     with pytest.raises(BadScan, match="not a number"):
@@ -391,8 +409,8 @@ def test_stripped_scan_that_was_centred_on_zero_keeps_its_brain(brain, tmp_path)
     inside = data > 0
     centred = np.where(inside, (data - data[inside].mean()) / data[inside].std(), 0).astype(np.float32)
     nib.save(nib.Nifti1Image(centred, affine), tmp_path / "z.nii.gz")
-    _, quality = preprocess_scan(tmp_path / "z.nii.gz", "affine", 4.0, (40, 48, 40), (0.5, 99.5), True)
-    _, straight = preprocess_scan(write_brain(tmp_path / "a.nii.gz", brain), "affine", 4.0, (40, 48, 40), (0.5, 99.5), True)
+    _, quality = preprocess_scan(tmp_path / "z.nii.gz", settings())
+    _, straight = preprocess_scan(write_brain(tmp_path / "a.nii.gz", brain), settings())
     assert quality["brain_ml"] == pytest.approx(straight["brain_ml"], rel=0.01)
     assert quality["correlation"] > 0.8
 
@@ -400,14 +418,14 @@ def test_stripped_scan_that_was_centred_on_zero_keeps_its_brain(brain, tmp_path)
 def test_correlation_does_not_depend_on_the_networks_grid(brain, tmp_path):
     path = write_brain(tmp_path / "a.nii.gz", brain, noise=100)
     coarse, fine = (
-        preprocess_scan(path, "affine", voxel_mm, shape, (0.5, 99.5), True)[1]
+        preprocess_scan(path, settings(voxel_mm=voxel_mm, shape=shape))[1]
         for voxel_mm, shape in ((4.0, (40, 48, 40)), (2.0, (80, 96, 80)))
     )
     assert coarse == fine
 
 
 @pytest.mark.parametrize("registration", ["affine", "rigid"])
-def test_scan_that_stands_on_its_head_is_left_out_with_its_figures(brain, tmp_path, registration):
+def test_scan_that_stands_on_its_head_is_left_out_with_its_measures(brain, tmp_path, registration):
     write_scan(tmp_path / "scan-0.nii.gz", brain[0][:, :, ::-1].astype(np.int16))
     table = pd.DataFrame({"id": ["a"], "path": ["scan-0.nii.gz"], "fingerprint": ["a"]})
     table.to_csv(tmp_path / "scans.csv", index=False)
@@ -423,9 +441,8 @@ def test_n4_takes_a_bias_field_away(brain, tmp_path):
     ramp = np.linspace(0.6, 1.4, data.shape[1], dtype=np.float32)[:, None]
     write_brain(tmp_path / "even.nii.gz", brain)
     write_brain(tmp_path / "biased.nii.gz", (data * ramp, affine))
-    settings = ("affine", 4.0, (40, 48, 40), (0.5, 99.5), True)
-    even = preprocess_scan(tmp_path / "even.nii.gz", *settings)[0]
-    biased, corrected = (preprocess_scan(tmp_path / "biased.nii.gz", *settings, n4)[0] for n4 in (False, True))
+    even = preprocess_scan(tmp_path / "even.nii.gz", settings())[0]
+    biased, corrected = (preprocess_scan(tmp_path / "biased.nii.gz", settings(n4=n4))[0] for n4 in (False, True))
     brain_only = even > 0
     wrong, left = (np.abs(even.astype(float) - image)[brain_only].mean() for image in (biased, corrected))
     assert left < 0.6 * wrong
@@ -433,10 +450,10 @@ def test_n4_takes_a_bias_field_away(brain, tmp_path):
 
 def test_scan_that_came_in_mni_space_is_not_moved_without_registration(brain, tmp_path):
     scan = load_scan(write_brain(tmp_path / "a.nii.gz", brain, shift_mm=(8, 0, 0)))
-    inside = np.asarray(scan.dataobj) != 0
+    inside = scan.data != 0
     rows = {}
     for in_mni in (False, True):
-        scan.extra["in_mni"] = in_mni
-        image = to_grid(scan, foreground(scan, inside), inside, "none", 4.0, (40, 48, 40))[0]
+        placed = dataclasses.replace(scan, in_mni=in_mni)
+        image = to_grid(placed, foreground(scan, inside), inside, "none", 4.0, (40, 48, 40))[0]
         rows[in_mni] = np.average(np.arange(40), weights=image.sum((1, 2)))
     assert rows[True] - rows[False] == pytest.approx(2, abs=0.3)  # voxels

@@ -91,9 +91,9 @@ def test_every_scan_left_out_is_no_error_and_no_scan_is(dataset, tmp_path):
 
 
 def test_few_scans_and_a_high_correlation_are_not_far():
-    figures = pd.DataFrame({"correlation": [*np.linspace(0.79, 0.81, 40), 0.99, 0.5], "brain_ml": 1400.0, "scale": 1.0})
-    assert (far_from_others(figures) != "").tolist() == [False] * 41 + [True]
-    assert (far_from_others(figures.tail(stage.LEAST_SCANS - 1)) == "").all()
+    measures = pd.DataFrame({"correlation": [*np.linspace(0.79, 0.81, 40), 0.99, 0.5], "brain_ml": 1400.0, "scale": 1.0})
+    assert (far_from_others(measures) != "").tolist() == [False] * 41 + [True]
+    assert (far_from_others(measures.tail(stage.LEAST_SCANS - 1)) == "").all()
 
 
 @pytest.mark.parametrize("voxel_mm", [(0.05, 4, 4), (10, 10, 10), (1, 1, 5), (2, 2, 2)])

@@ -19,7 +19,7 @@ from mriflow.config.resolve import resolve
 from mriflow.images.headers import read_header
 from mriflow.images.nifti import BadScan, load_scan
 from mriflow.images.registration import template
-from mriflow.images.scan import preprocess_scan
+from mriflow.images.scan import PreprocessSettings, preprocess_scan
 from mriflow.images.ukb_zip import BRAIN, MATRIX, MEMBERS, MNI152
 from mriflow.layout import layout
 from mriflow.organize import organize
@@ -62,14 +62,14 @@ def write_zip(path: Path, seed: int = 0, matrix: bytes | None = None, **members:
 
 
 def quality(path: Path) -> dict[str, float]:
-    return preprocess_scan(path, "none", 4.0, (40, 48, 40), (0.5, 99.5), True)[1]
+    return preprocess_scan(path, PreprocessSettings("none", 4.0, (40, 48, 40), (0.5, 99.5), stripped=True))[1]
 
 
 def test_a_zipped_scan_lies_in_mni_space_by_its_linear_transform(tmp_path):
     in_mni = write_zip(tmp_path / "a.zip")
     scan = load_scan(tmp_path / "a.zip" / BRAIN)
-    assert scan.extra["in_mni"]
-    expected = nib.as_closest_canonical(nib.Nifti1Image(np.zeros(scan.shape, np.uint8), in_mni))
+    assert scan.in_mni
+    expected = nib.as_closest_canonical(nib.Nifti1Image(np.zeros(scan.data.shape, np.uint8), in_mni))
     np.testing.assert_allclose(scan.affine, expected.affine, atol=1e-3)
     registered = quality(tmp_path / "a.zip" / BRAIN)
     write_zip(tmp_path / "b.zip", matrix=b"")
@@ -82,7 +82,7 @@ def test_a_zipped_scan_lies_in_mni_space_by_its_linear_transform(tmp_path):
 def test_the_check_of_a_dataset_reads_the_header_in_a_zip(tmp_path):
     write_zip(tmp_path / "a.zip")
     row = read_header(tmp_path / "a.zip" / BRAIN)
-    assert row["matrix"] == "x".join(map(str, load_scan(tmp_path / "a.zip" / BRAIN).shape))
+    assert row["matrix"] == "x".join(map(str, load_scan(tmp_path / "a.zip" / BRAIN).data.shape))
     assert row["fault"] == "" and row["dtype"] == "int16" and row["bytes"] > 1000
 
 

@@ -23,7 +23,7 @@ def loaded(content: bytes, name: str = "scan.nii.gz") -> Callable:
 
     def act(folder):
         (folder / name).write_bytes(content)
-        return str(load_scan(folder / name).shape)
+        return str(load_scan(folder / name).data.shape)
 
     return act
 
@@ -48,7 +48,7 @@ def in_zip(**members: bytes) -> Callable:
 
     def act(folder):
         (folder / "1_20252_2_0.zip").write_bytes(zipped(members))
-        return str(load_scan(folder / "1_20252_2_0.zip" / BRAIN).shape)
+        return str(load_scan(folder / "1_20252_2_0.zip" / BRAIN).data.shape)
 
     return act
 

@@ -24,7 +24,7 @@ from nilearn.image import resample_img
 from mriflow.base.cli import progress
 from mriflow.base.processes import workers
 from mriflow.images import registration
-from mriflow.images.nifti import load_scan, voxel_volume
+from mriflow.images.nifti import load_scan
 from mriflow.images.scan import brain_mask, foreground, without_bias
 
 DATA = Path(__file__).parents[3] / "shared/data/ixi-hh-2mm"
@@ -52,7 +52,7 @@ def measure(data: Path, path: Path) -> tuple[dict[str, object], dict[str, np.nda
     labels = nib.as_closest_canonical(nib.load(data / f"dlmuse_seg/{name}_DLMUSE.nii.gz"))
     label = np.asarray(labels.dataobj).astype(np.int16)
     brain = brain_mask(scan)
-    figures: dict[str, object] = {"id": name, "brain_ml": brain.sum() * voxel_volume(scan)}
+    figures: dict[str, object] = {"id": name, "brain_ml": brain.sum() * scan.voxel_ml}
     figures |= {"mask": dice(brain, label > 0), "lost": 1 - brain[label > 0].mean(), "added": 1 - (label > 0)[brain].mean()}
     white = brain & np.isin(label, tissues(data)["WM"])
     raw = foreground(scan, brain)

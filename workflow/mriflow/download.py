@@ -77,8 +77,8 @@ class _Wanted:
             return ""
         log.info("checking the md5 of %s", path)
         with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        return "" if found in self.md5 else f"has md5 {found}, expected {' or '.join(self.md5)}"
+            sum_of_file = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return "" if sum_of_file in self.md5 else f"has md5 {sum_of_file}, expected {' or '.join(self.md5)}"
 
 
 def download(file: Path, *, urls: list[str], md5: list[str] | None = None, size: int | None = None, attempts: int = 3) -> Path:
@@ -164,8 +164,8 @@ def _get(wanted: _Wanted, url: str, attempts: int) -> None:
             failed = 0 if received > most else failed + 1
             most = max(most, received)
             if failed >= attempts:
-                raise _Refused(f"{_told(error)} (attempts in a row without progress: {failed})") from error
-            log.info("%s: %s; trying again", url, _told(error))
+                raise _Refused(f"{_in_few_words(error)} (attempts in a row without progress: {failed})") from error
+            log.info("%s: %s; trying again", url, _in_few_words(error))
             time.sleep(PAUSE * 2 ** max(failed - 1, 0))
 
 
@@ -218,7 +218,7 @@ def _write(part: Path, answer: requests.Response, head: bytes, have: int, total:
     try:
         with progress(initial=have, total=total, desc=part.stem, unit="B", unit_scale=True) as bar, part.open("ab") as stream:
             bar.update(stream.write(head))
-            # read1 gives what is there: read would lose up to a block when the connection drops.
+            # read1 returns what has come: read would lose up to a block when the connection drops.
             while block := answer.raw.read1(BLOCK, decode_content=False):
                 bar.update(stream.write(block))
     except OSError as error:  # a full disk does not say for which file
@@ -227,12 +227,12 @@ def _write(part: Path, answer: requests.Response, head: bytes, have: int, total:
 
 
 def _range(answer: requests.Response) -> tuple[int | None, int | None]:
-    """Return the first byte's place (of a 206) and the length of the whole file, None where not told."""
+    """Return the first byte's place (of a 206) and the length of the whole file, None if the server does not say."""
     if answer.status_code == 200:
         length = answer.headers.get("Content-Length", "")
         return 0, int(length) if length.isdigit() else None
-    told = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", answer.headers.get("Content-Range", "").strip())
-    return (int(told[1]) if told[1] else None, int(told[2])) if told else (None, None)
+    match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", answer.headers.get("Content-Range", "").strip())
+    return (int(match[1]) if match[1] else None, int(match[2])) if match else (None, None)
 
 
 def _version(answer: requests.Response) -> str | None:
@@ -252,7 +252,7 @@ def _refuse_web_page(file: Path, answer: requests.Response, head: bytes) -> None
         )
 
 
-def _told(error: Exception) -> str:
+def _in_few_words(error: Exception) -> str:
     """Return a network failure in few words."""
     if isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError):
         return f"no answer within {TIMEOUT[0]:g} s, or nothing more for {TIMEOUT[1]:g} s"
@@ -262,7 +262,7 @@ def _told(error: Exception) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Download one file as told on the command line."""
+    """Read the command line and download one file."""
     parser = stage_parser(__doc__)
     add = parser.add_argument
     add("--file", type=Path, required=True, help="where the file goes")

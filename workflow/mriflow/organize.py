@@ -8,11 +8,12 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 
-from mriflow.base.cli import run_stage, stage_parser
+from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.errors import UserError
 from mriflow.base.files import write_csv
 from mriflow.images.archives import ANALYZE, NIFTI
@@ -26,6 +27,8 @@ from mriflow.tables.reader import read_table
 from mriflow.tables.ukb_table import read_fetched, read_participants
 
 log = logging.getLogger(__name__)
+
+FILES_AT_ONCE = 8
 
 
 def organize(
@@ -145,13 +148,14 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
     rows["problem"] = [join_problems(problem, hand or fault) for problem, hand, fault in known]
 
     if not zipped:
+        readable = [index for index, path, fault in zip(rows.index, rows["path"], faults, strict=True) if path and not fault]
         rows["fingerprint"] = ""
-        for index in rows.index[[bool(path) and not fault for path, fault in zip(rows["path"], faults, strict=True)]]:
-            path = Path(rows.loc[index, "path"])
-            try:
-                rows.loc[index, "fingerprint"] = fingerprint(path)
-            except OSError as error:
-                problem = f"scan: file cannot be read ({path.name}, {error.strerror})"
+        # Several files at once, for a network file system answers late.
+        with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+            made = pool.map(try_fingerprint, (Path(rows.loc[index, "path"]) for index in readable))
+            measured = progress(made, total=len(readable), desc="fingerprints", unit="image")
+            for index, (text, problem) in zip(readable, measured, strict=True):
+                rows.loc[index, "fingerprint"] = text
                 rows.loc[index, "problem"] = join_problems(rows.loc[index, "problem"], problem)
     for twins in same_images(rows):
         one_subject = twins["subject"].nunique() == 1
@@ -165,6 +169,14 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
     for column in TEXT_COLUMNS:
         rows[column] = rows[column].fillna("") if column in rows else ""
     return rows[first + [c for c in rows if c not in first + last] + last]
+
+
+def try_fingerprint(path: Path) -> tuple[str, str]:
+    """Return the fingerprint of an image, and a problem if its file cannot be read."""
+    try:
+        return fingerprint(path), ""
+    except OSError as error:
+        return "", f"scan: file cannot be read ({path.name}, {error.strerror})"
 
 
 def same_images(rows: pd.DataFrame) -> list[pd.DataFrame]:

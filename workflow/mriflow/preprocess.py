@@ -8,6 +8,7 @@ neighbours (scans move if there are more or fewer shards): a killed or grown dat
 are found if the number of shards was divided; else a neighbour may have been written anew before, without them.
 """
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -29,7 +30,7 @@ from mriflow.base.errors import UserError
 from mriflow.base.files import whole_file, write_csv
 from mriflow.base.processes import workers
 from mriflow.images.nifti import BadScan
-from mriflow.images.scan import preprocess_scan
+from mriflow.images.scan import PreprocessSettings, preprocess_scan
 from mriflow.tables.labels import read_index, shard_of
 
 log = logging.getLogger(__name__)
@@ -98,18 +99,18 @@ def preprocess(
     """
     wanted = read_scans(scans)
     wanted = wanted[[shard_of(scan, shards) == shard for scan in wanted["id"]]].reset_index(drop=True)
-    settings = [registration, voxel_mm, list(shape), list(percentiles), stripped, n4]
+    settings = PreprocessSettings(registration, voxel_mm, tuple(shape), tuple(percentiles), stripped, n4)
     keys = [scan_key(scan, settings) for scan in wanted.to_dict("records")]
     kept = array.with_name(f".{array.stem}.partial")
     done = earlier_results(array, index)
     lacking = set(keys) - done.keys()
-    for other in sorted(set(array.parent.glob("shard-*.npy")) - {array}):
+    for neighbour in sorted(set(array.parent.glob("shard-*.npy")) - {array}):
         if not lacking:
             break
-        found = earlier_results(other, other.with_suffix(".csv"))
-        # Copies, or hundreds of files stay open, and another job may replace them.
-        done |= {key: Result(np.array(found[key].volume), found[key].row) for key in lacking & found.keys()}
-        lacking -= found.keys()
+        others = earlier_results(neighbour, neighbour.with_suffix(".csv"))
+        # Copied: else hundreds of files would stay open, and another job may replace them.
+        done |= {key: Result(np.array(others[key].volume), others[key].row) for key in lacking & others.keys()}
+        lacking -= others.keys()
 
     todo = [(scan, key) for scan, key in zip(wanted.to_dict("records"), keys, strict=True) if key not in done]
     results = []
@@ -123,8 +124,8 @@ def preprocess(
     return table
 
 
-def finish_scan(folder: Path, settings: Sequence[Any], kept: Path, scan_and_key: tuple[Mapping[str, str], str]) -> Result:
-    """Return the result of a scan from the folder `kept`, or make it and keep it there if it is good."""
+def finish_scan(folder: Path, settings: PreprocessSettings, kept: Path, scan_and_key: tuple[Mapping[str, str], str]) -> Result:
+    """Return the result of a scan from the folder `kept`, or make it, and keep it in that folder if it is good."""
     scan, key = scan_and_key
     finished = kept / f"{key}.npz"
     if finished.is_file():
@@ -135,11 +136,11 @@ def finish_scan(folder: Path, settings: Sequence[Any], kept: Path, scan_and_key:
     return result
 
 
-def run_scan(scan: Mapping[str, str], key: str, folder: Path, settings: Sequence[Any]) -> Result:
+def run_scan(scan: Mapping[str, str], key: str, folder: Path, settings: PreprocessSettings) -> Result:
     """Preprocess a scan of the list; a bad one gives a result with a problem and no volume."""
     row: dict[str, Any] = {"id": scan["id"], "problem": None, "fingerprint": scan["fingerprint"], "key": key}
     try:
-        volume, quality = preprocess_scan(folder / scan["path"], *settings)
+        volume, quality = preprocess_scan(folder / scan["path"], settings)
     except BadScan as error:
         refuse_lack_of_memory(error)
         log.warning("%s: %s", scan["id"], error)
@@ -154,7 +155,7 @@ def run_scan(scan: Mapping[str, str], key: str, folder: Path, settings: Sequence
 def refuse_lack_of_memory(error: BaseException | None) -> None:
     """Raise a UserError if an error, or what caused it, is the machine's lack of memory: that is no scan's fault.
 
-    Libraries tell of it in their own ways; one that cannot be mapped into memory is not imported.
+    Libraries report it in their own ways; one that cannot be mapped into memory raises an ImportError.
     """
     while error:
         lacking = isinstance(error, MemoryError | ImportError) or getattr(error, "errno", None) == errno.ENOMEM
@@ -176,9 +177,9 @@ def read_scans(path: Path) -> pd.DataFrame:
     return scans
 
 
-def scan_key(scan: Mapping[str, str], settings: Sequence[Any]) -> str:
+def scan_key(scan: Mapping[str, str], settings: PreprocessSettings) -> str:
     """Return a name for the result of a scan: it changes with its id, its content, the settings and the recipe."""
-    text = json.dumps([recipes.PREPROCESS, scan["id"], scan["fingerprint"], *settings])
+    text = json.dumps([recipes.PREPROCESS, scan["id"], scan["fingerprint"], *dataclasses.astuple(settings)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -186,7 +187,7 @@ def earlier_results(array: Path, index: Path) -> dict[str, Result]:
     """Return the results in a whole shard made before, by their keys; none if there is no whole shard.
 
     Another job may be writing it. It takes the old index away before it puts the array in its place, and writes the new index
-    after, so that one that was there all the time belongs to the array.
+    after, so that an index that did not change meanwhile belongs to the array.
     """
     try:
         before = index.stat().st_mtime_ns

@@ -1,4 +1,4 @@
-"""Tell how well the scans of a dataset were preprocessed: a web page, the same as CSV, and a figure as PDF and PNG.
+"""Show how well the scans of a dataset were preprocessed: a web page, the same as CSV, and a figure as PDF and PNG.
 
 A scan that failed is left out by a rule, and the page says which and why. One that passed but lies far from the others is kept
 and named, to be looked at; to leave it out is a matter of judgement (`exclude` of the dataset).
@@ -24,9 +24,9 @@ from mriflow.reporting.html import LISTED, PAGE, paragraph, section
 from mriflow.tables.labels import read_index, read_labels
 from mriflow.tables.problems import count_reasons
 
-FIGURES = {"correlation": "correlation with the template", "brain_ml": "volume of the brain (ml)", "scale": "scale"}
+MEASURES = {"correlation": "correlation with the template", "brain_ml": "volume of the brain (ml)", "scale": "scale"}
 FAR = 4.0  # robust standard deviations from the median; of 147 real scans one lies further
-LEAST_SCANS = 20  # of fewer, no one can say who is far from the others
+LEAST_SCANS = 20  # among fewer, no one can say which is far from the others
 
 
 def quality(
@@ -56,14 +56,14 @@ def quality(
     Returns
     -------
     The table written to `csv`: one row per scan of the shards with its `problem` (left out), `far` (kept, but far from the
-    others: in what) and the quality figures, the lowest correlation first.
+    others: in what) and the quality measures, the lowest correlation first.
     """
     tables = [read_index(index).assign(array=str(array)) for array, index in zip(arrays, indices, strict=True)]
     table = pd.concat(tables, ignore_index=True)
     if table.empty:
         raise UserError(f"{', '.join(map(str, indices))}: no scans. `python -m mriflow.organize` says why none was found.")
     table["problem"] = table["problem"].fillna("")
-    table["far"] = far_from_others(table[list(FIGURES)].where(table["index"].notna()))
+    table["far"] = far_from_others(table[list(MEASURES)].where(table["index"].notna()))
     table = table.sort_values(["correlation", "id"], na_position="first", ignore_index=True)
     kept, failed, far = table[table["index"].notna()], table[table["problem"] != ""], table[table["far"] != ""]
 
@@ -73,8 +73,8 @@ def quality(
         ("preprocessed", len(kept)),
         ("of these, far from the others", len(far)),
     ]
-    quantiles = kept[list(FIGURES)].quantile([0, 0.05, 0.5, 0.95, 1])
-    numbers = [[name, *(f"{value:.4g}" for value in quantiles[key])] for key, name in FIGURES.items()]
+    quantiles = kept[list(MEASURES)].quantile([0, 0.05, 0.5, 0.95, 1])
+    numbers = [[name, *(f"{value:.4g}" for value in quantiles[key])] for key, name in MEASURES.items()]
     body = [
         paragraph("Simulated data: none of these is a real scan." if simulated else ""),
         section("", ["", "scans"], counts),
@@ -87,33 +87,33 @@ def quality(
             f"{registration}), its brain has less than {BRAIN_ML[0]} or more than {BRAIN_ML[1]} ml, or it cannot be read. Far "
             f"from the others: more than {FAR:g} robust standard deviations from the median ({LEAST_SCANS} scans are needed). "
             "Look at these, and leave out by hand (`exclude` of the dataset) what is spoilt; old age and disease lie far from "
-            f"the others, too. All figures stand in {csv.name}."
+            f"the others, too. All measures stand in {csv.name}."
         ),
     ]
     write_text(PAGE.format(title=html.escape(f"Quality of preprocessing: {title}"), body="\n".join(body)), html_page)
-    result = table[["id", "problem", "far", *FIGURES]]
+    result = table[["id", "problem", "far", *MEASURES]]
     write_csv(result, csv)
     draw(table, labels, pdf, png, registration, simulated)
     return result
 
 
-def far_from_others(figures: pd.DataFrame) -> pd.Series:
-    """Return in which figures each scan lies far from the others, as text; a high correlation is not far."""
-    found = pd.Series("", index=figures.index)
-    for name, values in figures.items():
+def far_from_others(measures: pd.DataFrame) -> pd.Series:
+    """Return in which measures each scan lies far from the others, as text; a high correlation is not far."""
+    far = pd.Series("", index=measures.index)
+    for name, values in measures.items():
         middle = values.median()
         spread = 1.4826 * (values - middle).abs().median()  # the standard deviation, if the values were normal
         if values.count() < LEAST_SCANS or not spread > 0:
             continue
         away = (values - middle) / spread
         for row in away.index[(away < -FAR) | ((away > FAR) & (name != "correlation"))]:
-            told = f"{FIGURES[str(name)]} ({values[row]:.4g}, median {middle:.4g})"
-            found[row] = "; ".join(filter(None, (found[row], told)))
-    return found
+            measure = f"{MEASURES[str(name)]} ({values[row]:.4g}, median {middle:.4g})"
+            far[row] = "; ".join(filter(None, (far[row], measure)))
+    return far
 
 
 def draw(table: pd.DataFrame, labels: Path, pdf: Path, png: Path, registration: str, simulated: bool) -> None:
-    """Draw the distribution of each figure, and under it the scans that were left out or are far from the others."""
+    """Draw the distribution of each measure, and under it the scans that were left out or are far from the others."""
     shown = table[(table["problem"] != "") | (table["far"] != "")].head(SHOWN).to_dict("records")
     kept, failed = table[table["index"].notna()], table[table["problem"] != ""]
     footer = f"n = {len(kept)} scans, {len(failed)} left out"
@@ -123,8 +123,8 @@ def draw(table: pd.DataFrame, labels: Path, pdf: Path, png: Path, registration: 
     height = 2.2 + (2.6 if shown else 0)
     with page(pdf, png, TWO_COLUMNS, height, footer, simulated) as (figure, axes):
         axes[0, 0].remove()
-        parts = figure.subfigures(2, 1, height_ratios=[2.2, 2.6]) if shown else [figure]
-        for ax, (key, name) in zip(parts[0].subplots(1, len(FIGURES)), FIGURES.items(), strict=True):
+        rows: Any = figure.subfigures(2, 1, height_ratios=[2.2, 2.6]) if shown else [figure]
+        for ax, (key, name) in zip(rows[0].subplots(1, len(MEASURES)), MEASURES.items(), strict=True):
             everything = table[key].dropna()
             edges = np.histogram_bin_edges(everything, bins=int(np.clip(2 * np.sqrt(len(everything)), 10, 40))).tolist()
             colours = [COLOURS["network"], COLOURS["classical"]]
@@ -132,11 +132,11 @@ def draw(table: pd.DataFrame, labels: Path, pdf: Path, png: Path, registration: 
             ax.set(xlabel=name[0].upper() + name[1:], ylabel="Scans" if key == "correlation" else "")
             if key == "correlation":
                 ax.axvline(QC_CORRELATION[registration], color=GREY, ls="--", lw=0.8)
-        for ax, scan, image in zip(parts[-1].subplots(1, SHOWN) if shown else [], shown, pictures, strict=False):
+        for ax, scan, image in zip(rows[-1].subplots(1, SHOWN) if shown else [], shown, pictures, strict=False):
             ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             why = "left out" if scan["problem"] else "far"
             ax.set_xlabel(f"{why}\n{wrap(scan['id'])}", fontsize=6)
-        for ax in parts[-1].axes if shown else []:
+        for ax in rows[-1].axes if shown else []:
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
 
@@ -146,11 +146,11 @@ def picture(scan: dict[str, Any], path: Path) -> np.ndarray:
     if pd.notna(scan["index"]):
         return montage(np.load(scan["array"], mmap_mode="r")[scan["index"]])[0]
     try:
-        image = load_scan(path)
-        sizes = np.linalg.norm(image.affine[:3, :3], axis=0)
+        loaded = load_scan(path)
+        sizes = np.linalg.norm(loaded.affine[:3, :3], axis=0)
         # Cubes of 3 mm or more, for the voxels may be none; at least 16 along each axis.
-        shrink = np.clip(sizes / max(3, sizes.max()), 16 / np.array(image.shape), 1)
-        data = zoom(np.asarray(image.dataobj), shrink, order=1)
+        shrink = np.clip(sizes / max(3, sizes.max()), 16 / np.array(loaded.data.shape), 1)
+        data = zoom(loaded.data, shrink, order=1)
     except (BadScan, MemoryError):
         return np.full((120, 48), 128, np.uint8)
     low, high = np.percentile(data, (1, 99.5))
@@ -158,7 +158,7 @@ def picture(scan: dict[str, Any], path: Path) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Read the command line and tell of the quality."""
+    """Read the command line and show the quality."""
     parser = stage_parser(__doc__)
     parser.add_argument("--labels", type=Path, required=True, help="labels.csv of the dataset")
     parser.add_argument("--arrays", type=Path, nargs="+", required=True, help="shards of the dataset, .npy")

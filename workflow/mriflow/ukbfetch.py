@@ -56,7 +56,7 @@ class Checked:
                 self.known = {row[0]: (row[1], row[2], row[3]) for row in csv.reader(stream) if len(row) == 4}
 
     def whole(self, folder: Path, name: str, info: os.stat_result) -> bool:
-        """Tell whether a zip in `folder` is all there; its directory is read only if the zip is not on the list."""
+        """Return whether a zip in `folder` is whole; its directory is read only if the zip is not on the list."""
         stamp = f"{info.st_size}:{info.st_mtime_ns}:{self.member}"
         if self.known.get(name, ("",))[0] == stamp:
             return True
@@ -105,7 +105,7 @@ def fetch(
     Raises
     ------
     UserError
-        For a bulk or key file that is not as it should be, a program that is not there, and scans that did not come.
+        For a bulk or key file that is not as it should be, a program that is missing, and scans that did not come.
     """
     if not 1 <= calls <= MOST_CALLS:
         raise UserError(
@@ -121,13 +121,13 @@ def fetch(
         )
         secrets = read_key(key, left)
         command = [find_program(program, left, zips), f"-a{os.path.abspath(key or '')}", "-v"]  # noqa: PTH100
-        missing, said = fetch_missing(missing, command, zips, checked, calls)
+        missing, last_line = fetch_missing(missing, command, zips, checked, calls)
         for secret in secrets:
-            said = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", said)
+            last_line = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", last_line)
     if missing:
         raise UserError(
             f"{bulk}: {len(missing)} of its {len(lines)} scans did not come in {ROUNDS} rounds of ukbfetch; the first is "
-            f"{missing[0]!r}. ukbfetch said last: {said.strip()[:300] or 'nothing'}. All are listed in "
+            f"{missing[0]!r}. ukbfetch said last: {last_line.strip()[:300] or 'nothing'}. All are listed in "
             f"{zips}/.ukbfetch/missing.bulk, beside ukbfetch's own logs. What came is kept. Run the same command again later, "
             "or take the lines of people who have withdrawn from UK Biobank out of the bulk file."
         )
@@ -152,8 +152,8 @@ def read_bulk(bulk: Path) -> list[str]:
         if match := BULK_LINE.fullmatch(line.strip()):
             lines.append(f"{match[1]} {match[2]}")
         elif line.strip():
-            found = f"found {line.strip()[:40]!r}, expected a participant and a data file like '1002532 20252_2_0'"
-            raise UserError(f"{bulk}, line {number}: {found}. Correct it, or {make}")
+            problem = f"found {line.strip()[:40]!r}, expected a participant and a data file like '1002532 20252_2_0'"
+            raise UserError(f"{bulk}, line {number}: {problem}. Correct it, or {make}")
     if not lines:
         raise UserError(f"{bulk}: the bulk file has no lines; {make}")
     if twice := len(lines) - len(set(lines)):
@@ -176,17 +176,17 @@ def read_key(key: Path | None, left: str) -> list[str]:
     if (mode := key.stat().st_mode & 0o777) & 0o077:
         safe = f"chmod 600 {shlex.quote(str(key))}"
         raise UserError(f"{key}: the key file is open to others (mode {mode:o}), expected its owner alone. Run: {safe}")
-    found = [line.strip() for line in key.read_text(encoding="utf-8-sig", errors="replace").splitlines() if line.strip()]
-    if len(found) != 2 or not re.fullmatch("[0-9]+", found[0]) or re.search(r"\s", found[1]):
+    key_lines = [line.strip() for line in key.read_text(encoding="utf-8-sig", errors="replace").splitlines() if line.strip()]
+    if len(key_lines) != 2 or not re.fullmatch("[0-9]+", key_lines[0]) or re.search(r"\s", key_lines[1]):
         wanted = "the number of the application, then the password"
-        raise UserError(f"{key}: found {len(found)} lines, expected two: {wanted}. Save it again from UK Biobank's e-mail.")
-    return found
+        raise UserError(f"{key}: found {len(key_lines)} lines, expected two: {wanted}. Save it again from UK Biobank's e-mail.")
+    return key_lines
 
 
 def find_program(program: str, left: str, zips: Path) -> str:
     """Return the full path of ukbfetch, or raise a UserError that says where to get it."""
-    if found := shutil.which(program):
-        return os.path.abspath(found)  # noqa: PTH100 - a link to it is called as such
+    if path := shutil.which(program):
+        return os.path.abspath(path)  # noqa: PTH100 - a link to it is called as such
     raise UserError(
         f"{program}: no such program. {left}Get ukbfetch from https://biobank.ndph.ox.ac.uk/showcase/download.cgi, make it "
         f"executable (chmod +x) and give its path as --program. Zips that you have already do as well: put them into {zips}."
@@ -195,17 +195,17 @@ def find_program(program: str, left: str, zips: Path) -> str:
 
 def not_there(lines: list[str], zips: Path, checked: Checked) -> list[str]:
     """Return the lines whose zip is not whole in `zips`: one look at the folder, and only zips not yet checked are opened."""
-    wanted, there = {zip_name(line) for line in lines}, {}
+    wanted, in_folder = {zip_name(line) for line in lines}, {}
     if zips.is_dir():
         with os.scandir(zips) as entries:
-            there = {entry.name: entry.stat() for entry in entries if entry.name in wanted and entry.is_file()}
-    whole = {name for name in progress(there, desc="check", unit="zip") if checked.whole(zips, name, there[name])}
+            in_folder = {entry.name: entry.stat() for entry in entries if entry.name in wanted and entry.is_file()}
+    whole = {name for name in progress(in_folder, desc="check", unit="zip") if checked.whole(zips, name, in_folder[name])}
     return [line for line in lines if zip_name(line) not in whole]
 
 
 def fetch_missing(missing: list[str], command: list[str], zips: Path, checked: Checked, calls: int) -> tuple[list[str], str]:
-    """Ask for the `missing` lines in rounds; return those that never came and what ukbfetch said last."""
-    scratch, said = zips / ".ukbfetch", ""
+    """Ask for the `missing` lines in rounds; return those that never came and the last line that ukbfetch wrote."""
+    scratch, last_line = zips / ".ukbfetch", ""
     with alone_in(scratch) as lock:
         missing = take(not_there(missing, zips, checked), scratch, checked)  # what a run that was killed had fetched
         write_text("".join(f"{line}\n" for line in missing), scratch / "missing.bulk")
@@ -214,10 +214,10 @@ def fetch_missing(missing: list[str], command: list[str], zips: Path, checked: C
                 log.warning("%d scans did not come; asking for them again in %g s", len(missing), PAUSE)
                 time.sleep(PAUSE)
             if missing:
-                said = run_round(missing, command, scratch, f"round-{turn}", calls, lock)
+                last_line = run_round(missing, command, scratch, f"round-{turn}", calls, lock)
                 missing = take(missing, scratch, checked)
                 write_text("".join(f"{line}\n" for line in missing), scratch / "missing.bulk")
-    return missing, said
+    return missing, last_line
 
 
 @contextmanager
@@ -239,20 +239,20 @@ def alone_in(scratch: Path) -> Iterator[int]:
 
 
 def run_round(lines: list[str], command: list[str], scratch: Path, stem: str, calls: int, lock: int) -> str:
-    """Ask once for all `lines`, those of ``missing.bulk``; return what the call that ended last said last.
+    """Ask once for all `lines`, those of ``missing.bulk``; return the last line of the call that ended last.
 
-    Whether a scan came is told by its zip alone: how a call ends says nothing of the single scan.
+    Whether a scan came is seen by its zip alone: how a call ends says nothing of the single scan.
     """
     size = min(MOST_LINES, -(-len(lines) // calls))  # a few lines are shared among the calls, too
     starts = list(range(1, len(lines) + 1, size))
-    wanted, running, said = {zip_name(line) for line in lines}, dict[subprocess.Popen[bytes], IO[bytes]](), ""
+    wanted, running, last_line = {zip_name(line) for line in lines}, dict[subprocess.Popen[bytes], IO[bytes]](), ""
     with ExitStack() as stack, progress(total=len(lines), desc=f"ukbfetch {stem}", unit="scan") as bar:
         while starts or running:
             while starts and len(running) < calls:
                 window = [f"-s{starts[0]}", f"-m{min(size, len(lines) - starts[0] + 1)}", f"-o{stem}_line-{starts.pop(0)}"]
                 words = [command[0], "-bmissing.bulk", *command[1:], *window]
                 log.info("%s", shlex.join(words))
-                output = stack.enter_context(tempfile.TemporaryFile())  # a file without a name: it may tell the key
+                output = stack.enter_context(tempfile.TemporaryFile())  # a file without a name: the key may stand in it
                 pipes = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
                 try:
                     call = subprocess.Popen(words, cwd=scratch, pass_fds=[lock], **pipes)  # type: ignore[call-overload]
@@ -264,18 +264,19 @@ def run_round(lines: list[str], command: list[str], scratch: Path, stem: str, ca
             time.sleep(POLL)
             bar.update(sum(entry.name in wanted for entry in scratch.iterdir()) - bar.n)
             for call in [call for call in running if call.poll() is not None]:
-                told = running.pop(call)
-                told.seek(0)
-                said = ([line for line in told.read().decode(errors="replace").splitlines() if line.strip()] or [said])[-1]
-    return said
+                its_output = running.pop(call)
+                its_output.seek(0)
+                written = [line for line in its_output.read().decode(errors="replace").splitlines() if line.strip()]
+                last_line = (written or [last_line])[-1]
+    return last_line
 
 
 def take(lines: list[str], scratch: Path, checked: Checked) -> list[str]:
     """Rename the whole zips in `scratch` to their final names, delete the cut ones; return the lines that did not come."""
-    there, missing = {path.name for path in scratch.iterdir()}, []
+    in_scratch, missing = {path.name for path in scratch.iterdir()}, []
     for line in lines:
         path = scratch / zip_name(line)
-        if path.name in there and checked.whole(scratch, path.name, path.stat()):
+        if path.name in in_scratch and checked.whole(scratch, path.name, path.stat()):
             os.replace(path, scratch.parent / path.name)
         else:
             path.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ rule organize:
         "../../envs/conda.yaml"
     resources:
         mem_mb=2000,
-        runtime=120,
+        runtime=480,  # every image is read once: 0.2 s for one of IXI
     params:
         columns=lambda wildcards: json.dumps(dataset(wildcards)["columns"]),
         table=lambda wildcards, input: option("--table", input.table),

@@ -11,6 +11,6 @@ class UserError(Exception):
     """
 
 
-def plain(error: Exception) -> str:
-    """Return the text of an error without what separates problems and details."""
+def one_line(error: Exception) -> str:
+    """Return an error's kind and text on one line, without the signs that separate problems and details: ``;()``."""
     return re.sub(r"[\s;()]+", " ", f"{type(error).__name__}: {error}").strip()

@@ -1,6 +1,7 @@
 """The tables of config/README.md, made from the schemas."""
 
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,12 @@ def document(text: str, folder: Path) -> str:
     for key, schema in config["properties"].items():
         rows = key_rows({"properties": {key: schema}, "required": config["required"]})
         parts += [f"### `{key}`", "\n".join([HEAD, *rows])]
-    parts += ["## The keys of a dataset", dataset["description"], "\n".join([HEAD, *key_rows(dataset)]), MARKS[1]]
+    parts += [
+        "## The keys of a dataset",
+        textwrap.fill(dataset["description"], 108, break_on_hyphens=False),
+        "\n".join([HEAD, *key_rows(dataset)]),
+        MARKS[1],
+    ]
     before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
     return before + "\n\n".join(parts) + after
 

@@ -25,11 +25,11 @@ ANALYZE = ".hdr"  # with an .img beside it
 
 
 class BrokenImage(Exception):
-    """An image that cannot be read; the others are not to suffer from it."""
+    """An image that cannot be read; the others are used all the same."""
 
 
 def ignored(name: str, ignore: str | None) -> bool:
-    """Tell whether a file name is one of those that are not meant."""
+    """Return whether a file name fits `ignore`, the names of images that are not to be used."""
     return bool(ignore and re.fullmatch(ignore, name))
 
 
@@ -43,7 +43,7 @@ def to_nifti(header: Path, folder: Path, affine: Sequence[Sequence[float]] | Non
     UserError
         If neither its header nor `affine` says how it is oriented.
     """
-    # Below its folder's whole path: sub-01/T1.hdr is not to be taken for sub-02/T1.hdr, whatever the sources are.
+    # Below its folder's whole path: sub-01/T1.hdr must not be mistaken for sub-02/T1.hdr, whatever the sources are.
     unpacked = header.parent == folder
     path = (header if unpacked else folder / os.path.normpath(header.absolute()).lstrip("/")).with_suffix(".nii")
     if unpacked and not header.exists():  # rewritten before (`unpack`)
@@ -66,14 +66,14 @@ def to_nifti(header: Path, folder: Path, affine: Sequence[Sequence[float]] | Non
         data = data[..., 0]
     with whole_file(path) as temporary:
         nib.save(nib.Nifti1Image(data, np.array(oriented, float)), temporary)
-    if unpacked:  # from an archive, and of no more use; the header first, for that without voxels would be a broken image
+    if unpacked:  # from an archive, and no longer needed. The header first: one without voxels would be a broken image
         header.unlink()
         voxels.unlink()
     return path
 
 
 def has_affine(image: Path, affine: Any) -> bool:
-    """Tell whether a NIfTI file that `to_nifti` wrote has this affine."""
+    """Return whether a NIfTI file that `to_nifti` wrote has this affine."""
     return np.array_equal(nib.load(image).affine, np.array(affine, np.float32))  # type: ignore[attr-defined]
 
 
@@ -140,15 +140,15 @@ def refuse_other_kinds(archive: Path) -> None:
 
 
 def is_newer(file: Path, than: Path) -> bool:
-    """Tell whether a file is there and not older than another."""
+    """Return whether a file is there and not older than another."""
     return file.is_file() and file.stat().st_mtime >= than.stat().st_mtime
 
 
 def refuse_unsafe(member: tarfile.TarInfo, archive: Path, folder: Path) -> None:
     """Raise a UserError for an entry that the data filter refuses.
 
-    Python before 3.11.4 (Debian 12's) has no such filter: there, nothing but files, folders and links below `folder` is let
-    pass. Either way an image is only ever written under its own name.
+    Python before 3.11.4 (Debian 12's) has no such filter: there, only files, folders and links below `folder` pass.
+    Either way an image is only ever written under its own name.
     """
     if hasattr(tarfile, "data_filter"):
         try:
@@ -166,7 +166,7 @@ def refuse_unsafe(member: tarfile.TarInfo, archive: Path, folder: Path) -> None:
 
 
 def check_whole(archive: Path) -> None:
-    """Raise an error if an archive is cut short or damaged: tarfile takes a missing header for the end, in silence."""
+    """Raise an error if an archive is cut short or damaged: tarfile mistakes a missing header for the end, in silence."""
     with open(archive, "rb") as stream:
         if stream.read(2) == b"\x1f\x8b":
             with gzip.open(archive) as unzipped:  # its checksum stands at the very end

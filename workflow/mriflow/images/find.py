@@ -32,13 +32,13 @@ def find_images(
     ----------
     pattern
         Regular expression of an image's file name; with slashes in it, of the last folders and the name. An image that does not
-        fit has no subject.
+        fit it has no subject.
     unpacked
         Where archives are unpacked, and Analyze images rewritten as NIfTI.
     ignore
         Regular expression of the file names of images that are not meant, such as masks; they are counted, not listed.
     affine
-        Voxel to world (RAS+, mm), 4 x 4, of Analyze images, whose headers do not tell it.
+        Voxel to world (RAS+, mm), 4 x 4, of Analyze images, whose headers do not have it.
 
     Raises
     ------
@@ -70,14 +70,14 @@ def find_images(
             except BrokenImage as error:  # its row will say so (`mriflow.organize`)
                 log.warning("%s: cannot be read as an Analyze image (%s)", path, error)
         rows.append({"id": scan_id(image), "path": str(image), "subject": None, **(groups or {})})
-    found = pd.DataFrame(rows, columns=None if rows else ["id", "path", "subject"])
-    # Files of one name in folders of their own are told apart by these.
-    twins = found["id"].duplicated(keep=False)
+    scans = pd.DataFrame(rows, columns=None if rows else ["id", "path", "subject"])
+    # The ids of files with the same name get their folders in front.
+    twins = scans["id"].duplicated(keep=False)
     if twins.any():
         folders = [source if source.is_dir() else unpacked for source in sources]
         common = os.path.commonpath([os.path.normpath(folder.absolute()) for folder in folders])
         below = [Path(os.path.relpath(path, common)).parent.parts for path in meant]
-        found["id"] = ["_".join((*below[row], name)) if twins[row] else name for row, name in found["id"].items()]
+        scans["id"] = ["_".join((*below[row], name)) if twins[row] else name for row, name in scans["id"].items()]
     where = ", ".join(map(str, sources))
     if not images:
         kinds = ", ".join((*NIFTI, ANALYZE))
@@ -87,16 +87,22 @@ def find_images(
             f"{where}: none of its {len(images)} images, such as {images[0].name!r}, is meant. Correct the `ignore` of the "
             f"dataset, {ignore!r}."
         )
-    if not found["subject"].notna().any():
+    if not scans["subject"].notna().any():
         raise UserError(
             f"{where}: none of its {len(meant)} images has a name that fits the `pattern` {pattern!r} of the dataset; the "
             f"first is {meant[0].name!r}. Correct the `pattern`." + hint(sources)
         )
-    return found
+    return scans
 
 
 def read_name(path: Path, pattern: str) -> dict[str, str] | None:
-    """Return what an image's name tells, None if it does not fit."""
+    r"""Return the groups of `pattern` in an image's name, None if the name does not fit.
+
+    >>> read_name(Path("t1/IXI012-HH-1211-T1.nii.gz"), r"IXI(?P<subject>\d+)-(?P<site>\w+)-.*")
+    {'subject': '012', 'site': 'HH'}
+    >>> read_name(Path("sub-01/anat/T1.nii.gz"), r"sub-(?P<subject>\d+)/anat/T1\.nii\.gz")
+    {'subject': '01'}
+    """
     match = re.fullmatch(pattern, "/".join(path.parts[-pattern.count("/") - 1 :]))
     return match.groupdict() if match else None
 
@@ -115,12 +121,16 @@ def hint(sources: Sequence[Path]) -> str:
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell whether a file begins as DICOM files do (PS3.10, 7.1)."""
+    """Return whether a file begins as DICOM files do (PS3.10, 7.1)."""
     with open(path, "rb") as stream:
         stream.seek(128)
         return stream.read(4) == b"DICM"
 
 
 def scan_id(path: Path) -> str:
-    """Return the id of a scan, its file's name without the suffix."""
+    """Return the id of a scan, its file's name without the suffix.
+
+    >>> scan_id(Path("t1/sub-01_T1w.nii.gz"))
+    'sub-01_T1w'
+    """
     return re.sub(r"\.nii(\.gz)?$", "", path.name)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mriflow.base.cli import progress
-from mriflow.base.errors import plain
+from mriflow.base.errors import one_line
 from mriflow.images.ukb_zip import open_header, split_path
 
 FIELD_MM = (100, 500)  # of view along each axis: a brain cut out closely, and more than any scanner's bore shows
@@ -21,7 +21,7 @@ AGREE = 0.01  # relative difference of two voxel sizes that is rounding
 
 
 def read_headers(paths: Sequence[Path], threads: int = 8) -> pd.DataFrame:
-    """Return one row per image, as `read_header`; several are read at once, for a network file system answers late."""
+    """Return one row per image, as `read_header`; several are read at once, because a network file system answers late."""
     with ThreadPoolExecutor(threads) as pool:
         rows = list(progress(pool.map(read_header, paths), total=len(paths), desc="headers", unit="image"))
     return pd.DataFrame(rows, columns=None if rows else ["fault"])
@@ -50,7 +50,7 @@ def read_header(path: Path) -> dict[str, Any]:
         size = scan.dataobj.offset + int(np.prod(shape, dtype=object)) * dtype.itemsize
         faults = [] if zipped else [size_fault(path, size)]  # a zip has checksums of its own
     except Exception as error:  # nibabel raises a dozen kinds of errors for a broken file
-        return {"fault": f"file cannot be read ({plain(error)})"}
+        return {"fault": f"file cannot be read ({one_line(error)})"}
     if dtype.kind not in "iuf":
         faults.append(f"voxels are no plain numbers ({dtype})")
     while len(shape) > 3 and shape[-1] == 1:
@@ -60,9 +60,9 @@ def read_header(path: Path) -> dict[str, Any]:
     else:
         row |= {"spacing": "x".join(f"{mm:.4g}" for mm in spacing)}
         row |= {f"spacing_{axis}": round(mm, 4) for axis, mm in enumerate(spacing, 1)}
-        told, place_faults = placed(header, scan.affine, shape, np.array(spacing))
-        row |= told
-        faults += place_faults
+        placement, placement_faults = placed(header, scan.affine, shape, np.array(spacing))
+        row |= placement
+        faults += placement_faults
     return row | {"fault": "; ".join(filter(None, faults))}
 
 
@@ -71,8 +71,8 @@ def placed(header: Any, affine: np.ndarray, shape: Sequence[int], spacing: np.nd
     faults = []
     field = spacing * shape
     if not ((field >= FIELD_MM[0]) & (field <= FIELD_MM[1])).all():
-        told = " x ".join(f"{mm:.4g}" for mm in field)
-        faults.append(f"implausible field of view ({told} mm, expected {FIELD_MM[0]} to {FIELD_MM[1]}; are these mm?)")
+        field_text = " x ".join(f"{mm:.4g}" for mm in field)
+        faults.append(f"implausible field of view ({field_text} mm, expected {FIELD_MM[0]} to {FIELD_MM[1]}; are these mm?)")
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
         return {}, [*faults, "the affine of the header places no voxels"]
     row: dict[str, Any] = {"orientation": "".join(axis or "?" for axis in nib.aff2axcodes(affine))}
@@ -80,13 +80,13 @@ def placed(header: Any, affine: np.ndarray, shape: Sequence[int], spacing: np.nd
         faults.append("orientation is not told (neither qform nor sform; left and right may be exchanged)")
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.allclose(sizes, spacing, rtol=AGREE):
-        told = " x ".join(f"{mm:.4g}" for mm in sizes)
-        faults.append(f"pixdim and affine disagree on the voxel size (affine: {told} mm)")
+        sizes_text = " x ".join(f"{mm:.4g}" for mm in sizes)
+        faults.append(f"pixdim and affine disagree on the voxel size (affine: {sizes_text} mm)")
     if header["qform_code"] and header["sform_code"]:
         try:
             qform = header.get_qform()
-        except Exception as error:  # a quaternion that is none
-            return row, [*faults, f"qform is invalid ({plain(error)})"]
+        except Exception as error:  # its numbers are no rotation
+            return row, [*faults, f"qform is invalid ({one_line(error)})"]
         corners = np.array([[*corner, 1] for corner in product(*((0, size - 1) for size in shape))])
         apart = float(np.linalg.norm(corners @ (qform - header.get_sform()).T, axis=1).max())
         row["qform_sform_mm"] = round(apart, 3)
@@ -106,15 +106,15 @@ def size_fault(path: Path, expected: int) -> str:
             stream.seek(-4, 2)
             if int.from_bytes(stream.read(4), "little") == expected % 2**32:
                 return ""
-        found = 0
+        length = 0
         try:
             with gzip.open(path) as unzipped:
-                while found <= expected and (block := unzipped.read(2**22)):
-                    found += len(block)
+                while length <= expected and (block := unzipped.read(2**22)):
+                    length += len(block)
         except (OSError, EOFError, zlib.error) as error:
-            return f"file is cut short or damaged ({plain(error)})"
+            return f"file is cut short or damaged ({one_line(error)})"
     else:
-        found = path.stat().st_size
-    if found < expected:
-        return f"file is shorter than its header says ({found} of {expected} bytes)"
-    return f"file is longer than its header says (more than {expected} bytes)" if found > expected else ""
+        length = path.stat().st_size
+    if length < expected:
+        return f"file is shorter than its header says ({length} of {expected} bytes)"
+    return f"file is longer than its header says (more than {expected} bytes)" if length > expected else ""

@@ -3,13 +3,14 @@
 import gzip
 import io
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
-from mriflow.base.errors import UserError, plain
+from mriflow.base.errors import UserError, one_line
 from mriflow.base.files import is_web_page
 from mriflow.images.ukb_zip import mni_affine, read_flirt, read_t1_zip, split_path
 
@@ -17,49 +18,74 @@ MOST_VOXELS = 2**30  # a head at 0.2 mm
 
 
 class BadScan(Exception):
-    """A scan that cannot be preprocessed; its text becomes the scan's problem. `quality` holds the figures known by then."""
+    """A scan that cannot be preprocessed; its text becomes the scan's problem. `quality` holds the measures known by then."""
 
     def __init__(self, problem: str, quality: dict[str, float] | None = None) -> None:
         super().__init__(problem)
         self.quality = quality or {}
 
 
-def load_scan(path: Path, stripped: bool = False) -> nib.Nifti1Image:
-    """Return a scan as float32 in RAS order with shape (x, y, z), or raise `BadScan` saying what is wrong with it.
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A scan that passed all checks of its file, its axes in RAS order.
 
-    NaN is the background of a `stripped` one, as SPM writes it, and becomes 0.
-    The path may lead into a zip of UK Biobank (`mriflow.images.ukb_zip`). If this holds the linear transform to MNI space, that
-    becomes the affine. The volume of a voxel before, in ml, stands in ``extra["voxel_ml"]`` of the image, whether it is in
-    MNI space in ``extra["in_mni"]``.
+    Attributes
+    ----------
+    data
+        The voxels, float32, shape (x, y, z), finite.
+    affine
+        Voxel to mm, shape (4, 4): the scanner's space, or MNI space if `in_mni`.
+    voxel_ml
+        Volume of a voxel as scanned, ml. The affine of a scan that came in MNI space gives another volume.
+    in_mni
+        Whether the scan came with a linear transform to MNI space, which is in `affine`.
     """
-    matrix = None
-    scan: Any
+
+    data: np.ndarray
+    affine: np.ndarray
+    voxel_ml: float
+    in_mni: bool
+
+
+def load_scan(path: Path, stripped: bool = False) -> Scan:
+    """Read and check one scan. The path may lead into a zip of UK Biobank (`mriflow.images.ukb_zip`).
+
+    Parameters
+    ----------
+    stripped
+        Whether it shows the brain alone: then NaN is the background, as SPM writes it, and becomes 0.
+
+    Raises
+    ------
+    BadScan
+        If it cannot be used; the text says exactly what is wrong.
+    """
+    image, flirt, data = read_file(path)
+    data = check_voxels(data, stripped)
+    if not np.isfinite(image.affine).all() or not 1e-3 < 1000 * voxel_volume(image.affine) < 1e6:
+        raise BadScan("the affine of the header places no voxels")
+    affine = image.affine if flirt is None else mni_affine(image, flirt)
+    in_ras = nib.as_closest_canonical(nib.Nifti1Image(data, affine))
+    return Scan(np.asarray(in_ras.dataobj), in_ras.affine, voxel_volume(image.affine), in_mni=flirt is not None)
+
+
+def read_file(path: Path) -> tuple[Any, np.ndarray | None, np.ndarray]:
+    """Open a scan's file, check its header and read its voxels.
+
+    Returns
+    -------
+    image, flirt, data
+        The NIfTI image; the matrix of its linear transform to MNI space, shape (4, 4), None without one; all voxels, float32.
+
+    Raises
+    ------
+    BadScan
+        If the file cannot be read, whatever the cause; only a lack of memory stays a MemoryError.
+    """
     try:
-        if zipped := split_path(path):
-            scan, matrix, held = open_zipped(*zipped)
-        else:
-            held = refuse_other_kinds(path)
-            if held < 348:
-                raise BadScan(f"file is cut short ({held} bytes, less than a header)")
-            scan = nib.load(path)
-        if not isinstance(scan, nib.Nifti1Image):
-            raise BadScan(f"not a NIfTI image ({type(scan).__name__})")
-        voxels, dtype = "x".join(map(str, scan.shape)), scan.get_data_dtype()
-        if not 0 < np.prod(scan.shape, dtype=float) <= MOST_VOXELS or min(scan.shape, default=0) < 1:
-            raise BadScan(f"its header tells of {voxels or 'no'} voxels")
-        if dtype.kind not in "iuf":
-            raise BadScan(f"its voxels are no plain numbers ({dtype})")
-        # Before anything is read: memory for what is not there would be reserved first.
-        stored: Any = scan.dataobj
-        expected = stored.offset + int(np.prod(scan.shape, dtype=object)) * dtype.itemsize
-        if held > expected:
-            raise BadScan(
-                f"file is longer than its header says ({held} bytes, expected {expected}, of another image or with something "
-                "appended)"
-            )
-        if held < expected:
-            raise BadScan(f"file does not fit its header ({held} bytes, expected {expected}, cut short or damaged)")
-        data = np.asarray(stored, dtype=np.float32)
+        image, flirt, length = open_image(path)
+        check_header(image, length)
+        return image, flirt, np.asarray(image.dataobj, dtype=np.float32)
     except FileNotFoundError as error:
         raise BadScan("no file") from error
     except UserError as error:
@@ -69,14 +95,51 @@ def load_scan(path: Path, stripped: bool = False) -> nib.Nifti1Image:
     except nib.filebasedimages.ImageFileError as error:
         raise BadScan("file is no NIfTI image, whatever its name says") from error
     except Exception as error:  # nibabel raises a dozen kinds of errors for a broken file
-        raise BadScan(f"file cannot be read ({plain(error)})") from error
+        raise BadScan(f"file cannot be read ({one_line(error)})") from error
+
+
+def open_image(path: Path) -> tuple[Any, np.ndarray | None, int]:
+    """Return an image, the matrix of its linear transform to MNI space (None without one), and its length unpacked, bytes."""
+    if zipped := split_path(path):
+        return open_zipped(*zipped)
+    length = refuse_other_kinds(path)
+    if length < 348:
+        raise BadScan(f"file is cut short ({length} bytes, less than a header)")
+    return nib.load(path), None, length
+
+
+def check_header(image: Any, length: int) -> None:
+    """Raise `BadScan` if a header is not that of a NIfTI image, or does not fit a file of `length` bytes.
+
+    This comes before any voxel is read: else memory would be reserved for voxels that are not there.
+    """
+    if not isinstance(image, nib.Nifti1Image):
+        raise BadScan(f"not a NIfTI image ({type(image).__name__})")
+    shape, dtype = image.shape, image.get_data_dtype()
+    if not 0 < np.prod(shape, dtype=float) <= MOST_VOXELS or min(shape, default=0) < 1:
+        raise BadScan(f"its header tells of {'x'.join(map(str, shape)) or 'no'} voxels")
+    if dtype.kind not in "iuf":
+        raise BadScan(f"its voxels are no plain numbers ({dtype})")
+    stored: Any = image.dataobj
+    expected = stored.offset + int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if length > expected:
+        raise BadScan(
+            f"file is longer than its header says ({length} bytes, expected {expected}, of another image or with something "
+            "appended)"
+        )
+    if length < expected:
+        raise BadScan(f"file does not fit its header ({length} bytes, expected {expected}, cut short or damaged)")
+
+
+def check_voxels(data: np.ndarray, stripped: bool) -> np.ndarray:
+    """Return the voxels with shape (x, y, z), NaN as 0 if `stripped`; raise `BadScan` if they are no image of a head."""
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
-    voxels = "x".join(map(str, data.shape))
+    shape = "x".join(map(str, data.shape))
     if data.ndim != 3:
-        raise BadScan(f"image is not 3D ({data.ndim} dimensions, {voxels})")
+        raise BadScan(f"image is not 3D ({data.ndim} dimensions, {shape})")
     if min(data.shape) < 16:
-        raise BadScan(f"image is too small ({voxels} voxels, expected at least 16 along each axis)")
+        raise BadScan(f"image is too small ({shape} voxels, expected at least 16 along each axis)")
     if stripped:
         data = np.where(np.isnan(data), np.float32(0), data)
     if odd := np.count_nonzero(~np.isfinite(data)):
@@ -84,12 +147,7 @@ def load_scan(path: Path, stripped: bool = False) -> nib.Nifti1Image:
         raise BadScan(f"image has voxels that are not a number ({odd}, {cure})")
     if data.min() == data.max():
         raise BadScan(f"image is constant ({data.min():g} everywhere)")
-    if not np.isfinite(scan.affine).all() or not 1e-3 < 1000 * voxel_volume(scan) < 1e6:
-        raise BadScan("the affine of the header places no voxels")
-    canonical = nib.as_closest_canonical(nib.Nifti1Image(data, scan.affine if matrix is None else mni_affine(scan, matrix)))
-    canonical.extra["voxel_ml"] = voxel_volume(scan)
-    canonical.extra["in_mni"] = matrix is not None
-    return canonical
+    return data
 
 
 def refuse_other_kinds(path: Path) -> int:
@@ -114,32 +172,34 @@ def refuse_other_kinds(path: Path) -> int:
         with gzip.open(path) as unzipped:
             return read_to_end(unzipped)
     except (OSError, EOFError, zlib.error) as error:
-        raise BadScan(f"file is cut short or damaged ({plain(error)})") from error
+        raise BadScan(f"file is cut short or damaged ({one_line(error)})") from error
 
 
 def open_zipped(path: Path, member: str) -> tuple[Any, np.ndarray | None, int]:
-    """Return an image in a zip of UK Biobank, the matrix of its linear registration if there is one, and how long it is."""
+    """Do as `open_image` for an image in a zip of UK Biobank."""
     content, matrix = read_t1_zip(path, member)
     stream = gzip.GzipFile(fileobj=io.BytesIO(content))
-    held = read_to_end(stream)
+    length = read_to_end(stream)
     stream.seek(0)
     image = nib.Nifti1Image.from_stream(stream)
-    return image, read_flirt(matrix, f"{path}, its linear matrix") if matrix else None, held
+    return image, read_flirt(matrix, f"{path}, its linear matrix") if matrix else None, length
 
 
 def read_to_end(stream: gzip.GzipFile) -> int:
-    """Read a gzip file to its end: nibabel stops before the checksum there, and would take a damaged file for a scan.
+    """Read a gzip file to its end and return how many bytes it holds, unpacked.
 
-    Returns
-    -------
-    How many bytes it holds.
+    The checksum stands at the end; nibabel stops before it, and would accept a damaged file.
     """
-    held = 0
+    length = 0
     while block := stream.read(2**22):
-        held += len(block)
-    return held
+        length += len(block)
+    return length
 
 
-def voxel_volume(scan: Any) -> float:
-    """Return the volume of a voxel, in ml, as the affine tells it."""
-    return abs(float(np.linalg.det(scan.affine[:3, :3]))) / 1000
+def voxel_volume(affine: np.ndarray) -> float:
+    """Return the volume of a voxel, ml, of an affine in mm.
+
+    >>> round(voxel_volume(np.diag([2.0, 2.0, 2.0, 1.0])), 6)
+    0.008
+    """
+    return abs(float(np.linalg.det(affine[:3, :3]))) / 1000

@@ -9,6 +9,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from mriflow.images.nifti import Scan
+
 # Read by ITK when ANTs is first used: sums over several threads differ in their last bits from run to run.
 os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
 
@@ -27,7 +29,11 @@ def template() -> nib.Nifti1Image:
 
 
 def grid_affine(voxel_mm: float, shape: Sequence[int]) -> np.ndarray:
-    """Return the affine, shape (4, 4), of a RAS grid of `shape` voxels of `voxel_mm` around `CENTRE_MM`."""
+    """Return the affine, shape (4, 4), of a RAS grid of `shape` voxels of `voxel_mm` around `CENTRE_MM`.
+
+    >>> grid_affine(2.0, (80, 96, 80)).tolist()
+    [[2.0, 0.0, 0.0, -79.5], [0.0, 2.0, 0.0, -112.5], [0.0, 0.0, 2.0, -60.5], [0.0, 0.0, 0.0, 1.0]]
+    """
     affine = np.diag([voxel_mm, voxel_mm, voxel_mm, 1.0])
     affine[:3, 3] = np.array(CENTRE_MM) - voxel_mm * (np.array(shape) - 1) / 2
     return affine
@@ -66,7 +72,7 @@ def resample(moving: Any, fixed: Any, transforms: list[str]) -> Any:
 
 
 def to_grid(
-    scan: nib.Nifti1Image, data: np.ndarray, brain: np.ndarray, registration: str, voxel_mm: float, shape: Sequence[int]
+    scan: Scan, data: np.ndarray, brain: np.ndarray, registration: str, voxel_mm: float, shape: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, float, float]:
     """Register the brain of a scan to the template and resample it.
 
@@ -83,23 +89,23 @@ def to_grid(
         _, grid = template_on_grid(voxel_mm, tuple(shape))
         image = resample(moving, grid, transforms).numpy()
         inside = resample(mask, grid, transforms).numpy() > 0.5
-        resize = registration != "affine" and not scan.extra.get("in_mni")
+        resize = registration != "affine" and not scan.in_mni
         correlation = likeness(moving, mask, transforms, folder, resize)
     return np.where(inside, image, 0), inside, correlation, float(scale)
 
 
-def register(scan: nib.Nifti1Image, moving: Any, registration: str, folder: str) -> list[str]:
-    """Return the files, in `folder`, of the transform that brings a scan's brain onto the template; none if it is there."""
+def register(scan: Scan, moving: Any, registration: str, folder: str) -> list[str]:
+    """Return the files, in `folder`, of the transform that brings a scan's brain onto the template; none if it needs none."""
     import ants
 
-    if registration == "none" and scan.extra.get("in_mni"):
+    if registration == "none" and scan.in_mni:
         return []
     _, fixed = template_on_grid(REGISTRATION_MM, REGISTRATION_SHAPE)
     coarse = ants.resample_image(moving, [max(REGISTRATION_MM, s) for s in moving.spacing], use_voxels=False, interp_type=0)
     if registration == "none":
         return [centre_of_mass_transform(fixed, coarse, f"{folder}/shift.mat")]
     ants.config.set_ants_deterministic(seed_value=1)  # else the same scan comes out a little different each time
-    found = ants.registration(
+    result = ants.registration(
         fixed,
         coarse,
         type_of_transform=registration.capitalize(),
@@ -108,7 +114,7 @@ def register(scan: nib.Nifti1Image, moving: Any, registration: str, folder: str)
         aff_shrink_factors=(4, 2),
         aff_smoothing_sigmas=(2, 1),
     )
-    return list(found["fwdtransforms"])
+    return list(result["fwdtransforms"])
 
 
 def matrix_of(transform: str) -> np.ndarray:

@@ -36,7 +36,7 @@ def split_path(path: Path) -> tuple[Path, str] | None:
 def fingerprint_in(archive: zipfile.ZipFile, member: str) -> str:
     """Return a short text that two members share only if they hold the same: size and CRC-32, from the zip's directory.
 
-    They are of the .nii.gz as it was packed: of one compressed anew they differ, for only unpacking it would tell.
+    They are those of the .nii.gz, still packed. So they differ for the same image compressed anew.
     """
     info = archive.getinfo(member)
     return f"{info.file_size:x}-{info.CRC:08x}"
@@ -58,12 +58,12 @@ def t1_problem(members: Collection[str], member: str = BRAIN) -> str:
 def read_t1_zip(path: Path, member: str = BRAIN) -> tuple[bytes, bytes]:
     """Return a scan of a T1 zip and the text of its linear matrix (empty if the zip has none), their checksums verified.
 
-    ``T1/T1_brain_to_MNI.nii.gz`` is of no use here: it is warped NON-linearly, its shape is the template's.
+    ``T1/T1_brain_to_MNI.nii.gz`` is of no use: it is warped NON-linearly, its shape is the template's.
 
     Raises
     ------
     UserError
-        If the zip is damaged, the scan cannot be used (`t1_problem`), or the member is not there.
+        If the zip is damaged, the scan cannot be used (`t1_problem`), or the member is missing.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -77,7 +77,11 @@ def read_t1_zip(path: Path, member: str = BRAIN) -> tuple[bytes, bytes]:
 
 
 def read_flirt(text: bytes, name: str | Path) -> NDArray[np.float64]:
-    """Return the 4 x 4 matrix in the text of a file of FLIRT, or raise a UserError if there is none."""
+    r"""Return the 4 x 4 matrix in the text of a file of FLIRT, or raise a UserError if there is none.
+
+    >>> read_flirt(b"1 0 0 -5\n0 1 0 0\n0 0 1 2\n0 0 0 1\n", "T1_to_MNI_linear.mat").tolist()
+    [[1.0, 0.0, 0.0, -5.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 2.0], [0.0, 0.0, 0.0, 1.0]]
+    """
     try:
         matrix = np.array([line.split() for line in text.decode().splitlines() if line.strip()], dtype=float)
     except ValueError:

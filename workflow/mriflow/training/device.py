@@ -48,7 +48,7 @@ def choose_device(gpus: int = 0, allow_cpu: bool = True, rank: int = 0) -> torch
         build = f"was built for CUDA {torch.version.cuda}" if torch.version.cuda else "is a build without CUDA"
         raise UserError(
             f"this job asked for {gpus} GPU and sees none. PyTorch {torch.__version__} {build}. Run `nvidia-smi`: if it shows "
-            "a card, install the PyTorch build for your driver (README, 'On a GPU'); if not, see that the job gets a GPU. "
+            "a card, install the PyTorch build for your driver (docs/gpu.md); if not, see that the job gets a GPU. "
             "To train on the CPU after all, set `allow_cpu: true` in the experiment's training block."
         )
     keep_freed_memory()
@@ -73,5 +73,5 @@ def check_card(name: str, capability: tuple[int, int], architectures: list[str])
     raise UserError(
         f"the card {name} has compute capability {capability[0]}.{capability[1]}, PyTorch {torch.__version__} was built for "
         f"{', '.join(architectures)}. Ask the scheduler for a newer card, or install a PyTorch build for it "
-        "(README, 'On a GPU')."
+        "(docs/gpu.md)."
     )
