@@ -374,7 +374,7 @@ def test_a_file_with_folds_gives_each_its_parts_and_repeated_tests_are_told(few,
     table = from_file(few, file)
     tested = table[table["part"] == "test"].groupby("fold")["subject"].unique().map(list).to_dict()
     assert tested == {0: ["s5"], 1: ["s0", "s5"]}
-    assert f"2 scan(s) are in the test part of several folds of {file}; every figure counts them as often" in caplog.messages
+    assert f"2 scan(s) are in the test part of several folds of {file}; every metric counts them as often" in caplog.messages
 
 
 def test_rows_that_say_the_same_twice_are_no_mistake(few, tmp_path):
