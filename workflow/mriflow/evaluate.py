@@ -77,15 +77,15 @@ def evaluate(
     rows = []
     for fold, fold_parts in progress(parts.groupby("fold"), desc="evaluate", unit="fold"):
         test = fold_parts.loc[fold_parts["part"] == "test", "id"].tolist()
-        known = fold_parts.loc[fold_parts["part"] != "test", "id"].tolist()
+        seen = fold_parts.loc[fold_parts["part"] != "test", "id"].tolist()
         if not test:
             continue
-        learned = label_of.loc[known].to_numpy()
+        labels_seen = label_of.loc[seen].to_numpy()
         predictions_of = {
             "network": predict(models, int(fold), ScanLoader(shards, test, device)),
-            "trivial": trivial(learned, classes, len(test)),
+            "trivial": trivial(labels_seen, classes, len(test)),
             "classical": classical(
-                np.stack([features[s] for s in known]), learned, np.stack([features[s] for s in test]), classes
+                np.stack([features[s] for s in seen]), labels_seen, np.stack([features[s] for s in test]), classes
             ),
         }
         fold_rows = table.loc[test, ["subject", "session", "site"]].reset_index().assign(fold=fold)

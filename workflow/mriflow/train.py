@@ -148,7 +148,7 @@ def look_into(
         seed_everything(seed, team.device)
         data = read_data(arrays, indices, labels, splits, fold, target)
         if profile:
-            training = {**training, "schedule": "constant"}  # others end with the last epoch
+            training = {**training, "schedule": "constant"}  # the others refuse more steps than their epochs have
         if overfit:
             few = data.ids["train"][:overfit]
             data = data._replace(ids={"train": few, "validation": few})
@@ -214,6 +214,7 @@ def main(argv: list[str] | None = None) -> None:
             given.arrays = copied = copy_to(Path(stack.enter_context(tempfile.TemporaryDirectory())), given.arrays)
         if given.gpus > 1 and not is_worker():
             arguments = sys.argv[1:] if argv is None else argv
+            # Of two --arrays the last counts.
             launch(given.gpus, [*arguments, "--arrays", *map(str, copied)] if copied else arguments)
         elif looking:
             unused = ("model", "history", "work", "deadline")

@@ -16,25 +16,25 @@ MetricsWithIntervals = dict[str, dict[str, float | None]]
 
 
 def regression_metrics(truth: np.ndarray, predicted: np.ndarray) -> Metrics:
-    """Return mae, rmse, r2, r (Pearson) and slope of the gap (predicted - true) against the truth.
+    """Return mae, rmse, r2, r (Pearson) and slope of the residual (predicted - true) against the truth.
 
     Parameters
     ----------
     truth, predicted
-        Shape (scans,), in the target's unit. A slope of -1 is that of a constant guess, 0 that of no age bias.
+        Shape (scans,), in the target's unit. A slope of -1 is that of a constant guess, 0 that of no bias.
 
     >>> metrics = regression_metrics(np.array([20.0, 40.0, 60.0]), np.array([25.0, 40.0, 55.0]))
     >>> {name: round(value, 2) for name, value in metrics.items()}
     {'mae': 3.33, 'rmse': 4.08, 'r2': 0.94, 'r': 1.0, 'slope': -0.25}
     """
-    gap = predicted - truth
+    residual = predicted - truth
     constant = np.ptp(predicted) < 1e-9 * max(1.0, np.abs(predicted).max())
     return {
-        "mae": float(np.abs(gap).mean()),
-        "rmse": float(np.sqrt(np.square(gap).mean())),
+        "mae": float(np.abs(residual).mean()),
+        "rmse": float(np.sqrt(np.square(residual).mean())),
         "r2": float(r2_score(truth, predicted)),
         "r": float("nan") if constant or np.ptp(truth) == 0 else float(np.corrcoef(truth, predicted)[0, 1]),
-        "slope": float("nan") if np.ptp(truth) == 0 else float(np.polyfit(truth, gap, 1)[0]),
+        "slope": float("nan") if np.ptp(truth) == 0 else float(np.polyfit(truth, residual, 1)[0]),
     }
 
 

@@ -32,7 +32,7 @@ class Changes(NamedTuple):
     gain: torch.Tensor
     field: torch.Tensor
     noise: torch.Tensor
-    seeds: torch.Tensor
+    seeds: torch.Tensor  # the last field: it stays on the CPU (`to`)
 
     def at(self, positions: torch.Tensor | slice) -> "Changes":
         """Return the changes of some of the scans."""
@@ -75,7 +75,7 @@ def draw_changes(count: int, shape: Sequence[int], settings: Mapping[str, float]
         gain=1 + uniform(settings["intensity"], 1, 1, 1, 1),
         field=uniform(settings["bias_field"], 1, *FIELD),
         noise=uniform(settings["noise"], 1, 1, 1, 1).abs(),
-        seeds=torch.randint(2**62, (count,), generator=generator),
+        seeds=torch.randint(2**62, (count,), generator=generator),  # what is drawn for a new field comes after this
     )
 
 

@@ -145,7 +145,7 @@ class Trainer:
                 raise
             failed = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         # Out of the except block, which holds the memory of the step that failed.
-        self.forward = self.net
+        self.forward = self.net  # what was compiled or shared among processes is let go
         raise UserError(self.memory.advice(self.micro_batch, self.settings, training.scans.shape, self.team.size, failed))
 
     def train_epoch(self, training: Part, stop: StopFlag) -> None:
@@ -162,14 +162,16 @@ class Trainer:
     def train_steps(self, training: Part) -> Iterator[None]:
         """Make the remaining steps of an epoch, one at a time."""
         scans, team, augmentation = training.scans, self.team, self.settings["augmentation"]
-        parts = self.batch // self.micro_batch // team.size
+        pieces = self.batch // self.micro_batch // team.size  # of a batch, one after the other
+        # Of the whole epoch, in all processes alike: shapes (steps * batch, ...).
         draws = generator(self.seed, self.epoch)
         order = torch.randperm(len(scans), generator=draws)[: self.steps * self.batch]
         changes = draw_changes(len(order), scans.shape, augmentation, draws)
         encoded = self.objective.encode(training.labels)[order]
-
-        mine = places_of_process(self.steps, parts, self.micro_batch, team)[self.step :].flatten()
-        factors = loss_factors(self.objective.weights(encoded), self.steps, parts, self.micro_batch, team)[self.step :]
+        weights = self.objective.weights(encoded)
+        # What is left of it for this process, from the step on where the checkpoint stands.
+        mine = places_of_process(self.steps, pieces, self.micro_batch, team)[self.step :].flatten()
+        factors = loss_factors(weights, self.steps, pieces, self.micro_batch, team)[self.step :]
         changes, encoded = changes.at(mine).to(self.device), encoded[mine].to(self.device)
 
         batches = scans.batches(order[mine], self.micro_batch)
@@ -178,15 +180,15 @@ class Trainer:
             torch.manual_seed(seed_of(self.seed, self.epoch, self.step + 1, team.rank))  # of dropout
             step_loss = torch.zeros((), device=self.device)
             for number, factor in enumerate(step_factors, 1):
-                part = slice(start, start + self.micro_batch)
+                piece = slice(start, start + self.micro_batch)
                 with self.clock("input"):
                     batch = next(batches)
                 with self.clock("augment"):
-                    batch = augment(batch, changes.at(part), augmentation)
+                    batch = augment(batch, changes.at(piece), augmentation)
                     batch = batch.contiguous(memory_format=torch.channels_last_3d)
                 with self.synchronised(number == len(step_factors)):
                     with self.clock("forward"):
-                        loss = self.loss(batch, encoded[part]) * factor
+                        loss = self.loss(batch, encoded[piece]) * factor
                     with self.clock("backward"):
                         self.scaler.scale(loss).backward()
                 step_loss += loss.detach() / team.size
@@ -201,13 +203,13 @@ class Trainer:
             yield
 
     def loss(self, batch: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss of a part of a batch."""
+        """Return the mean loss of a piece of a batch."""
         with autocast(self.device, self.precision):
             outputs = main_output(self.forward(batch))
         return self.objective.loss(outputs.float(), encoded)
 
     def synchronised(self, last: bool) -> AbstractContextManager:
-        """Let the processes exchange their gradients with the last part of a batch only."""
+        """Let the processes exchange their gradients with the last piece of a batch only."""
         return self.shared.no_sync() if self.shared and not last else nullcontext()
 
     def validate(self, validation: Part) -> dict[str, float]:
@@ -316,36 +318,36 @@ class Trainer:
 SAVED = ("epoch", "step", "best_loss", "best_epoch", "best_weights", "history")
 
 
-def places_of_process(steps: int, parts: int, micro_batch: int, team: Team) -> torch.Tensor:
-    """Return which places of an epoch's order a process takes, shape (steps, parts, micro_batch).
+def places_of_process(steps: int, pieces: int, micro_batch: int, team: Team) -> torch.Tensor:
+    """Return which places of an epoch's order a process takes, shape (steps, pieces, micro_batch).
 
-    Of each part of a batch process after process takes its share: batch norm is over a part, however many share it.
+    Of each piece of a batch process after process takes its share: batch norm is over a piece, however many share it.
 
-    >>> places_of_process(steps=1, parts=2, micro_batch=2, team=Team(torch.device("cpu"), rank=1, size=2))
+    >>> places_of_process(steps=1, pieces=2, micro_batch=2, team=Team(torch.device("cpu"), rank=1, size=2))
     tensor([[[2, 3],
              [6, 7]]])
     """
-    places = torch.arange(steps * parts * team.size * micro_batch)
-    return places.view(steps, parts, team.size, micro_batch)[:, :, team.rank]
+    places = torch.arange(steps * pieces * team.size * micro_batch)
+    return places.view(steps, pieces, team.size, micro_batch)[:, :, team.rank]
 
 
-def loss_factors(weights: torch.Tensor, steps: int, parts: int, micro_batch: int, team: Team) -> torch.Tensor:
-    """Return by what the mean loss of each part is multiplied, so that a step's gradient is that of its whole batch.
+def loss_factors(weights: torch.Tensor, steps: int, pieces: int, micro_batch: int, team: Team) -> torch.Tensor:
+    """Return by what the mean loss of each piece is multiplied, so that a step's gradient is that of its whole batch.
 
-    Gradients are averaged over the processes and summed over the parts.
+    Gradients are averaged over the processes and summed over the pieces.
 
     Parameters
     ----------
     weights
-        How much each scan of the epoch's order counts, shape (steps * parts * team.size * micro_batch,).
+        How much each scan of the epoch's order counts, shape (steps * pieces * team.size * micro_batch,).
 
     Returns
     -------
-    Shape (steps, parts).
+    Shape (steps, pieces).
     """
-    weights_of_pieces = weights.view(steps, parts * team.size, micro_batch).sum(2)  # (steps, parts * processes)
-    shares = weights_of_pieces / weights_of_pieces.sum(1, keepdim=True)  # (steps, parts * processes)
-    return shares.view(steps, parts, team.size)[:, :, team.rank] * team.size  # (steps, parts)
+    weight_sums = weights.view(steps, pieces * team.size, micro_batch).sum(2)  # (steps, pieces * processes)
+    shares = weight_sums / weight_sums.sum(1, keepdim=True)  # (steps, pieces * processes)
+    return shares.view(steps, pieces, team.size)[:, :, team.rank] * team.size  # (steps, pieces)
 
 
 def make_writer(work: Path, epoch: int) -> Any:
