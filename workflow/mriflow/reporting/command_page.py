@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mriflow.base.commands import commands, parser_of
 
+LONG = 40  # letters of choices, which would make the column of flags too wide
 HEAD = """# Commands
 
 <!-- made by `mriflow reference` -->
@@ -39,8 +40,8 @@ def tables(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 def flag(action: argparse.Action) -> str:
     """Return a flag with what follows it, in bold if it is needed."""
-    choices = f"{{{','.join(map(str, action.choices))}}}" if action.choices else ""
-    value = action.metavar or choices or action.dest.upper()
+    choices = "{" + ",".join(map(str, action.choices or ())) + "}"
+    value = action.metavar or (choices if action.choices and len(choices) < LONG else action.dest.upper())
     if isinstance(value, tuple):
         value = " ".join(value)
     several = " ..." if action.nargs in ("+", "*") else ""
@@ -49,8 +50,10 @@ def flag(action: argparse.Action) -> str:
 
 
 def in_cell(action: argparse.Action) -> str:
-    """Return what a flag means, for a cell of a table."""
-    return in_markdown(action.help or "").replace("|", "\\|").replace("\n", " ")
+    """Return what a flag means, with its choices where the flag itself has no room for them, for a cell of a table."""
+    choices = ", ".join(f"`{choice}`" for choice in action.choices or ())
+    text = (action.help or "") + (f"; one of {choices}" if len(choices) >= LONG else "")
+    return in_markdown(text).replace("|", "\\|").replace("\n", " ")
 
 
 def in_markdown(text: str) -> str:
