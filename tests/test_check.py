@@ -70,11 +70,11 @@ UNTOLD = {"qform_code": 0, "sform_code": 0}
     [
         ({"srow_x": [4, 0, 0, 1.5]}, ""),  # less than half a voxel
         ({"srow_x": [4, 0, 0, 30]}, "qform and sform disagree (by up to 30 mm; tools differ in which they believe)"),
-        (UNTOLD, "orientation is not told (neither qform nor sform; left and right may be exchanged)"),
+        (UNTOLD, "orientation is not given (neither qform nor sform; left and right may be exchanged)"),
         (
             UNTOLD | {"pixdim": [1, 0.4, 0.4, 0.4, 0, 0, 0, 0]},
             "implausible field of view (16 x 19.2 x 17.6 mm, expected 100 to 500; are these mm?); "
-            "orientation is not told (neither qform nor sform; left and right may be exchanged)",
+            "orientation is not given (neither qform nor sform; left and right may be exchanged)",
         ),
         (
             {"pixdim": [1, 4, 4, 3, 0, 0, 0, 0], "qform_code": 0},

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mriflow.base.commands import commands
+from mriflow.base.commands import COMMANDS
 from mriflow.base.files import whole_file, write_json
 from mriflow.training.checkpoint import Checkpoints, hash_of
 
@@ -15,7 +15,7 @@ def run(*words):
     return subprocess.run([str(word) for word in words], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("stage", commands())
+@pytest.mark.parametrize("stage", COMMANDS)
 def test_help_says_what_a_stage_does_and_explains_every_flag(stage):
     help_text = subprocess.run(
         [sys.executable, "-m", f"mriflow.{stage}", "--help"], capture_output=True, text=True, check=True

@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
-import mriflow
 from conftest import ROOT
+from mriflow.base.commands import COMMANDS
+from mriflow.reference import parser_of
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 MANUALS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "config/README.md", "profiles/README.md")]
@@ -62,10 +64,39 @@ def test_links_lead_to_files_and_headings_that_exist(text):
 
 
 @each_text
-def test_commands_in_code_exist(text):
-    commands = {path.stem for path in Path(mriflow.__file__).parent.glob("*.py")} - {"__init__"}
-    named = {name for line in code(text) for name in re.findall(r"^ *mriflow ([a-z_]+)|python -m mriflow\.(\w+)", line)}
-    assert {"".join(pair) for pair in named} <= commands
+def test_commands_and_their_flags_in_code_exist(text):
+    wrong = []
+    for line in code(text):
+        for name, flags in re.findall(r"(?:^ *mriflow |python -m mriflow\.)([a-z_]+)(.*)", line.partition("  #")[0]):
+            known = flags_of(name) if name in COMMANDS else None
+            if known is None or not set(re.findall(r"(?<!\S)--[\w-]+", flags)) <= known:
+                wrong.append(line)
+    assert not wrong
+
+
+@cache
+def flags_of(command: str) -> set[str]:
+    """Return the flags of a command and of its sub-commands."""
+    parsers = [parser_of(command)]
+    for parser in parsers:
+        for action in parser._subparsers._group_actions if parser._subparsers else []:
+            parsers += action.choices.values()
+    return {flag for parser in parsers for flag in parser._option_string_actions}
+
+
+@each_text
+def test_rules_targets_and_programs_in_code_exist(text):
+    rules = {
+        name for file in (ROOT / "workflow/rules").glob("*.smk") for name in re.findall(r"(?m)^rule (\w+):", file.read_text())
+    }
+    targets = set(re.findall(r"(?m)^([\w./-]+):", (ROOT / "Makefile").read_text()))
+    for line in code(text):
+        asked = re.search(r"--until ((?:\w+ ?)+)", line)
+        assert not asked or set(asked[1].split()) <= rules, line
+        made = re.match(r" *make (?:\w+=\S+ )*([\w./-]+)", line)
+        assert not made or made[1] in targets, line
+        for program in re.findall(r"(?<![\w/])(?:profiles|workflow|config|tests)/[\w./-]*\w(?![\w<*])", line):
+            assert (ROOT / program).exists() or Path(program).name in YOURS or "<" in line, line
 
 
 @each_text

@@ -22,8 +22,9 @@ from mriflow.base.errors import UserError
 from mriflow.images.headers import read_header
 from mriflow.images.nifti import BadScan, load_scan
 from mriflow.organize import organize
+from mriflow.tables.cells import as_text, read_value
 from mriflow.tables.labels import read_labels, usable
-from mriflow.tables.reader import as_text, read_table, read_value
+from mriflow.tables.reader import read_table
 
 MANY = int(os.environ.get("FUZZ", 0))
 

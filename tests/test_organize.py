@@ -13,8 +13,9 @@ from mriflow.base.errors import UserError
 from mriflow.images.fingerprint import fingerprint
 from mriflow.layout import layout
 from mriflow.organize import organize
+from mriflow.tables.cells import read_value
 from mriflow.tables.labels import read_labels, shard_of, usable
-from mriflow.tables.reader import read_table, read_value
+from mriflow.tables.reader import read_table
 
 COLUMNS = {
     "subject": {"from": "ID", "format": "S{:03d}"},

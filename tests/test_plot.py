@@ -15,8 +15,10 @@ from mriflow.base.errors import UserError
 from mriflow.evaluation.metrics import METHODS
 from mriflow.reporting.canvas import DPI
 from mriflow.reporting.cohort_figures import montage
+from mriflow.reporting.cohort_page import page_cohort
 from mriflow.reporting.html import LISTED
 from mriflow.reporting.results import METRICS, with_interval
+from mriflow.reporting.results_page import best_method, page_results
 from mriflow.tables.cohort import NOT_PREPROCESSED
 from mriflow.tables.labels import TEXT_COLUMNS
 
@@ -240,15 +242,15 @@ class Tables(HTMLParser):
             self.tables[-1][-1][-1] += text
 
 
-def page_cohort(made, folder, labels=None, **options):
+def write_cohort(made, folder, labels=None, **options):
     shards = [made / f"shard-{i}.csv" for i in range(2)]
     options = {"targets": {"age": []}, **ABOUT, **options}
-    pages.page_cohort(labels or made / "labels.csv", folder / "c.html", folder / "c.csv", indices=shards, **options)
+    page_cohort(labels or made / "labels.csv", folder / "c.html", folder / "c.csv", indices=shards, **options)
     return (folder / "c.html").read_text(), pd.read_csv(folder / "c.csv", keep_default_na=False)
 
 
 def test_cohort_counts_are_true(made, tmp_path):
-    page, excluded = page_cohort(made, tmp_path, simulated=True)
+    page, excluded = write_cohort(made, tmp_path, simulated=True)
     steps, sites, reasons, listed, notes = Tables(page).tables
     assert "Simulated data" in page
     assert dict(row[:2] for row in steps[1:]) == {
@@ -277,7 +279,7 @@ def test_scan_in_no_shard_is_not_lost_in_silence(made, tmp_path):
     labels = pd.read_csv(made / "labels.csv")
     labels.loc[len(labels)] = {**labels.loc[5], "id": "new", "subject": "new"}
     labels.to_csv(tmp_path / "labels.csv", index=False)
-    _, excluded = page_cohort(made, tmp_path, tmp_path / "labels.csv")
+    _, excluded = write_cohort(made, tmp_path, tmp_path / "labels.csv")
     assert excluded.set_index("id").loc["new", "problem"] == NOT_PREPROCESSED
 
 
@@ -287,10 +289,10 @@ def test_pages_escape_what_they_are_given(made, tmp_path):
     labels.loc[0, ["id", "subject", "site", "problem", "notes"]] = [evil, evil, evil, f"scan: {evil}", evil]
     labels.loc[5, "site"] = labels.loc[5, "sex"] = evil
     labels.to_csv(tmp_path / "labels.csv", index=False)
-    page, _ = page_cohort(made, tmp_path, tmp_path / "labels.csv", **dict.fromkeys(ABOUT, evil))
+    page, _ = write_cohort(made, tmp_path, tmp_path / "labels.csv", **dict.fromkeys(ABOUT, evil))
     result = json.loads((made / "age.json").read_text()) | {"experiment": evil, "unit": evil, "dataset": evil}
     (tmp_path / "m.json").write_text(json.dumps(result))
-    pages.page_results([tmp_path / "m.json"], tmp_path / "r.html", tmp_path / "r.csv")
+    page_results([tmp_path / "m.json"], tmp_path / "r.html", tmp_path / "r.csv")
     for text in (page, (tmp_path / "r.html").read_text()):
         assert "&lt;script&gt;" in text and "script" not in Tables(text).elements
 
@@ -299,7 +301,7 @@ def test_long_list_of_exclusions_is_cut_and_says_so(made, tmp_path):
     labels = pd.DataFrame({"id": [f"S{i}" for i in range(LISTED + 37)]})
     labels = labels.reindex(columns=TEXT_COLUMNS, fill_value="").assign(problem="scan: no image")
     labels.to_csv(tmp_path / "labels.csv", index=False)
-    page, excluded = page_cohort(made, tmp_path, tmp_path / "labels.csv", targets={})
+    page, excluded = write_cohort(made, tmp_path, tmp_path / "labels.csv", targets={})
     assert len(Tables(page).tables[-1]) == 1 + LISTED
     assert "37 more" in page and "c.csv" in page and len(excluded) == LISTED + 37
 
@@ -325,13 +327,12 @@ def test_best_is_told_only_of_intervals_apart():
     def cell(low, high):
         return {"value": low, "low": low, "high": high}
 
-    assert pages.best_method("mae", {"network": cell(1, 2), "classical": cell(3, 4)}) == "network"
-    assert pages.best_method("mae", {"network": cell(1, 3), "classical": cell(3, 4)}) is None
+    assert best_method("mae", {"network": cell(1, 2), "classical": cell(3, 4)}) == "network"
+    assert best_method("mae", {"network": cell(1, 3), "classical": cell(3, 4)}) is None
     assert (
-        pages.best_method("auc", {"network": cell(0.1, 0.2), "classical": cell(0.3, 0.4), "trivial": cell(None, None)})
-        == "classical"
+        best_method("auc", {"network": cell(0.1, 0.2), "classical": cell(0.3, 0.4), "trivial": cell(None, None)}) == "classical"
     )
-    assert pages.best_method("specificity", {"network": cell(0.1, 0.2), "trivial": cell(1, 1)}) is None
+    assert best_method("specificity", {"network": cell(0.1, 0.2), "trivial": cell(1, 1)}) is None
 
 
 @pytest.mark.parametrize(

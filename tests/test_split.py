@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from mriflow.base.errors import UserError
-from mriflow.pages import page_balance
+from mriflow.reporting.balance_page import page_balance
 from mriflow.split import split
 from mriflow.tables.balance import balance_of
 from mriflow.tables.split_file import folds_of, read_split_file

@@ -10,9 +10,9 @@
 trap '' USR1 USR2
 
 start=$(date +%s)
-workdir=$PWD
+job_folder=$PWD
 note() { # whole or not at all, for it is read from another machine
-    printf '%s\n' "$2" > "$workdir/$record.$1.part" && mv "$workdir/$record.$1.part" "$workdir/$record.$1"
+    printf '%s\n' "$2" > "$job_folder/$record.$1.part" && mv "$job_folder/$record.$1.part" "$job_folder/$record.$1"
 }
 finish() {
     code=$?
@@ -32,4 +32,4 @@ fi
 # Snakemake itself needs one thread; it gives its jobs theirs. Left alone, the libraries would map memory for each core of the node.
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 MALLOC_ARENA_MAX=2
 source "$profile/prologue.sh" || exit 75
-bash "$workdir/$command"
+bash "$job_folder/$command"

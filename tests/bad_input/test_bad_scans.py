@@ -153,15 +153,17 @@ SCANS = [
     case(header(srow_x=[np.nan, 0, 0, 0]), "the affine of the header places no voxels", id="affine with NaN"),
     case(header(srow_x=[1e30, 0, 0, 0]), "the affine of the header places no voxels", id="affine beyond all bounds"),
     case(
-        header(dim=[3, 30000, 30000, 30000, 1, 1, 1, 1]), "its header tells of 30000x30000x30000 voxels", id="header of a giant"
+        header(dim=[3, 30000, 30000, 30000, 1, 1, 1, 1]),
+        "its header says 30000x30000x30000 voxels",
+        id="header of a giant",
     ),
     case(
         header(dim=[3, 512, 512, 512, 1, 1, 1, 1]),
         "file does not fit its header (8544 bytes, expected 268435808, cut short or damaged)",
         id="header of a large image, file of a small one",
     ),
-    case(header(dim=[3, -16, -16, 16, 1, 1, 1, 1]), "its header tells of -16x-16x16 voxels", id="negative sizes"),
-    case(header(dim=[0, 0, 0, 0, 0, 0, 0, 0]), "its header tells of 0 voxels", id="no dimensions"),
+    case(header(dim=[3, -16, -16, 16, 1, 1, 1, 1]), "its header says -16x-16x16 voxels", id="negative sizes"),
+    case(header(dim=[0, 0, 0, 0, 0, 0, 0, 0]), "its header says 0 voxels", id="no dimensions"),
     case(
         header(datatype=9999),
         "file cannot be read (HeaderDataError: data code 9999 not recognized)",

@@ -9,7 +9,7 @@ The commands, in running order::
     ukbfetch     the scans of UK Biobank, by its own program
     simulate     the demo cohort
     organize     labels.csv: one row per scan, with what is wrong with it
-    layout       the scans in folders, as the tutorial lays them out
+    layout       the scans in folders of subjects or classes, with a labels.csv
     check        what is wrong with a dataset, before hours are spent on it
     preprocess   the scans on the network's grid, in shards
     quality      how well that went
@@ -18,7 +18,7 @@ The commands, in running order::
     evaluate     how good the predictions are, beside the baselines
     plot         a figure, as PDF and PNG
     pages        a page of the report
-    reference    the reference pages, from schemas and commands
+    reference    the reference pages of the documentation
 
 What they share::
 
@@ -32,7 +32,8 @@ What they share::
         scan            what `preprocess` does to one scan
         registration    ANTs, and the network's grid
     tables/      what opens a table
-        reader          csv, tsv, xls, xlsx, and the values of cells
+        reader          csv, tsv, xls, xlsx
+        cells           the value of a cell, or what is wrong with it
         labels          labels.csv, and the index of a shard
         problems        the grammar of the column `problem`
         people          the rows of a dataset's table, joined with the images
@@ -51,6 +52,7 @@ What they share::
         optimizers      optimiser and learning rate
         forward         precision, compilation, a network run over scans
         loop            the training loop
+        plan            what an epoch draws, and who takes which scans
         memory          which batch fits
         checkpoint      what an exact resume needs
         stop            when to stop early
@@ -63,7 +65,7 @@ What they share::
         site_baseline   what the site alone predicts
     prediction/  what uses trained networks
         ensemble        the networks of a fold together
-    reporting/   what figures and pages share
+    reporting/   every figure and page
         canvas          the sheet that figures are drawn on
         cohort_figures  figures of a dataset
         result_figures  figures of an experiment
@@ -71,6 +73,9 @@ What they share::
         results         metrics.json, read and in words
         findings        what is wrong with a dataset
         check_page      the page of that
+        cohort_page     the page of who is in
+        balance_page    the page of a split
+        results_page    the page of all metrics
         command_page    the reference page of all commands
     simulation/  the generator of the demo cohort
         brain           one simulated brain

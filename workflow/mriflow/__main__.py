@@ -4,15 +4,15 @@
 """
 
 import difflib
+import importlib
 import sys
 
 import mriflow
-from mriflow.base.cli import run_stage
-from mriflow.base.commands import commands, main_of
+from mriflow.base.commands import COMMANDS
 
 HELP = """usage: mriflow COMMAND ...
 
-Deep learning on brain MRI, one stage at a time. Snakemake calls these commands, in this order; each can be run by hand.
+Deep learning on brain MRI, one stage at a time. In running order, as Snakemake calls them:
 
 {commands}
 
@@ -23,16 +23,18 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command that the first argument names."""
     name, *arguments = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
-        print(HELP.format(commands="\n".join(f"  {command:12}{about}" for command, about in commands().items())))
+        print(HELP.format(commands="\n".join(f"  {command:12}{about}" for command, about in COMMANDS.items())))
     elif name == "--version":
         print(f"mriflow {mriflow.__version__}")
-    elif name not in commands():
-        near = difflib.get_close_matches(name, commands(), n=1)
+    elif name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
         meant = f" Did you mean {near[0]!r}?" if near else ""
-        sys.exit(f"mriflow: there is no command {name!r}.{meant} There are: {', '.join(commands())}.")
+        sys.exit(f"mriflow: there is no command {name!r}.{meant} There are: {', '.join(COMMANDS)}.")
     else:
+        from mriflow.base.cli import run_stage
+
         sys.argv = [f"mriflow {name}", *arguments]  # as argparse shows it, and as several processes are given it
-        run_stage(main_of(name))
+        run_stage(importlib.import_module(f"mriflow.{name}").main)
 
 
 if __name__ == "__main__":

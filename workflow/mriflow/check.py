@@ -18,7 +18,7 @@ from mriflow.config.lookup import of_dataset
 from mriflow.evaluation.site_baseline import site_baseline
 from mriflow.images.archives import NIFTI
 from mriflow.images.headers import read_headers
-from mriflow.reporting.check_page import as_page, as_text, tables_of
+from mriflow.reporting.check_page import tables_of, to_html, to_text
 from mriflow.reporting.findings import (
     HEADER,
     LEVELS,
@@ -84,9 +84,9 @@ def check(
     findings = [*findings_of_files(table), *findings_of_rows(table, targets), *findings_of_sites(table, targets, alone)]
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
     tables = tables_of(table, readable, findings, targets, alone)
-    print(as_text(title, tables))
+    print(to_text(title, tables))
     if page:
-        write_text(as_page(title, tables, simulated), page)
+        write_text(to_html(title, tables, simulated), page)
     if csv:
         columns = ["id", "subject", "session", "site", "path", *HEADER, "problem", "notes"]
         write_csv(table[columns], csv)

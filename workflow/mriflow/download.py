@@ -25,7 +25,6 @@ from mriflow.base.files import is_web_page, write_json
 
 log = logging.getLogger(__name__)
 
-
 PAUSE = 2.0  # seconds before the second attempt; doubled before each further one
 TIMEOUT = (10.0, 60.0)  # seconds to connect; seconds without a single byte
 BLOCK = 1 << 18  # bytes

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -27,8 +26,6 @@ from mriflow.tables.reader import read_table
 from mriflow.tables.ukb_table import read_fetched, read_participants
 
 log = logging.getLogger(__name__)
-
-FILES_AT_ONCE = 8
 
 
 def organize(
@@ -150,12 +147,12 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
     if not zipped:
         readable = [index for index, path, fault in zip(rows.index, rows["path"], faults, strict=True) if path and not fault]
         rows["fingerprint"] = ""
-        # Several files at once, for a network file system answers late.
-        with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-            made = pool.map(try_fingerprint, (Path(rows.loc[index, "path"]) for index in readable))
-            measured = progress(made, total=len(readable), desc="fingerprints", unit="image")
-            for index, (text, problem) in zip(readable, measured, strict=True):
-                rows.loc[index, "fingerprint"] = text
+        for index in progress(readable, desc="fingerprints", unit="image"):
+            path = Path(rows.loc[index, "path"])
+            try:
+                rows.loc[index, "fingerprint"] = fingerprint(path)
+            except OSError as error:
+                problem = f"scan: file cannot be read ({path.name}, {error.strerror})"
                 rows.loc[index, "problem"] = join_problems(rows.loc[index, "problem"], problem)
     for twins in same_images(rows):
         one_subject = twins["subject"].nunique() == 1
@@ -169,14 +166,6 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
     for column in TEXT_COLUMNS:
         rows[column] = rows[column].fillna("") if column in rows else ""
     return rows[first + [c for c in rows if c not in first + last] + last]
-
-
-def try_fingerprint(path: Path) -> tuple[str, str]:
-    """Return the fingerprint of an image, and a problem if its file cannot be read."""
-    try:
-        return fingerprint(path), ""
-    except OSError as error:
-        return "", f"scan: file cannot be read ({path.name}, {error.strerror})"
 
 
 def same_images(rows: pd.DataFrame) -> list[pd.DataFrame]:

@@ -5,7 +5,6 @@ when they are simulated. The same input gives the same bytes.
 """
 
 import argparse
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,6 @@ from mriflow.reporting.result_figures import (
     residual_vs_truth,
     roc,
 )
-
-logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph that it puts into a PDF
 
 PREDICTIONS = {
     "predicted-vs-true": predicted_vs_true,

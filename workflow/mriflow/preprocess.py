@@ -35,7 +35,6 @@ from mriflow.tables.labels import read_index, shard_of
 
 log = logging.getLogger(__name__)
 
-
 INDEX_COLUMNS = ["id", "index", "problem", "brain_ml", "correlation", "scale", "fingerprint", "key"]
 
 

@@ -22,7 +22,7 @@ from mriflow.reporting.canvas import COLOURS, GREY, TWO_COLUMNS, page
 from mriflow.reporting.cohort_figures import SHOWN, montage, wrap
 from mriflow.reporting.html import LISTED, PAGE, paragraph, section
 from mriflow.tables.labels import read_index, read_labels
-from mriflow.tables.problems import count_reasons, join_problems
+from mriflow.tables.problems import count_reasons
 
 MEASURES = {"correlation": "correlation with the template", "brain_ml": "volume of the brain (ml)", "scale": "scale"}
 FAR = 4.0  # robust standard deviations from the median; of 147 real scans one lies further
@@ -108,7 +108,7 @@ def far_from_others(measures: pd.DataFrame) -> pd.Series:
         away = (values - middle) / spread
         for row in away.index[(away < -FAR) | ((away > FAR) & (name != "correlation"))]:
             measure = f"{MEASURES[str(name)]} ({values[row]:.4g}, median {middle:.4g})"
-            far[row] = join_problems(far[row], measure)
+            far[row] = "; ".join(filter(None, (far[row], measure)))
     return far
 
 

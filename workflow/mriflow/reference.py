@@ -4,9 +4,14 @@ config/README.md is made from the schemas, docs/reference/commands.md from the c
 ``mriflow reference``, in the repository.
 """
 
+import argparse
+import importlib
 from pathlib import Path
+from typing import NoReturn
+from unittest.mock import patch
 
 from mriflow.base.cli import run_stage, stage_parser
+from mriflow.base.commands import COMMANDS
 from mriflow.base.errors import UserError
 from mriflow.base.files import write_text
 from mriflow.config.docs import document
@@ -23,12 +28,14 @@ def reference(folder: Path, check: bool = False) -> list[Path]:
     Raises
     ------
     UserError
-        If `check` finds a page that is not in step.
+        If `folder` is not the repository, or `check` finds a page that is not in step.
     """
     manual = folder / "config" / "README.md"
+    if not manual.is_file():
+        raise UserError(f"{manual}: no such file. Run this in the folder of the Snakefile, or give it as --folder.")
     pages = {
         manual: document(manual.read_text(encoding="utf-8"), folder / "workflow" / "schemas"),
-        folder / "docs" / "reference" / "commands.md": command_page(),
+        folder / "docs" / "reference" / "commands.md": command_page({command: parser_of(command) for command in COMMANDS}),
     }
     for page, text in pages.items():
         if not check:
@@ -36,6 +43,25 @@ def reference(folder: Path, check: bool = False) -> list[Path]:
         elif not page.is_file() or page.read_text(encoding="utf-8") != text:
             raise UserError(f"{page}: out of date; run python -m mriflow.reference")
     return list(pages)
+
+
+class _Caught(BaseException):
+    """Carries the parser out of a command's `main`."""
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """Return the parser of a command, caught where its `main` is about to read the arguments."""
+
+    def catch(parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        raise _Caught(parser)
+
+    with patch.object(argparse.ArgumentParser, "parse_args", catch):
+        try:
+            importlib.import_module(f"mriflow.{command}").main([])
+        except _Caught as caught:
+            parser: argparse.ArgumentParser = caught.args[0]
+            return parser
+    raise TypeError(f"the main of {command} reads no arguments")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -193,21 +193,21 @@ def measure_balance(
     """
     names = [name for name in dict.fromkeys([target, *stratify, "age", "sex", "site"]) if name in rows]
     names = [name for name in names if (rows[name].notna() & (rows[name] != "")).any()]
-    numbers = [name for name in names if is_number(rows[name]) or (name == target and classes is None)]
+    numbers = [name for name in names if is_continuous(rows[name]) or (name == target and classes is None)]
     categories = [name for name in names if name not in numbers]
     measured = balance_of(rows, numbers, categories)
     warn_of_imbalance(measured, numbers, categories, meant)
     return measured
 
 
-def is_number(column: pd.Series) -> bool:
+def is_continuous(column: pd.Series) -> bool:
     """Return whether a column is a number with a distribution, not a few codes."""
     return pd.api.types.is_numeric_dtype(column) and column.nunique() > 4
 
 
 def groups_of(column: pd.Series) -> pd.Series:
     """Return a column as groups to stratify by: its categories, or the quarters of the distribution of a number."""
-    if is_number(column):
+    if is_continuous(column):
         return pd.qcut(column.rank(method="first"), 4, labels=False).astype(str)
     return column.astype(str)
 

@@ -127,6 +127,7 @@ def look_into(
     training: dict[str, Any],
     gpus: int = 0,
     allow_cpu: bool = False,
+    deadline: float | None = None,
     profile: bool = False,
     overfit: int = 0,
     fast_dev_run: bool = False,
@@ -141,7 +142,7 @@ def look_into(
         Train and validate on so many training scans alone, without augmentation.
     fast_dev_run
         Train for one epoch of two batches.
-    arrays, indices, labels, splits, fold, seed, target, network, training, gpus, allow_cpu
+    arrays, indices, labels, splits, fold, seed, target, network, training, gpus, allow_cpu, deadline
         As for `train`.
     """
     with join_team(gpus, allow_cpu) as team, tempfile.TemporaryDirectory() as work:
@@ -160,7 +161,7 @@ def look_into(
         if profile:
             profile_training(trainer, training_part)
             return
-        with StopFlag(None) as stop:
+        with StopFlag(deadline) as stop:
             trainer.train(training_part, validation_part, stop)
         if team.rank == 0:
             print(trainer.table().to_string(index=False))
@@ -217,7 +218,7 @@ def main(argv: list[str] | None = None) -> None:
             # Of two --arrays the last counts.
             launch(given.gpus, [*arguments, "--arrays", *map(str, copied)] if copied else arguments)
         elif looking:
-            unused = ("model", "history", "work", "deadline")
+            unused = ("model", "history", "work")
             look_into(**{name: value for name, value in vars(given).items() if name not in unused})
         else:
             train(**{name: value for name, value in vars(given).items() if name not in ("profile", "overfit", "fast_dev_run")})

@@ -33,7 +33,6 @@ from mriflow.images.ukb_zip import BRAIN, MEMBERS, fingerprint_in, t1_problem
 
 log = logging.getLogger(__name__)
 
-
 MOST_LINES = 1000  # of a bulk file in one call: UCL's guide to ukbfetch on Myriad
 MOST_CALLS = 10  # at once for one application: datalad-ukbiobank, "Concepts & Terms"
 ROUNDS = 3  # in which what is missing is asked for

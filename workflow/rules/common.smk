@@ -96,8 +96,8 @@ def source(key):
         described = dataset(wildcards)
         given = described.get(key, [])
         given = [given] if key == "table" and given else given
-        ours = [file for file in given if "simulate" in described or (wildcards.dataset, file) in DOWNLOADS]
-        return [f"<resources>/{wildcards.dataset}/{file}" if file in ours else file for file in given]
+        provided = [file for file in given if "simulate" in described or (wildcards.dataset, file) in DOWNLOADS]
+        return [f"<resources>/{wildcards.dataset}/{file}" if file in provided else file for file in given]
 
     return files
 

@@ -56,7 +56,7 @@ rule plot_predictions:
     benchmark:
         "<benchmarks>/plot_predictions/{experiment}_{figure}.tsv"
     wildcard_constraints:
-        figure="predicted-vs-true|residual-vs-true|roc|confusion-matrix",
+        figure="|".join({name for names in FIGURES.values() for name in names} - {"learning-curves"}),
     conda:
         "../../envs/conda.yaml"
     resources:

@@ -1,4 +1,4 @@
-"""The one exception that is meant for the user's eyes."""
+"""What the user sees when something goes wrong: the one exception that is meant for them, and any other on a line."""
 
 import re
 

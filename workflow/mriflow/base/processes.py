@@ -1,4 +1,4 @@
-"""Do the same to many things in several processes at once."""
+"""Do the same to many things in several processes at once, and keep the memory that a process frees."""
 
 import ctypes
 import logging

@@ -122,7 +122,7 @@ def check_ukbfetch(at: tuple, dataset: dict, mistakes: Mistakes) -> None:
             mistakes.add((*at, key), "found beside `ukbfetch`, expected one of the two")
     for name in ("path", "session"):
         if name in dataset["columns"]:
-            mistakes.add((*at, "columns", name), "found beside `ukbfetch`, which tells it, expected none")
+            mistakes.add((*at, "columns", name), "found beside `ukbfetch`, which sets it, expected none")
     brain = dataset["ukbfetch"]["member"].endswith("_brain.nii.gz")
     if dataset["stripped"] != brain:
         text = f"found {in_short(dataset['stripped'])}, expected {in_short(brain)} for {dataset['ukbfetch']['member']}"

@@ -16,7 +16,6 @@ from sklearn.pipeline import make_pipeline
 
 log = logging.getLogger(__name__)
 
-
 COMPONENTS = 100
 FOLDS = 3  # of the search for the penalty of the logistic regression
 EDGE = 40  # voxels along the shortest axis of the images that the classical method sees

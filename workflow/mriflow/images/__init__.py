@@ -1,1 +1,1 @@
-"""What opens an image."""
+"""What opens an image: finding, unpacking and reading scans, and bringing one to the network's grid."""

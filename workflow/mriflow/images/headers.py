@@ -77,7 +77,7 @@ def placed(header: Any, affine: np.ndarray, shape: Sequence[int], spacing: np.nd
         return {}, [*faults, "the affine of the header places no voxels"]
     row: dict[str, Any] = {"orientation": "".join(axis or "?" for axis in nib.aff2axcodes(affine))}
     if not header["qform_code"] and not header["sform_code"]:
-        faults.append("orientation is not told (neither qform nor sform; left and right may be exchanged)")
+        faults.append("orientation is not given (neither qform nor sform; left and right may be exchanged)")
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.allclose(sizes, spacing, rtol=AGREE):
         sizes_text = " x ".join(f"{mm:.4g}" for mm in sizes)

@@ -102,7 +102,7 @@ def open_image(path: Path) -> tuple[Any, np.ndarray | None, int]:
     """Return an image, the matrix of its linear transform to MNI space (None without one), and its length unpacked, bytes."""
     if zipped := split_path(path):
         return open_zipped(*zipped)
-    length = refuse_other_kinds(path)
+    length = unpacked_length(path)
     if length < 348:
         raise BadScan(f"file is cut short ({length} bytes, less than a header)")
     return nib.load(path), None, length
@@ -117,7 +117,7 @@ def check_header(image: Any, length: int) -> None:
         raise BadScan(f"not a NIfTI image ({type(image).__name__})")
     shape, dtype = image.shape, image.get_data_dtype()
     if not 0 < np.prod(shape, dtype=float) <= MOST_VOXELS or min(shape, default=0) < 1:
-        raise BadScan(f"its header tells of {'x'.join(map(str, shape)) or 'no'} voxels")
+        raise BadScan(f"its header says {'x'.join(map(str, shape)) or 'no'} voxels")
     if dtype.kind not in "iuf":
         raise BadScan(f"its voxels are no plain numbers ({dtype})")
     stored: Any = image.dataobj
@@ -150,7 +150,7 @@ def check_voxels(data: np.ndarray, stripped: bool) -> np.ndarray:
     return data
 
 
-def refuse_other_kinds(path: Path) -> int:
+def unpacked_length(path: Path) -> int:
     """Return how many bytes a NIfTI file holds, unzipped; raise `BadScan` if it is something else altogether."""
     if path.is_dir():
         raise BadScan("a folder, expected a NIfTI file")

@@ -1,4 +1,4 @@
-"""Bring a brain onto the template's grid (ANTs)."""
+"""Bring a brain onto the network's grid: registered to the ICBM152 template by ANTs, and resampled once."""
 
 import os
 import tempfile

@@ -1,1 +1,1 @@
-"""What uses trained networks."""
+"""What uses trained networks: their predictions of scans that they have not seen."""

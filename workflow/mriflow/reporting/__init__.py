@@ -1,1 +1,1 @@
-"""What figures and pages share."""
+"""Every figure and every page of the report, and what they share."""

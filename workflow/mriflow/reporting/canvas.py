@@ -1,5 +1,6 @@
 """The sheet that every figure is drawn on: sizes, colours, footer, PDF and PNG."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mriflow.base.files import whole_file
+
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every glyph that it puts into a PDF
 
 ONE_COLUMN, TWO_COLUMNS = 3.5, 7.0  # inches
 DPI = 200

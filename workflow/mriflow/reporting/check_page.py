@@ -149,7 +149,7 @@ def tables_of_sites(
             rows.append(row + ["–"] * (len(names) - len(row)))
         yield Table(f"{target} by site", names, rows)
         if alone[target]:
-            lines = [(METRIC_NAMES[f.name], interval(f), f"{f.trivial:.3g}") for f in alone[target]]
+            lines = [(METRIC_NAMES[m.name], interval(m), f"{m.trivial:.3g}") for m in alone[target]]
             yield Table(
                 f"{target} guessed from the site alone",
                 ["", "the site's", "without the site"],
@@ -166,7 +166,7 @@ def tables_of_sites(
             )
 
 
-def as_page(title: str, tables: Sequence[Table], simulated: bool) -> str:
+def to_html(title: str, tables: Sequence[Table], simulated: bool) -> str:
     """Return the page."""
     body = [
         paragraph("Simulated data: none of these is a real scan." if simulated else ""),
@@ -189,7 +189,7 @@ def as_page(title: str, tables: Sequence[Table], simulated: bool) -> str:
     return PAGE.format(title=html.escape(name), body="\n".join(filter(None, body)))
 
 
-def as_text(title: str, tables: Sequence[Table]) -> str:
+def to_text(title: str, tables: Sequence[Table]) -> str:
     """Return the same for a terminal."""
     lines = [f"Check of {title}"] if title else []
     for table in tables:

@@ -2,25 +2,23 @@
 
 import argparse
 import re
-from collections.abc import Iterator
-
-from mriflow.base.commands import commands, parser_of
+from collections.abc import Iterator, Mapping
 
 LONG = 40  # letters of choices, which would make the column of flags too wide
 HEAD = """# Commands
 
 <!-- made by `mriflow reference` -->
 
-Snakemake runs these commands, in this order; each can be run by hand, too. `mriflow train` is the same as
-`python -m mriflow.train`. A flag in **bold** is needed. `snakemake -np` prints the command of every job, ready to be pasted.
+The stages of the pipeline, in running order, as Snakemake calls them; each can be run by hand, too. (The last,
+`reference`, is for those who change mriflow.) `mriflow train` is the same as `python -m mriflow.train`. A flag in
+**bold** is needed. `snakemake -np` prints the command of every job, ready to be pasted.
 """
 
 
-def command_page() -> str:
+def command_page(parsers: Mapping[str, argparse.ArgumentParser]) -> str:
     """Return the page: of every command what it does, and its flags."""
     sections = [HEAD.rstrip()]
-    for name in commands():
-        parser = parser_of(name)
+    for name, parser in parsers.items():
         sections += [f"## `mriflow {name}`", in_markdown(parser.description or ""), *tables(parser)]
     return "\n\n".join(sections) + "\n"
 

@@ -18,7 +18,7 @@ from mriflow.tables.problems import reasons_of
 LEVELS = ("error", "warning", "note")  # the gravest first
 HEADER = ["bytes", "matrix", "spacing", "spacing_1", "spacing_2", "spacing_3", "orientation", "dtype"]
 HEADER += ["qform_code", "sform_code", "qform_sform_mm", "fault"]
-WARNINGS = ("qform", "orientation is not told", "pixdim", "implausible field")  # faults that do not make a file unusable
+WARNINGS = ("qform", "orientation is not given", "pixdim", "implausible field")  # faults that do not make a file unusable
 EXPECTED = ("no image", "left out by hand", "another of the session")  # reasons that are nobody's mistake
 NAMED, SHOWN = 3, 10  # scans named with a finding; sites named in one
 METRIC_NAMES = {"accuracy": "accuracy", "auc": "AUC", "r2": "R²", "mae": "MAE"}
@@ -83,8 +83,8 @@ def equation(same: pd.DataFrame) -> str:
 
 def findings_of_rows(table: pd.DataFrame, targets: Mapping[str, Sequence[str]]) -> Iterable[Finding]:
     """Return what is wrong with the rows: of whole scans, and of the labels."""
-    for field, reasons in {field: by_reason(table, field) for field in ("problem", "notes")}.items():
-        for reason, scans in reasons.items():
+    for field in ("problem", "notes"):
+        for reason, scans in by_reason(table, field).items():
             column, _, what = reason.partition(": ")
             if what == "missing" or what.startswith("same image"):
                 continue  # these are counted by column, or by image
@@ -105,10 +105,10 @@ def findings_of_rows(table: pd.DataFrame, targets: Mapping[str, Sequence[str]]) 
 def findings_of_sites(
     table: pd.DataFrame, targets: Mapping[str, Sequence[str]], alone: Mapping[str, Sequence[SiteMetric]]
 ) -> Iterable[Finding]:
-    """Warn of targets that the site alone predicts, and tell where the sites' voxels differ."""
+    """Return targets that the site alone predicts, and where the sites' voxels differ."""
     for target, metrics in alone.items():
         if any(metric.beats_trivial for metric in metrics):
-            values = ", ".join(f"{METRIC_NAMES[f.name]} {interval(f)} (without it {f.trivial:.3g})" for f in metrics)
+            values = ", ".join(f"{METRIC_NAMES[m.name]} {interval(m)} (without it {m.trivial:.3g})" for m in metrics)
             what = (
                 f"site alone predicts {target}: {values}. A network can reach that by telling the scanners apart, and learn "
                 "nothing of the brain: test it on whole sites left out (method: leave-site-out), and compare within sites."

@@ -1,4 +1,4 @@
-"""Small web pages of tables."""
+"""What the small web pages of the report are made of: the page, a paragraph, a table with its title."""
 
 import html
 import re

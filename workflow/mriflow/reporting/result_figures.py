@@ -114,8 +114,8 @@ def scatter(ax: Axes, table: pd.DataFrame, heights: pd.Series) -> None:
     if not 2 <= sites.nunique() <= len(OKABE_ITO):
         ax.plot(table["truth"], heights, color="C0", **look)
         return
-    for number, (site, mine) in enumerate(table.groupby(sites)):
-        ax.plot(mine["truth"], heights[mine.index], color=f"C{number}", label=site, **look)
+    for number, (site, scans) in enumerate(table.groupby(sites)):
+        ax.plot(scans["truth"], heights[scans.index], color=f"C{number}", label=site, **look)
 
 
 def roc(predictions: Path, metrics: Path, pdf: Path, png: Path) -> None:

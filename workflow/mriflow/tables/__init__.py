@@ -1,1 +1,1 @@
-"""What opens a table."""
+"""What opens a table: those of a dataset, and labels.csv and splits.csv, which the stages hand on."""

@@ -17,7 +17,6 @@ from mriflow.tables.splits import PARTS
 
 log = logging.getLogger(__name__)
 
-
 ALL = "all"
 # Groups whose means differ by more than a quarter of an sd need more than an adjustment (Rubin 2001; Stuart 2010, Statistical
 # Science 25:1). Shares have no such rule: one subject in five would have to be exchanged.

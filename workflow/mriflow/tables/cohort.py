@@ -8,13 +8,12 @@ import pandas as pd
 from mriflow.tables.labels import read_index, read_labels, usable
 from mriflow.tables.problems import join_problems, reasons_of
 
+NOT_PREPROCESSED = "scan: not preprocessed (in none of the shards)"
+
 
 def count_subjects(table: pd.DataFrame) -> int:
     """Return how many people are in a table."""
     return int(table.loc[table["subject"] != "", "subject"].nunique())
-
-
-NOT_PREPROCESSED = "scan: not preprocessed (in none of the shards)"
 
 
 def read_cohort(labels: Path, indices: Sequence[Path], classes: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.Series]:

@@ -10,8 +10,9 @@ import pandas as pd
 
 from mriflow.base.errors import UserError
 from mriflow.images.find import scan_id
+from mriflow.tables.cells import as_text, read_value
 from mriflow.tables.problems import join_problems
-from mriflow.tables.reader import as_text, pick_column, read_value
+from mriflow.tables.reader import pick_column
 
 Columns = Mapping[str, Mapping[str, Any]]
 

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from mriflow.base.errors import UserError
-from mriflow.tables.reader import as_code, as_text, pick_column, read_table
+from mriflow.tables.cells import as_code, as_text
+from mriflow.tables.reader import pick_column, read_table
 from mriflow.tables.splits import PARTS
 
 log = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from mriflow.base.errors import UserError
-from mriflow.tables.reader import pick_column, read_table, read_value
+from mriflow.tables.cells import read_value
+from mriflow.tables.reader import pick_column, read_table
 
 log = logging.getLogger(__name__)
-
 
 SESSION = "(instance of the scan)"  # no column of a table has this name
 

@@ -1,1 +1,1 @@
-"""The parts of a training."""
+"""What a training is made of: input, networks, objectives, the loop, checkpoints, processes."""

@@ -1,4 +1,7 @@
-"""Random changes to a batch of training scans, all at once on the device."""
+"""Random changes to a batch of training scans, all at once on the device.
+
+Those of an epoch are drawn at its beginning on the CPU (`draw_changes`), and applied batch by batch (`augment`).
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

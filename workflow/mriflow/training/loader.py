@@ -18,7 +18,6 @@ from mriflow.tables.labels import read_index
 
 log = logging.getLogger(__name__)
 
-
 AHEAD = 3  # batches that are read before they are asked for
 
 
@@ -87,7 +86,7 @@ def open_shards(arrays: Sequence[Path], indices: Sequence[Path]) -> Shards:
             mapped.append(shard)
     shapes = {shard.shape[1:] for shard in mapped}
     if not mapped:
-        raise UserError(f"none of the {len(arrays)} shards holds a usable scan; their indices tell why ({indices[0]} ...).")
+        raise UserError(f"none of the {len(arrays)} shards holds a usable scan; their indices say why ({indices[0]} ...).")
     if len(shapes) > 1:
         raise UserError(f"the shards have different grids {sorted(shapes)}. Delete them and run again.")
     return Shards(mapped, places)
