@@ -95,3 +95,13 @@ def test_checkpoint_holds_no_code(tmp_path):
     checkpoints.save({"history": [{"epoch": 1}]})
     checkpoints.wait()
     assert checkpoints.load()["history"] == [{"epoch": 1}]
+
+
+def test_checkpoint_written_before_its_hash_had_this_name_is_read_and_put_aside_alike(tmp_path):
+    import torch
+
+    torch.save({"fingerprint": "x", "history": [{"epoch": 3}]}, tmp_path / "last.ckpt")
+    assert Checkpoints(tmp_path, "x").load()["history"] == [{"epoch": 3}]
+    assert Checkpoints(tmp_path, "y").load() is None
+    assert (tmp_path / "x-last.ckpt").exists()
+    assert Checkpoints(tmp_path, "x").load()["history"] == [{"epoch": 3}]
