@@ -12,6 +12,7 @@ import yaml
 from conftest import ROOT
 from mriflow.base.commands import COMMANDS
 from mriflow.reference import parser_of
+from mriflow.reporting.command_page import subcommands
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 MANUALS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "config/README.md", "profiles/README.md")]
@@ -77,10 +78,8 @@ def test_commands_and_their_flags_in_code_exist(text):
 @cache
 def flags_of(command: str) -> set[str]:
     """Return the flags of a command and of its sub-commands."""
-    parsers = [parser_of(command)]
-    for parser in parsers:
-        for action in parser._subparsers._group_actions if parser._subparsers else []:
-            parsers += action.choices.values()
+    parser = parser_of(command)
+    parsers = [parser, *subcommands(parser).values()]
     return {flag for parser in parsers for flag in parser._option_string_actions}
 
 

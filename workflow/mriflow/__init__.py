@@ -18,7 +18,7 @@ The commands, in running order::
     evaluate     how good the predictions are, beside the baselines
     plot         a figure, as PDF and PNG
     pages        a page of the report
-    reference    the reference pages of the documentation
+    reference    the reference pages of the documentation, for those who change mriflow
 
 What they share::
 
@@ -89,7 +89,7 @@ What they share::
     base/        what every stage needs
         cli             arguments, progress bars, how a command ends
         commands        which commands there are
-        errors          UserError
+        errors          UserError, and words for its text
         files           whole files
         processes       several processes at once
         recipes         numbers that make work run again

@@ -3,12 +3,12 @@
 ``mriflow train`` is the same as ``python -m mriflow.train``.
 """
 
-import difflib
 import importlib
 import sys
 
 import mriflow
 from mriflow.base.commands import COMMANDS
+from mriflow.base.errors import nearest
 
 HELP = """usage: mriflow COMMAND ...
 
@@ -27,9 +27,9 @@ def main(argv: list[str] | None = None) -> None:
     elif name == "--version":
         print(f"mriflow {mriflow.__version__}")
     elif name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        meant = f" Did you mean {near[0]!r}?" if near else ""
-        sys.exit(f"mriflow: there is no command {name!r}.{meant} There are: {', '.join(COMMANDS)}.")
+        meant = nearest(name, COMMANDS)
+        hint = f" Did you mean {meant!r}?" if meant else ""
+        sys.exit(f"mriflow: there is no command {name!r}.{hint} There are: {', '.join(COMMANDS)}.")
     else:
         from mriflow.base.cli import run_stage
 

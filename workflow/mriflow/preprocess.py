@@ -98,7 +98,14 @@ def preprocess(
     """
     wanted = read_scans(scans)
     wanted = wanted[[shard_of(scan, shards) == shard for scan in wanted["id"]]].reset_index(drop=True)
-    settings = PreprocessSettings(registration, voxel_mm, tuple(shape), tuple(percentiles), stripped, n4)
+    settings = PreprocessSettings(
+        registration=registration,
+        voxel_mm=voxel_mm,
+        shape=tuple(shape),
+        percentiles=tuple(percentiles),
+        stripped=stripped,
+        n4=n4,
+    )
     keys = [scan_key(scan, settings) for scan in wanted.to_dict("records")]
     kept = array.with_name(f".{array.stem}.partial")
     done = earlier_results(array, index)

@@ -14,5 +14,5 @@ COMMANDS = {
     "evaluate": "how good the predictions are, beside the baselines",
     "plot": "a figure, as PDF and PNG",
     "pages": "a page of the report",
-    "reference": "the reference pages of the documentation",
+    "reference": "the reference pages of the documentation, for those who change mriflow",
 }

@@ -1,6 +1,8 @@
-"""What the user sees when something goes wrong: the one exception that is meant for them, and any other on a line."""
+"""What the user sees when something goes wrong: the one exception that is meant for them, and words for its text."""
 
+import difflib
 import re
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -14,3 +16,14 @@ class UserError(Exception):
 def one_line(error: Exception) -> str:
     """Return an error's kind and text on one line, without the signs that separate problems and details: ``;()``."""
     return re.sub(r"[\s;()]+", " ", f"{type(error).__name__}: {error}").strip()
+
+
+def nearest(word: object, options: Iterable[object]) -> str | None:
+    """Return the option that was probably meant by a mistyped word, whatever its capitals; None if none is near.
+
+    >>> nearest("Trian", ["split", "train"])
+    'train'
+    """
+    lower = {str(option).lower(): str(option) for option in options}
+    close = difflib.get_close_matches(str(word).lower(), lower, n=1)
+    return lower[close[0]] if close else None

@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import difflib
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 from jsonschema import Draft202012Validator, ValidationError, validators
 
-from mriflow.base.errors import UserError
+from mriflow.base.errors import UserError, nearest
 
 MOST_ERRORS = 10
 MISSING = object()
@@ -169,17 +168,16 @@ def allowed(schema: dict, many: bool = False) -> str:
     return words + " and".join(f" {word} {schema[key]}" for key, word in LIMITS.items() if key in schema)
 
 
-def nearest(word: Any, options: Iterable) -> str:
+def did_you_mean(word: Any, options: Iterable) -> str:
     """Return the option that was probably meant, as a question, or ''."""
-    lower = {str(option).lower(): str(option) for option in options}
-    close = difflib.get_close_matches(str(word).lower(), lower, n=1)
-    return f"; did you mean {lower[close[0]]!r}?" if close else ""
+    meant = nearest(word, options)
+    return f"; did you mean {meant!r}?" if meant else ""
 
 
 def instead(word: Any, options: Iterable) -> str:
     """Return the option that was probably meant and all that there are."""
     options = sorted(map(str, options))
-    return f"{nearest(word, options) or '.'} Allowed: {', '.join(options) or 'none'}"
+    return f"{did_you_mean(word, options) or '.'} Allowed: {', '.join(options) or 'none'}"
 
 
 def hint(value: Any, schema: dict) -> str:
@@ -194,4 +192,4 @@ def hint(value: Any, schema: dict) -> str:
             return f"; write {float(value):g} without quotes (YAML takes 4e-3 for text)"
     if isinstance(value, str | int | float) and wanted == "array":
         return f"; write [{value}]"
-    return nearest(value, schema.get("enum", []))
+    return did_you_mean(value, schema.get("enum", []))

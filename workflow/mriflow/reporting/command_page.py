@@ -25,15 +25,19 @@ def command_page(parsers: Mapping[str, argparse.ArgumentParser]) -> str:
 
 def tables(parser: argparse.ArgumentParser) -> Iterator[str]:
     """Yield the table of a parser's flags, and those of its sub-commands below headings of their own."""
-    of_commands = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    flags = [action for action in parser._actions if action not in of_commands and action.option_strings[:1] != ["-h"]]
+    flags = [action for action in parser._actions if action.option_strings and action.option_strings[0] != "-h"]
     if flags:
         rows = [f"| {flag(action)} | {in_cell(action)} |" for action in flags]
         yield "\n".join(["| flag | meaning |", "|---|---|", *rows])
-    for action in of_commands:
-        for name, command in action.choices.items():
-            yield f"**`{name}`**: {in_markdown(command.description or '')}"
-            yield from tables(command)
+    for name, command in subcommands(parser).items():
+        yield f"**`{name}`**: {in_markdown(command.description or '')}"
+        yield from tables(command)
+
+
+def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the sub-commands of a parser by their names."""
+    actions = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return {name: command for action in actions for name, command in action.choices.items()}
 
 
 def flag(action: argparse.Action) -> str:

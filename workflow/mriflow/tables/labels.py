@@ -4,8 +4,8 @@ Columns: ``id`` of the scan, ``subject``, ``session``, ``site``, the dataset's l
 from the table's own folder, ``fingerprint`` of its content, ``problem`` (why the scan cannot be used) and ``notes`` (what was
 left out of a row that can).
 
-How it reads: `mriflow.tables.problems`. One of the column ``scan`` rules the scan out for everything, one of another
-column only for a target in that column.
+How a problem reads stands in `mriflow.tables.problems`. One of the column ``scan`` rules the scan out for everything,
+one of another column only for a target in that column.
 """
 
 import hashlib

@@ -4,13 +4,12 @@ import csv
 import itertools
 import re
 from collections.abc import Collection, Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from mriflow.base.errors import UserError
+from mriflow.base.errors import UserError, nearest
 from mriflow.base.files import is_web_page
 
 MOST_NAMED = 50  # names of columns in a message
@@ -186,8 +185,7 @@ def pick_column(table: pd.DataFrame, name: str, file: str | Path) -> pd.Series:
     """
     if name in table:
         return table[name]
-    lower = {str(column).lower(): column for column in table.columns}
-    near = get_close_matches(name.lower(), lower, n=1)
-    hint = f" Did you mean {lower[near[0]]!r}?" if near else ""
+    meant = nearest(name, table.columns)
+    hint = f" Did you mean {meant!r}?" if meant else ""
     columns = ", ".join(map(repr, table.columns[:MOST_NAMED])) + (", ..." if len(table.columns) > MOST_NAMED else "")
     raise UserError(f"{file}: has no column {name!r}.{hint} It has: {columns}. The first line has to name the columns.")
