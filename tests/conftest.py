@@ -45,7 +45,12 @@ def training_settings(**changes) -> dict:
     schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
     block = schema["properties"]["training"]["additionalProperties"]
     given = filled({"epochs": 4, "batch_size": 4, "learning_rate": 0.01} | changes, block)
-    return {key: value for key, value in given.items() if key not in ("gpu", "allow_cpu")}
+    return {key: value for key, value in given.items() if key not in ("seeds", "gpu", "allow_cpu", "tta")}
+
+
+def training_inputs(**changes) -> dict:
+    """Return what the network sees, of the tiny dataset of `write_dataset`."""
+    return {"channels": ["image"], "voxel_mm": 4, "covariates": [], "impute": False} | changes
 
 
 def write_scan(path: Path, data: np.ndarray, voxel_mm: float = 4.0) -> Path:

@@ -17,43 +17,47 @@ import pandas as pd
 import pytest
 import torch
 
-from conftest import training_settings, write_dataset
+from conftest import training_inputs, training_settings, write_dataset
 from mriflow.base.cli import run_stage
 from mriflow.base.errors import UserError
 from mriflow.split import split
 from mriflow.train import main, train
-from mriflow.training.augment import augment, draw_changes, sampling_grid
+from mriflow.training.augment import augment, draw_changes, grid_of
 from mriflow.training.device import check_card, choose_device
 from mriflow.training.distributed import Team
 from mriflow.training.forward import precision
-from mriflow.training.loader import ScanLoader, Shards
+from mriflow.training.loader import Batch, ScanLoader, Shards
 from mriflow.training.loop import Part, Trainer
 from mriflow.training.memory import MemoryTrial
 from mriflow.training.networks import SFCN, build_network
 from mriflow.training.objectives import Classification, Regression, SoftLabel, load_objective
 from mriflow.training.optimizers import make_optimizer, make_schedule
 
-AGE = {"column": "age", "type": "regression", "unit": "years"}
-SEX = {"column": "sex", "type": "classification", "classes": {"F": "Females", "M": "Males"}}
-NONE = dict.fromkeys(("shift_voxels", "mirror", "rotate_degrees", "scale", "intensity", "bias_field", "noise"), 0.0)
+AGE = {"column": "age", "type": "regression", "classes": [], "auxiliary": []}
+SEX = {"column": "sex", "type": "classification", "classes": ["F", "M"], "auxiliary": []}
+NONE = dict.fromkeys(("shift_mm", "mirror", "rotate_degrees", "scale", "intensity", "bias_field", "noise"), 0.0)
 SMALL = {"name": "SFCN", "arguments": {"channels": [4, 8, 8], "dropout": 0.2}}
 
 
-def run(folder, data, target=AGE, network=SMALL, fold=0, seed=0, deadline=None, **changes):
-    files = {"model": folder / "model.pt", "history": folder / "history.csv", "work": folder / "work", "deadline": deadline}
-    return train(**files, **data, fold=fold, seed=seed, target=target, network=network, training=training_settings(**changes))
+def run(folder, data, target=AGE, inputs=None, network=SMALL, fold=0, seed=0, deadline=None, **changes):
+    files = {"model": folder / "model.pt", "history": folder / "history.csv", "warnings": folder / "warnings.json"}
+    blocks = {"target": target, "inputs": inputs or training_inputs(), "network": network}
+    run_of = {"work": folder / "work", "deadline": deadline, "fold": fold, "seed": seed}
+    return train(**files, **data, **run_of, **blocks, training=training_settings(**changes))
 
 
 def command(folder, data, **changes):
     flags = {
         "model": folder / "model.pt",
         "history": folder / "history.csv",
+        "warnings": folder / "warnings.json",
         "work": folder / "work",
         "fold": 0,
         "seed": 0,
     }
     flags |= {
         "target": json.dumps(AGE),
+        "inputs": json.dumps(training_inputs()),
         "network": json.dumps(SMALL),
         "training": json.dumps(training_settings(**changes)),
     }
@@ -68,7 +72,7 @@ def test_history_has_losses_and_metrics_after_every_epoch_and_the_network_learns
     assert {"learning_rate", "train_loss", "val_loss", "val_mae"} <= set(table)
     assert table["train_loss"].tail(3).mean() < 0.6 * table["train_loss"].head(3).mean()
     model = torch.load(tmp_path / "model.pt", weights_only=True)
-    assert model["epoch"] == table["val_loss"].idxmin() + 1
+    assert model["epoch"] == 30
     assert list((tmp_path / "work/tensorboard").glob("events*"))
 
 
@@ -341,13 +345,15 @@ def test_batch_that_does_not_fit_into_memory_is_told_with_one_that_does(tmp_path
 def test_advice_on_memory_names_a_batch_that_is_allowed(tmp_path, monkeypatch, block, fit, told):
     monkeypatch.setattr(MemoryTrial, "fits", lambda self, count, shape: self.reserve.closed and count <= fit)
     trainer = make_trainer(tmp_path, **block)
-    assert told in trainer.memory.advice(trainer.micro_batch, trainer.settings, (8, 8, 8), 1, "no memory")
+    assert told in trainer.memory.advice(
+        trainer.micro_batch, trainer.settings, SimpleNamespace(shape=(8, 8, 8)), 1, "no memory"
+    )
 
 
 def make_trainer(folder, rank=0, size=1, **changes):
     net = build_network("SFCN", SMALL["arguments"], 1, (8, 8, 8))
     settings = training_settings(**changes)
-    return Trainer(net, Regression("l2", 50, 15), settings, 20, folder, "", 0, Team(torch.device("cpu"), rank, size))
+    return Trainer(net, Regression("l2", 50, 15), settings, 20, folder, "", 0, Team(torch.device("cpu"), rank, size), 4)
 
 
 def test_processes_share_each_part_of_a_batch(tmp_path, monkeypatch):
@@ -355,14 +361,15 @@ def test_processes_share_each_part_of_a_batch(tmp_path, monkeypatch):
     monkeypatch.setattr("mriflow.training.loop.share", lambda net, team: net)
 
     class Recorder:
-        shape = (8, 8, 8)
+        shape, labels = (8, 8, 8), torch.zeros(20, 1)
 
         def __len__(self):
             return 20
 
         def batches(self, positions, size):
             self.asked = [set(part.tolist()) for part in positions.split(size)]
-            yield from torch.zeros(len(self.asked), size, 1, *self.shape)
+            for _ in self.asked:
+                yield Batch(torch.zeros(size, 1, *self.shape), torch.zeros(size, 0), torch.zeros(size, 1))
 
     def parts_of(rank, size):
         scans = Recorder()
@@ -440,9 +447,10 @@ def test_finished_training_run_again_does_not_train(data, tmp_path):
 
 
 def test_early_stopping(data, tmp_path):
-    table = run(tmp_path, data, epochs=200, early_stopping=3, learning_rate=1e-9)
+    table = run(tmp_path, data, epochs=200, early_stopping=3, select="best", learning_rate=1e-9)
     best = table["val_loss"].idxmin()
     assert len(table) - 1 - best == 3
+    assert torch.load(tmp_path / "model.pt", weights_only=True)["epoch"] == best + 1
 
 
 @pytest.mark.parametrize(
@@ -551,7 +559,7 @@ def test_objective_predicts_what_it_encodes_and_survives_saving(objective, label
     objective = load_objective(json.loads(json.dumps(objective.state())))
     encoded = objective.encode(labels)
     if isinstance(objective, Classification):
-        outputs = torch.nn.functional.one_hot(encoded, 2).float() * 50
+        outputs = torch.nn.functional.one_hot(encoded[:, 0].long(), 2).float() * 50
         assert (np.array(["F", "M"])[objective.predict(outputs).argmax(1)] == labels).all()
     else:
         outputs = encoded if isinstance(objective, Regression) else encoded.clamp(min=1e-30).log()
@@ -569,15 +577,14 @@ def test_label_outside_the_bins_goes_to_the_nearest():
 
 def test_class_weights_balance_the_classes():
     weights = Classification(["F", "M"], [1.0, 3.0])
-    outputs, truth = torch.zeros(4, 2), torch.tensor([0, 0, 0, 1])
+    outputs, truth = torch.zeros(4, 2), torch.tensor([[0.0], [0], [0], [1]])
     assert weights.loss(outputs, truth).item() == pytest.approx(np.log(2), abs=1e-6)
     one_sided = torch.tensor([[2.0, 0.0]]).repeat(4, 1)
     assert weights.loss(one_sided, truth) > Classification(["F", "M"], [1.0, 1.0]).loss(one_sided, truth)
 
 
 def augmented(scans, settings, seed=0):
-    changes = draw_changes(len(scans), scans.shape[2:], settings, torch.Generator().manual_seed(seed))
-    return augment(scans, changes, settings)
+    return augment(scans, draw_changes(len(scans), 4, settings, torch.Generator().manual_seed(seed)), settings)
 
 
 def blob():
@@ -594,30 +601,35 @@ def test_mirror_swaps_left_and_right_alone():
     assert torch.allclose(augmented(blob(), NONE | {"mirror": 1.0}), blob().flip(2), atol=1e-5)
 
 
-def test_shift_moves_by_no_more_than_asked_and_along_every_axis():
+def test_shift_moves_by_whole_voxels_no_more_than_asked_and_along_every_axis():
     scans = blob().repeat(64, 1, 1, 1, 1)
-    moved = augmented(scans, NONE | {"shift_voxels": 2.0})
+    moved = augmented(scans, NONE | {"shift_mm": 11.0})
     for axis in (2, 3, 4):
         dims = [d for d in (1, 2, 3, 4) if d != axis]
         where = torch.arange(scans.shape[axis], dtype=torch.float32)
         centre = lambda s: (s.sum(dims) @ where) / s.sum((1, 2, 3, 4))  # noqa: B023, E731
         shifts = centre(moved) - centre(scans)
-        assert shifts.abs().max() <= 2.01
+        assert shifts.tolist() == pytest.approx(shifts.round().tolist(), abs=1e-4)
+        assert shifts.abs().max() == pytest.approx(2, abs=1e-4)
         assert shifts.std() > 0.7
 
 
-def test_grid_is_that_of_torch():
-    theta = torch.eye(3, 4) + 0.2 * torch.randn(4, 3, 4, generator=torch.Generator().manual_seed(0))
-    wanted = torch.nn.functional.affine_grid(theta, [4, 1, 10, 12, 14], align_corners=False)
-    assert torch.allclose(sampling_grid(theta, (10, 12, 14)), wanted, atol=1e-6)
+def ball(shape=(24, 32, 28)):
+    """A ball with soft edges, off the centre."""
+    places = torch.meshgrid(*(torch.arange(count) - count / 2 for count in shape), indexing="ij")
+    distance = sum(((place - off) / 6) ** 2 for place, off in zip(places, (2, -3, 1), strict=True)) ** 0.5
+    return (torch.sigmoid(6 * (1 - distance)) * (distance < 1.6))[None, None]
 
 
-def test_rotation_keeps_volume_on_a_grid_with_unequal_sides():
-    scan = torch.zeros(1, 1, 24, 32, 28)
-    scan[0, 0, 8:16, 10:22, 10:18] = 1
-    turned = augmented(scan.repeat(16, 1, 1, 1, 1), NONE | {"rotate_degrees": 20.0})
-    assert turned.sum((1, 2, 3, 4)) == pytest.approx(scan.sum().item(), rel=0.02)
-    assert (turned - scan).abs().mean() > 0.001
+def test_rotation_keeps_volume_and_turns_as_interpolation_does_on_a_grid_with_unequal_sides():
+    scans = ball().repeat(16, 1, 1, 1, 1)
+    settings = NONE | {"rotate_degrees": 20.0, "scale": 0.1}
+    turned = augmented(ball().repeat(16, 1, 1, 1, 1), NONE | {"rotate_degrees": 20.0})
+    assert turned.sum((1, 2, 3, 4)).tolist() == pytest.approx([ball().sum().item()] * 16, rel=0.01)
+    changes = draw_changes(16, 4, settings, torch.Generator().manual_seed(0))
+    linear = torch.nn.functional.grid_sample(scans, grid_of(changes.matrices, scans.shape[2:]), align_corners=False)
+    assert (augment(scans, changes, settings) - linear).abs().max() < 0.15
+    assert (linear - scans).abs().mean() > 0.005
 
 
 def test_noise_and_intensity_leave_the_background_black():
@@ -635,7 +647,7 @@ def test_batches_hold_the_scans_asked_for_from_any_shard_and_from_memory_alike()
     wanted = [[3, 6, 1], [4, 6, 4], [1]]
     for resident in (None, volumes.read(torch.arange(4))):
         volumes.resident = resident
-        found = [[round(v * 255) for v in batch[:, 0, 0, 0, 0].tolist()] for batch in volumes.batches(positions, 3)]
+        found = [[round(v * 255) for v in batch.images[:, 0, 0, 0, 0].tolist()] for batch in volumes.batches(positions, 3)]
         assert found == wanted
 
 
@@ -648,9 +660,9 @@ def test_bias_field_is_smooth_bounded_and_of_each_scan_its_own():
 
 
 def test_noise_of_a_scan_does_not_depend_on_the_batch_it_is_in():
-    settings = NONE | {"noise": 0.2, "shift_voxels": 2.0}
+    settings = NONE | {"noise": 0.2, "shift_mm": 8.0}
     scans = torch.rand(4, 1, 16, 16, 16)
-    changes = draw_changes(4, (16, 16, 16), settings, torch.Generator())
+    changes = draw_changes(4, 4, settings, torch.Generator())
     whole = augment(scans, changes, settings)
     parts = [augment(scans[part], changes.at(part), settings) for part in (slice(0, 1), slice(1, 4))]
     assert torch.equal(whole, torch.cat(parts))

@@ -21,8 +21,9 @@ from mriflow.evaluation.metrics import METHODS, classification_metrics, regressi
 from mriflow.prediction.ensemble import predict
 from mriflow.tables.labels import read_labels
 from mriflow.tables.splits import read_splits
+from mriflow.training.covariates import read_covariates
 from mriflow.training.device import choose_device
-from mriflow.training.loader import ScanLoader, open_shards
+from mriflow.training.loader import open_shards
 
 
 def evaluate(
@@ -72,6 +73,7 @@ def evaluate(
     excluded = parts.loc[~preprocessed & (parts["part"] == "test"), "id"].nunique()
     parts = parts[preprocessed]
     features = dict(zip(shards, small_images(list(shards.values())), strict=True))
+    covariates = read_covariates(experiment["covariates"], labels, indices)
     device = choose_device()
 
     rows = []
@@ -82,7 +84,7 @@ def evaluate(
             continue
         labels_seen = label_of.loc[seen].to_numpy()
         predictions_of = {
-            "network": predict(models, int(fold), ScanLoader(shards, test, device)),
+            "network": predict(models, int(fold), shards, test, covariates, device, experiment["training"]["tta"]),
             "trivial": trivial(labels_seen, classes, len(test)),
             "classical": classical(
                 np.stack([features[s] for s in seen]), labels_seen, np.stack([features[s] for s in test]), classes

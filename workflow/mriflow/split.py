@@ -53,7 +53,7 @@ def split(
         ``k-fold`` with so many folds, ``leave-site-out`` with one fold for each of `sites`, or ``file`` with the folds and
         parts that stand in a table (`mriflow.tables.split_file`).
     validation
-        Share of the subjects outside the test part that goes to the validation part.
+        Share of the subjects outside the test part that goes to the validation part; with 0 there is none.
     stratify
         Further columns to spread evenly.
     balance
@@ -91,6 +91,12 @@ def split(
             )
         rows.append(kept)
         counts = kept["part"].value_counts()
+        for name, fewest in {"train": "2", "validation": "0 or at least 2"}.items():
+            if counts.get(name, 0) < 2 and not (name == "validation" and "validation" not in counts):
+                raise UserError(
+                    f"{source}: the {name} part of fold {fold} has {counts.get(name, 0)} scan(s), expected {fewest}. "
+                    + ("Give it more." if method == "file" else "Change `validation` or `folds` of the split.")
+                )
         log.info("fold %d: %s", fold, ", ".join(f"{counts.get(name, 0)} {name}" for name in PARTS))
     whole = pd.concat(rows)
     table = whole[["fold", "part", "id", "subject", "fingerprint"]]
@@ -123,19 +129,19 @@ def parts_drawn(
         check_enough(columns[0] if classes else None, len(subjects), folds, labels)
         tests = partition(strata(columns, folds), folds, seed)
     # The validation part is so many of so many equal parts of the rest.
-    share = Fraction(validation).limit_denominator(max(10, round(1 / validation)))
+    share = Fraction(validation).limit_denominator(max(10, round(1 / validation))) if validation else Fraction(0)
     for fold, test in enumerate(tests):
         rest = np.flatnonzero(~test)
         if len(rest) < share.denominator:
             raise UserError(
                 f"{labels}: a `validation` of {validation} is no whole subject of the {len(rest)} outside fold {fold}'s test."
             )
-        divided = partition(
-            strata([column.iloc[rest] for column in columns], share.denominator), share.denominator, seed + fold + 1
-        )
         parts = np.full(len(subjects), "train", dtype=object)
         parts[test] = "test"
-        parts[rest[np.any(divided[: share.numerator], axis=0)]] = "validation"
+        if share:
+            among = strata([column.iloc[rest] for column in columns], share.denominator)
+            divided = partition(among, share.denominator, seed + fold + 1)
+            parts[rest[np.any(divided[: share.numerator], axis=0)]] = "validation"
         part = scans["subject"].map(dict(zip(subjects["subject"], parts, strict=True)))
         if sites is not None:
             # Scans that the tested subjects have at other sites belong to neither side.
@@ -171,7 +177,7 @@ def parts_given(scans: pd.DataFrame, everything: pd.DataFrame, file: Path, label
         if part.isna().any():
             text = "fold %d: %d scan(s) that could be used are not named by %s and are left out: %s"
             log.warning(text, fold, part.isna().sum(), file, listed(scans.loc[part.isna(), "id"], 5))
-        for name in (name for name in PARTS if name not in set(part)):
+        for name in (name for name in PARTS if name in set(whole) - set(part)):
             raise UserError(
                 f"{file}: none of the {(whole == name).sum()} scan(s) in the {name} part of fold {fold} can be used for this "
                 f"target. The column `problem` of {labels} says why."

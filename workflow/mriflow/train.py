@@ -2,8 +2,8 @@
 
 After every epoch, and every few minutes within one, a checkpoint is saved to the work folder, together with history.csv and
 TensorBoard logs. The same command goes on where a killed or interrupted one stopped, and ends with the same weights as if it
-had not been (bit for bit on a CPU with the same number of threads). The model with the lowest validation loss is written at
-the very end.
+had not been (bit for bit on a CPU with the same number of threads). The model is written at the very end: the weights after the
+last epoch, of the best one, or averaged (`select` of the training block).
 
 To look into a training, add one of these to the command that the job's log or `snakemake -np` shows; they write nothing:
   --profile       where the time of a step goes
@@ -25,12 +25,13 @@ from typing import Any
 import pandas as pd
 
 from mriflow.base.cli import run_stage, stage_parser
-from mriflow.base.files import write_csv
-from mriflow.training.checkpoint import save_bytes
+from mriflow.base.files import write_csv, write_json
+from mriflow.training.checkpoint import on_cpu, save_bytes
 from mriflow.training.distributed import is_worker, join_team, launch
 from mriflow.training.profiling import profile_training
 from mriflow.training.setup import prepare, read_data, seed_everything
 from mriflow.training.stop import StopFlag, interruptible, moment
+from mriflow.training.watchman import watch
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 def train(
     model: Path,
     history: Path,
+    warnings: Path,
     work: Path,
     *,
     arrays: Sequence[Path],
@@ -47,6 +49,7 @@ def train(
     fold: int,
     seed: int,
     target: dict[str, Any],
+    inputs: dict[str, Any],
     network: dict[str, Any],
     training: dict[str, Any],
     gpus: int = 0,
@@ -58,9 +61,13 @@ def train(
     Parameters
     ----------
     model
-        What is written last: the weights of the best epoch and all that is needed to use them.
+        What is written last: the weights and all that is needed to use them.
     history
-        Table with one row per epoch: learning_rate, train_loss, val_loss and metrics of the validation part.
+        Table with one row per epoch: learning_rate; train_loss, the mean over the steps, in mid-training and with
+        augmentation; loss and metrics after the epoch of some training scans as they are (unchanged_), and of the validation
+        part (val_), if there is one.
+    warnings
+        List of what is wrong with the training (`mriflow.training.watchman`), each with `kind` and `text`.
     work
         Folder of the checkpoint, the growing history and the TensorBoard logs.
     arrays, indices
@@ -69,7 +76,12 @@ def train(
         The dataset's labels.csv and the experiment's splits.csv.
     fold, seed
         Which fold of `splits`, and the seed of weights, order and augmentation.
-    target, network, training
+    target
+        What is learned: column, type, classes; in `auxiliary` the same of each target that is learned with it.
+    inputs
+        What the network sees: `channels` of the shards by name, `voxel_mm`, `covariates` by name, and whether to `impute`
+        missing ones.
+    network, training
         Blocks of the config with these names, complete with defaults.
     gpus, allow_cpu
         How many GPUs the job was given, and whether it may use the CPU if it sees none of them.
@@ -92,18 +104,23 @@ def train(
         if team.rank == 0:
             (work / "stopped.json").unlink(missing_ok=True)  # a note that is found after this run is of this run
         seed_everything(seed, team.device)
-        data = read_data(arrays, indices, labels, splits, fold, target)
-        trainer, training_part, validation_part = prepare(data, work, fold, seed, target, network, training, team)
+        data = read_data(arrays, indices, labels, splits, fold, target, inputs)
+        trainer, training_part, validation_part, covariates = prepare(
+            data, work, fold, seed, target, inputs, network, training, team
+        )
         with StopFlag(deadline) as stop:
             trainer.train(training_part, validation_part, stop)
         if team.rank == 0:
             write_csv(trainer.table(), history)
+            write_json(watch(trainer, training_part, validation_part), warnings)
             save_bytes(
                 {
-                    "weights": trainer.best_weights,
+                    "weights": on_cpu(trainer.net.state_dict()),
                     "network": network,
                     "objective": trainer.objective.state(),
+                    "covariates": covariates.columns,
                     "shape": list(data.shards.shape),
+                    "channels": inputs["channels"],
                     "epoch": trainer.best_epoch,
                     "fold": fold,
                     "seed": seed,
@@ -123,6 +140,7 @@ def look_into(
     fold: int,
     seed: int,
     target: dict[str, Any],
+    inputs: dict[str, Any],
     network: dict[str, Any],
     training: dict[str, Any],
     gpus: int = 0,
@@ -142,12 +160,12 @@ def look_into(
         Train and validate on so many training scans alone, without augmentation.
     fast_dev_run
         Train for one epoch of two batches.
-    arrays, indices, labels, splits, fold, seed, target, network, training, gpus, allow_cpu, deadline
+    arrays, indices, labels, splits, fold, seed, target, inputs, network, training, gpus, allow_cpu, deadline
         As for `train`.
     """
     with join_team(gpus, allow_cpu) as team, tempfile.TemporaryDirectory() as work:
         seed_everything(seed, team.device)
-        data = read_data(arrays, indices, labels, splits, fold, target)
+        data = read_data(arrays, indices, labels, splits, fold, target, inputs)
         if profile:
             training = {**training, "schedule": "constant"}  # the others refuse more steps than their epochs have
         if overfit:
@@ -157,7 +175,9 @@ def look_into(
         if fast_dev_run:
             data = data._replace(ids={part: scans[: 2 * training["batch_size"]] for part, scans in data.ids.items()})
             training = {**training, "epochs": 1}
-        trainer, training_part, validation_part = prepare(data, Path(work), fold, seed, target, network, training, team)
+        trainer, training_part, validation_part, _ = prepare(
+            data, Path(work), fold, seed, target, inputs, network, training, team
+        )
         if profile:
             profile_training(trainer, training_part)
             return
@@ -184,6 +204,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--model", type=Path, required=True, help="model to write, .pt")
     parser.add_argument("--history", type=Path, required=True, help="table of epochs to write, .csv")
+    parser.add_argument("--warnings", type=Path, required=True, help="list of what is wrong with the training to write, .json")
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoint and TensorBoard logs")
     parser.add_argument("--arrays", type=Path, nargs="+", required=True, help="shards of the dataset, .npy")
     parser.add_argument("--indices", type=Path, nargs="+", required=True, help="their indices, .csv, in the same order")
@@ -191,7 +212,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--splits", type=Path, required=True, help="the experiment's splits.csv")
     parser.add_argument("--fold", type=int, required=True, help="fold of the splits, from 0")
     parser.add_argument("--seed", type=int, required=True, help="seed of weights, order and augmentation")
-    parser.add_argument("--target", type=json.loads, required=True, help="block of `targets` of the config, as JSON")
+    parser.add_argument(
+        "--target", type=json.loads, required=True, help="column, type, classes, and a list of `auxiliary` targets, as JSON"
+    )
+    parser.add_argument(
+        "--inputs", type=json.loads, required=True, help="channels, voxel_mm, covariates, and whether to impute, as JSON"
+    )
     parser.add_argument("--network", type=json.loads, required=True, help="block of `networks`, as JSON")
     parser.add_argument("--training", type=json.loads, required=True, help="block of `training` with all defaults, as JSON")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs that the job was given (default: 0, use one if there is one)")
@@ -218,7 +244,7 @@ def main(argv: list[str] | None = None) -> None:
             # Of two --arrays the last counts.
             launch(given.gpus, [*arguments, "--arrays", *map(str, copied)] if copied else arguments)
         elif looking:
-            unused = ("model", "history", "work")
+            unused = ("model", "history", "warnings", "work")
             look_into(**{name: value for name, value in vars(given).items() if name not in unused})
         else:
             train(**{name: value for name, value in vars(given).items() if name not in ("profile", "overfit", "fast_dev_run")})

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 from mriflow.base import recipes
-from mriflow.config.resolve import resolve, settings
+from mriflow.config.resolve import resolve, settings, training_part
 from mriflow.base.errors import UserError
 from mriflow.tables.split_file import folds_of
 from snakemake.exceptions import WorkflowError
@@ -150,16 +150,9 @@ def experiment_labels(wildcards):
 
 
 # Train
-def target_as_json(wildcards):
-    """What training has to know of the target: another unit or name of a folder trains nothing again."""
-    target = experiment(wildcards)["target"]
-    return json.dumps({"column": target["column"], "type": target["type"], "classes": list(target.get("classes", []))})
-
-
-def training_as_json(wildcards):
-    """The training block without seeds and GPUs: one more seed trains no other again, nor does another card."""
-    block = experiment(wildcards)["training"]
-    return json.dumps({key: value for key, value in block.items() if key not in ("seeds", "gpu", "allow_cpu")})
+def for_training(part):
+    """A function of the wildcards that gives what training has to know of a part of an experiment, as JSON."""
+    return lambda wildcards: json.dumps(training_part(experiment(wildcards), part))
 
 
 # Evaluate

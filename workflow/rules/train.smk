@@ -7,6 +7,7 @@ from its last step that was saved when it is run again.
 INPUT:  preprocessed/<dataset>/<block>/*, data/<dataset>/labels.csv, results/<experiment>/splits.csv
 OUTPUT: results/<experiment>/fold-<fold>_seed-<seed>/model.pt
         results/<experiment>/fold-<fold>_seed-<seed>/history.csv   losses and metrics after every epoch
+        results/<experiment>/fold-<fold>_seed-<seed>/warnings.json what is wrong with the training
 """
 
 
@@ -20,6 +21,7 @@ rule train:
     output:
         model="<results>/{experiment}/fold-{fold}_seed-{seed}/model.pt",
         history="<results>/{experiment}/fold-{fold}_seed-{seed}/history.csv",
+        warnings="<results>/{experiment}/fold-{fold}_seed-{seed}/warnings.json",
     log:
         "<logs>/train/{experiment}_fold-{fold}_seed-{seed}.log",
     benchmark:
@@ -34,15 +36,17 @@ rule train:
         disk_mb=lambda wildcards, input: (input.size_mb if experiment(wildcards)["training"]["copy_to_scratch"] else 0),
     params:
         folder=subpath(output.model, parent=True),
-        target=target_as_json,
-        network=as_json("network"),
-        training=training_as_json,
+        target=for_training("target"),
+        inputs=for_training("inputs"),
+        network=for_training("network"),
+        training=for_training("training"),
         allow_cpu=lambda wildcards: option("--allow-cpu", experiment(wildcards)["training"]["allow_cpu"]),
         recipe=recipes.TRAIN,
     shell:
         "python -m mriflow.train"
         " --model {output.model:q}"
         " --history {output.history:q}"
+        " --warnings {output.warnings:q}"
         " --work {params.folder:q}/work"
         " --arrays {input.arrays:q}"
         " --indices {input.indices:q}"
@@ -51,6 +55,7 @@ rule train:
         " --fold {wildcards.fold}"
         " --seed {wildcards.seed}"
         " --target {params.target:q}"
+        " --inputs {params.inputs:q}"
         " --network {params.network:q}"
         " --training {params.training:q}"
         " --gpus {resources.gpu}"

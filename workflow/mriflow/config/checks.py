@@ -20,6 +20,7 @@ SECTIONS = {
     "training": "training",
 }
 LOSSES = {"regression": ("auto", "l1", "l2", "soft-label"), "classification": ("auto", "cross-entropy")}
+HEAD_SIZE = "head_size"  # a covariate that every scan has
 OUR_COLUMNS = set(TEXT_COLUMNS) - {"subject", "session", "site", "path"}
 
 
@@ -43,6 +44,10 @@ def check_blocks(whole: dict, mistakes: Mistakes) -> None:
         if low < high < low + width:
             text = f"found {width}, expected at most {high - low}, for the bins go from {low} to {high}"
             mistakes.add(("training", name, "bin_width"), text)
+        if block["early_stopping"] and block["select"] != "best":
+            text = f"found {block['early_stopping']} with `select: {block['select']}`, expected 0, or `select: best`: a "
+            text += "training that stops early is not brought to the end of its schedule"
+            mistakes.add(("training", name, "early_stopping"), text)
     results = "" if mistakes.touch("pathvars") else whole["pathvars"]["results"]
     for name, block in whole["splits"].items():
         check_split_file(("splits", name, "file"), block, results, mistakes)
@@ -161,6 +166,11 @@ def check_experiments(whole: dict, published: dict, mistakes: Mistakes) -> None:
             check_loss(experiment, names, blocks["target"], blocks["training"], mistakes)
         if {"dataset", "target"} <= blocks.keys():
             check_labels(experiment, names, blocks["dataset"], blocks["target"], mistakes)
+        if {"dataset", "target", "preprocess"} <= blocks.keys():
+            check_covariates(experiment, names, blocks, mistakes)
+            check_auxiliary(experiment, names, blocks["dataset"], whole["targets"], known, mistakes)
+        if {"split", "training"} <= blocks.keys():
+            check_select(experiment, names, blocks["split"], blocks["training"], mistakes)
         if {"dataset", "split"} <= blocks.keys():
             check_split(experiment, names, blocks["dataset"], blocks["split"], mistakes)
 
@@ -193,6 +203,45 @@ def check_labels(experiment: str, names: dict, dataset: dict, target: dict, mist
         if codes and str(value) not in meanings:
             text = f"found the class {in_short(value)}, which no code of {of_column} stands for{instead(value, meanings)}"
             mistakes.add((*at, "classes"), text)
+
+
+def check_covariates(experiment: str, names: dict, blocks: dict, mistakes: Mistakes) -> None:
+    """Add covariates that the dataset does not have, that say nothing, or that are the target itself."""
+    at, registration = ("experiments", experiment, "covariates"), blocks["preprocess"]["registration"]
+    for name in names["covariates"]:
+        if name == HEAD_SIZE:
+            if registration != "affine":
+                text = f"found {HEAD_SIZE!r} with `registration: {registration}`, expected none: the scan shows its size"
+                mistakes.add(at, text)
+        elif name not in columns_of(blocks["dataset"]):
+            mistakes.add(at, lacking(name, experiment, names, blocks["dataset"]))
+        elif name == blocks["target"]["column"]:
+            mistakes.add(at, f"found {name!r}, the target itself, expected other columns")
+
+
+def check_auxiliary(
+    experiment: str, names: dict, dataset: dict, targets: dict, known: dict[str, dict], mistakes: Mistakes
+) -> None:
+    """Add auxiliary targets that there are not, that the dataset does not have, or that the network is given or predicts."""
+    at = ("experiments", experiment, "auxiliary")
+    for name in names["auxiliary"]:
+        if name not in known.get("targets", [name]):
+            mistakes.add(at, f"found {name!r}, which is not in `targets`{instead(name, known['targets'])}")
+        elif name in targets and not mistakes.touch("targets", name):
+            column = targets[name]["column"]
+            if column not in columns_of(dataset):
+                mistakes.add(at, lacking(column, experiment, names, dataset))
+            if column in names["covariates"] or name == names["target"]:
+                what = "the target itself" if name == names["target"] else "a covariate, too"
+                mistakes.add(at, f"found {name!r}, {what}, expected another target")
+
+
+def check_select(experiment: str, names: dict, split: dict, training: dict, mistakes: Mistakes) -> None:
+    """Add it if the best epoch is to be chosen without a validation part."""
+    if training["select"] == "best" and split["method"] != "file" and not split["validation"]:
+        text = f"found 'best', but {names['split']!r}, the split of experiment {experiment!r}, has `validation: 0`; expected "
+        text += "last or average, or a share for validation"
+        mistakes.add(("training", names["training"], "select"), text)
 
 
 def check_split(experiment: str, names: dict, dataset: dict, split: dict, mistakes: Mistakes) -> None:

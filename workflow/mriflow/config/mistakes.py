@@ -38,6 +38,11 @@ PATTERNS = {
     "^[0-9a-f]{32}$": "of 32 hexadecimal digits (0-9, a-f)",
 }
 
+# Keys of before, and what to write now.
+RENAMED = {
+    "shift_voxels": "`shift_mm`, in mm: 2 voxels of 4 mm are 8. Shifts are by whole voxels now, which blur nothing",
+}
+
 
 class Source(NamedTuple):
     """Something that sets keys: its name, its keys from the config's root, and the part of a key it does not write."""
@@ -121,7 +126,9 @@ def in_words(error: ValidationError) -> Iterator[tuple[tuple, str]]:
         yield (*path, value), f"found the name {in_short(value)}, expected {allowed(schema)}{hint(value, schema)}"
     elif error.validator == "additionalProperties":
         for key in (key for key in value if key not in schema["properties"]):
-            yield (*path, key), f"unknown key{instead(key, schema['properties'])}"
+            now = RENAMED.get(key)
+            text = f"this key has become {now}" if now else f"unknown key{instead(key, schema['properties'])}"
+            yield (*path, key), text
     elif error.validator == "required":
         for key in (key for key in schema["required"] if key not in value):
             of_key = schema.get("properties", {}).get(key) or schema["additionalProperties"]

@@ -16,6 +16,9 @@ from mriflow.base.errors import UserError
 from mriflow.config.checks import SECTIONS, check_blocks, check_dataset_names, check_experiments
 from mriflow.config.mistakes import Mistakes, Source, in_short, instead
 
+# Keys of the training block of which a single training knows nothing.
+NOT_OF_TRAINING = ("seeds", "gpu", "allow_cpu", "tta")
+
 
 def resolve(config: dict, files: list[Path], folder: Path) -> dict:
     """Check a config as Snakemake merged it, and return it whole; one that is whole already stays as it is.
@@ -70,14 +73,40 @@ def settings(config: dict, experiment: str) -> dict:
 
     Returns
     -------
-    ``{experiment, names, dataset, target, preprocess, split, network, training}``: whole blocks, and under `names` the
-    name of each.
+    ``{experiment, names, dataset, target, preprocess, split, network, training, auxiliary, covariates, impute}``: whole
+    blocks (of `auxiliary` a list), and under `names` the name of each.
     """
     if experiment not in config["run"]:
         raise UserError(f"run: has no experiment {experiment!r}{instead(experiment, config['run'])}")
     names = config["experiments"][experiment]
     blocks = {kind: config[section][names[kind]] for kind, section in SECTIONS.items()}
-    return {"experiment": experiment, "names": dict(names), **blocks}
+    auxiliary = [config["targets"][name] for name in names["auxiliary"]]
+    others = {"auxiliary": auxiliary, "covariates": names["covariates"], "impute": names["impute"]}
+    return {"experiment": experiment, "names": {kind: names[kind] for kind in SECTIONS}, **blocks, **others}
+
+
+def training_part(settings: dict, part: str) -> dict:
+    """Return what training has to know of an experiment's target, inputs, network or training block.
+
+    What it need not know (a unit, a folder's name, one more seed, another card) trains nothing again.
+    """
+    targets = [
+        {"column": one["column"], "type": one["type"], "classes": list(one.get("classes", []))}
+        for one in (settings["target"], *settings["auxiliary"])
+    ]
+    preprocess = settings["preprocess"]
+    parts: dict[str, dict] = {
+        "target": {**targets[0], "auxiliary": targets[1:]},
+        "inputs": {
+            "channels": preprocess.get("channels", ["image"]),
+            "voxel_mm": preprocess["voxel_mm"],
+            "covariates": settings["covariates"],
+            "impute": settings["impute"],
+        },
+        "network": settings["network"],
+        "training": {key: value for key, value in settings["training"].items() if key not in NOT_OF_TRAINING},
+    }
+    return parts[part]
 
 
 def described_bids(folder: str) -> dict:

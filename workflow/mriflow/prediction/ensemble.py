@@ -4,27 +4,55 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from mriflow.base.errors import UserError
-from mriflow.training.forward import run_network
-from mriflow.training.loader import ScanLoader
+from mriflow.training.covariates import Covariates
+from mriflow.training.forward import mirrored, run_network
+from mriflow.training.loader import ScanLoader, Shards
 from mriflow.training.networks import build_network
 from mriflow.training.objectives import load_objective
 
+BATCH = 2  # more at 1 mm take more memory than the job asks for
 
-def predict(models: Sequence[Path], fold: int, scans: ScanLoader) -> np.ndarray:
-    """Return the mean prediction of all models of a fold: shape (scans,) or (scans, classes)."""
+
+def predict(
+    models: Sequence[Path],
+    fold: int,
+    shards: Shards,
+    ids: Sequence[str],
+    covariates: pd.DataFrame,
+    device: torch.device,
+    tta: str = "none",
+) -> np.ndarray:
+    """Return the mean prediction of all models of a fold for some scans.
+
+    Parameters
+    ----------
+    covariates
+        Of every preprocessed scan (`mriflow.training.covariates.read_covariates`).
+    tta
+        ``mirror``: the mean over the scans and their mirror images; ``none``: the scans alone.
+
+    Returns
+    -------
+    Shape (scans,) or (scans, classes).
+    """
     predictions = []
     for path in models:
         model = torch.load(path, map_location="cpu", weights_only=True)
         if model["fold"] != fold:
             continue
-        objective = load_objective(model["objective"])
-        net = build_network(model["network"]["name"], model["network"]["arguments"], objective.outputs, model["shape"])
+        objective, numbers = load_objective(model["objective"]), Covariates(model["covariates"])
+        scans = ScanLoader(shards, ids, device, numbers.encode(covariates.loc[list(ids)]))
+        name, arguments = model["network"]["name"], model["network"]["arguments"]
+        net = build_network(name, arguments, objective.outputs, model["shape"], len(model["channels"]), numbers.width)
         net.load_state_dict(model["weights"])
-        outputs = run_network(net.to(scans.device), scans, batch=2)  # more at 1 mm take more memory than the job asks for
-        predictions.append(objective.predict(outputs))
+        net = net.to(device)
+        predictions.append(objective.predict(run_network(net, scans, BATCH)))
+        if tta == "mirror":
+            predictions.append(objective.predict(run_network(net, scans, BATCH, change=mirrored)))
     if not predictions:
         raise UserError(f"none of the {len(models)} models is of fold {fold}; train it first.")
     return np.mean(predictions, axis=0)

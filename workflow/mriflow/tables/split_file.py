@@ -77,9 +77,9 @@ def read_split_file(file: Path) -> pd.DataFrame:
     for name in reversed(names):
         refuse_two_parts(rows, name, file)
     for fold, parts in rows.groupby("fold")["part"].unique().items():
-        for part in (part for part in PARTS if part not in parts):
+        for part in (part for part in ("train", "test") if part not in parts):
             where = f"fold {fold} has no" if "fold" in raw else "has no"
-            raise UserError(f"{file}: {where} {part} part. Every fold needs one for train, validation and test.")
+            raise UserError(f"{file}: {where} {part} part. Every fold needs one for train and one for test.")
     if (count := rows.duplicated().sum()) > 0:
         log.info("%s: %d rows stand there more than once and say the same", file, count)
     return rows.drop_duplicates(ignore_index=True)

@@ -1,6 +1,10 @@
 """Random changes to a batch of training scans, all at once on the device.
 
 Those of an epoch are drawn at its beginning on the CPU (`draw_changes`), and applied batch by batch (`augment`).
+
+A network predicts scans as they are, so a changed scan has to be as sharp as an unchanged one: what blurs training scans, as
+linear interpolation does, makes a network take sharpness for a sign of the target. Shifts are by whole voxels, therefore, and
+rotation and scale keep every frequency (`resample`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +22,12 @@ class Changes(NamedTuple):
 
     Attributes
     ----------
-    theta
-        Where each voxel comes from, shape (n, 3, 4), as `torch.nn.functional.affine_grid` wants it.
+    matrices
+        Rotation and scale: where a voxel comes from, in voxels from the grid's centre, shape (n, 3, 3).
+    mirrored
+        Whether left and right are swapped, bool, shape (n,).
+    shifts
+        Whole voxels along each axis, int64, shape (n, 3).
     gamma, gain
         Exponent and factor of the intensities, shape (n, 1, 1, 1, 1).
     field
@@ -30,7 +38,9 @@ class Changes(NamedTuple):
         Seed of each scan's noise, shape (n,), on the CPU.
     """
 
-    theta: torch.Tensor
+    matrices: torch.Tensor
+    mirrored: torch.Tensor
+    shifts: torch.Tensor
     gamma: torch.Tensor
     gain: torch.Tensor
     field: torch.Tensor
@@ -47,18 +57,17 @@ class Changes(NamedTuple):
         return Changes._make([*(value.to(device) for value in values), seeds])
 
 
-def draw_changes(count: int, shape: Sequence[int], settings: Mapping[str, float], generator: torch.Generator) -> Changes:
+def draw_changes(count: int, voxel_mm: float, settings: Mapping[str, float], generator: torch.Generator) -> Changes:
     """Draw the changes of an epoch's scans.
 
     Parameters
     ----------
     count
         Number of scans.
-    shape
-        The grid, in voxels.
+    voxel_mm
+        Edge of a voxel, mm.
     settings
-        shift_voxels, mirror (probability), rotate_degrees, scale, intensity, bias_field, noise: the largest change of each
-        kind.
+        mirror (probability), shift_mm, rotate_degrees, scale, intensity, bias_field, noise: the largest change of each kind.
     generator
         On the CPU, so that the changes do not depend on the device.
     """
@@ -69,11 +78,11 @@ def draw_changes(count: int, shape: Sequence[int], settings: Mapping[str, float]
     mirrored = torch.rand(count, generator=generator) < settings["mirror"]
     turns = Rotation.from_euler("xyz", uniform(settings["rotate_degrees"], 3).numpy(), degrees=True)
     matrices = torch.from_numpy(turns.as_matrix()).float()
-    matrices = matrices * (1 + uniform(settings["scale"], 1, 1))
-    matrices[:, 0] *= torch.where(mirrored, -1.0, 1.0)[:, None]
-    shifts = uniform(settings["shift_voxels"], 3)
+    largest_shift = int(settings["shift_mm"] / voxel_mm + 1e-6)
     return Changes(
-        theta=as_theta(matrices, shifts, shape),
+        matrices=matrices * (1 + uniform(settings["scale"], 1, 1)),
+        mirrored=mirrored,
+        shifts=torch.randint(-largest_shift, largest_shift + 1, (count, 3), generator=generator),
         gamma=1 + uniform(settings["intensity"], 1, 1, 1, 1),
         gain=1 + uniform(settings["intensity"], 1, 1, 1, 1),
         field=uniform(settings["bias_field"], 1, *FIELD),
@@ -82,54 +91,154 @@ def draw_changes(count: int, shape: Sequence[int], settings: Mapping[str, float]
     )
 
 
-def as_theta(matrices: torch.Tensor, shifts: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Return `matrices` (n, 3, 3) and `shifts` (n, 3; voxels), about the grid's centre, as `affine_grid` wants them.
-
-    It counts from -1 to 1 along each axis, and names the axes from the last to the first.
-    """
-    half = torch.tensor(shape, dtype=torch.float32) / 2
-    matrices = matrices * half[None, None, :] / half[None, :, None]
-    return torch.cat([matrices, (shifts / half)[:, :, None]], dim=2)[:, [2, 1, 0]][:, :, [2, 1, 0, 3]]
-
-
-def sampling_grid(theta: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Return what `affine_grid` does, shape (n, x, y, z, 3), by sums along the axes instead of a product for every voxel."""
-    grid = theta[:, :, 3, None, None, None]
-    for axis, count in enumerate(shape):
-        along = (torch.arange(count, device=theta.device) * 2 + 1) / count - 1
-        places = [1, 1, 1, 1, 1]
-        places[axis + 2] = count
-        grid = grid + along.view(places) * theta[:, :, 2 - axis, None, None, None]
-    return grid.movedim(1, -1)
-
-
-def augment(scans: torch.Tensor, changes: Changes, settings: Mapping[str, float]) -> torch.Tensor:
-    """Mirror, rotate, scale and shift each scan in one resampling; change gamma and gain, lay a bias field over it, add noise.
+def augment(scans: torch.Tensor, changes: Changes, settings: Mapping[str, float], image: int | None = 0) -> torch.Tensor:
+    """Rotate, scale, mirror and shift each scan; change gamma and gain of its image, lay a bias field over it, add noise.
 
     Parameters
     ----------
     scans
-        float32, shape (n, 1, x, y, z), between 0 (background) and 1.
+        float32, shape (n, channels, x, y, z), between 0 (background) and 1.
     changes
         Those of the n scans, on the same device.
     settings
         As for `draw_changes`; a kind of change that is 0 costs no time.
+    image
+        The channel whose intensities are changed; the others are maps, whose values mean something. None if all are maps.
 
     Returns
     -------
     A tensor like `scans`.
     """
-    if any(settings[name] for name in ("shift_voxels", "mirror", "rotate_degrees", "scale")):
-        scans = F.grid_sample(scans, sampling_grid(changes.theta, scans.shape[2:]), align_corners=False)
-    inside = scans > 1 / 512  # less is the rounding of the resampling
+    if settings["rotate_degrees"] or settings["scale"]:
+        scans = resample(scans, changes.matrices)
+    if settings["mirror"] or settings["shift_mm"]:
+        scans = moved(scans, changes.mirrored, changes.shifts)
+    if image is None or not any(settings[name] for name in ("intensity", "bias_field", "noise")):
+        return scans
+    changed = altered(scans[:, image : image + 1], changes, settings)
+    return changed if scans.shape[1] == 1 else torch.cat([scans[:, :image], changed, scans[:, image + 1 :]], dim=1)
+
+
+def moved(scans: torch.Tensor, mirrored: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
+    """Return scans mirrored and shifted by whole voxels; no voxel changes its value, and what comes in is 0."""
+    index = []
+    for axis, count in enumerate(scans.shape[2:]):
+        places = torch.arange(count, device=scans.device) - shifts[:, axis, None]  # (n, count)
+        inside = (places >= 0) & (places < count)
+        places = torch.where(mirrored[:, None], count - 1 - places, places) if axis == 0 else places
+        index.append((places.clamp(0, count - 1), inside))
+    (x, in_x), (y, in_y), (z, in_z) = index
+    numbers = torch.arange(len(scans), device=scans.device)[:, None, None, None]
+    # Advanced indices with a slice between them come first: (n, x, y, z, channels).
+    taken = scans[numbers, :, x[:, :, None, None], y[:, None, :, None], z[:, None, None, :]].movedim(-1, 1)
+    return taken * (in_x[:, None, :, None, None] & in_y[:, None, None, :, None] & in_z[:, None, None, None, :])
+
+
+def altered(images: torch.Tensor, changes: Changes, settings: Mapping[str, float]) -> torch.Tensor:
+    """Return images, shape (n, 1, x, y, z), with other intensities; the background stays 0."""
+    inside = images > 0
     if settings["intensity"]:
-        scans = scans.clamp(min=0).pow_(changes.gamma).mul_(changes.gain)
+        images = images.pow(changes.gamma).mul_(changes.gain)
     if settings["bias_field"]:
-        field = F.interpolate(changes.field, scans.shape[2:], mode="trilinear", align_corners=True)
-        scans = scans * field.exp_()
+        field = F.interpolate(changes.field, images.shape[2:], mode="trilinear", align_corners=True)
+        images = images * field.exp_()
     if settings["noise"]:
-        noise, generator = torch.empty_like(scans), torch.Generator(scans.device)
-        for scan, seed in zip(noise, changes.seeds.tolist(), strict=True):
-            scan.normal_(generator=generator.manual_seed(seed))
-        scans = noise.mul_(changes.noise).add_(scans)
-    return scans * inside
+        noise, generator = torch.empty_like(images), torch.Generator(images.device)
+        for image, seed in zip(noise, changes.seeds.tolist(), strict=True):
+            image.normal_(generator=generator.manual_seed(seed))
+        images = noise.mul_(changes.noise).add_(images)
+    return images * inside
+
+
+def resample(scans: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """Rotate and scale scans, keeping every frequency: by shears and stretches of one axis at a time, in Fourier space.
+
+    A matrix near the identity is the product of a lower triangular, a diagonal and an upper triangular one. The triangular ones
+    are shears, which move each line of voxels along itself: a change of phase of its frequencies, as exact as can be (Unser et
+    al. 1995, IEEE Transactions on Image Processing 4:1371). The diagonal one stretches all lines of an axis alike.
+
+    Parameters
+    ----------
+    scans
+        float32 between 0 (background) and 1, shape (n, channels, x, y, z).
+    matrices
+        Where a voxel comes from, in voxels from the grid's centre, shape (n, 3, 3); rotations of up to about 30 degrees.
+    """
+    inside = (scans > 0).any(1, keepdim=True).float()
+    mask = F.grid_sample(inside, grid_of(matrices, scans.shape[2:]), align_corners=False) > 0.5
+    lower, stretch, upper = triangular(matrices)
+    for axis, factors in ((1, lower[:, 1]), (2, lower[:, 2])):
+        scans = sheared(scans, axis, factors)
+    for axis in range(3):
+        scans = stretched(scans, axis, stretch[:, axis])
+    for axis, factors in ((1, upper[:, 1]), (0, upper[:, 0])):
+        scans = sheared(scans, axis, factors)
+    return scans.clamp(0, 1) * mask
+
+
+def triangular(matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the factors of matrices, shape (n, 3, 3): strictly lower, diagonal (n, 3) and strictly upper; not pivoted.
+
+    >>> lower, diagonal, upper = triangular(torch.tensor([[[2.0, 1, 0], [1, 2, 1], [0, 1, 2]]]))
+    >>> one = torch.eye(3)
+    >>> (one + lower) @ torch.diag_embed(diagonal) @ (one + upper)
+    tensor([[[2., 1., 0.],
+             [1., 2., 1.],
+             [0., 1., 2.]]])
+    """
+    rest, lower, upper = matrices.clone(), torch.zeros_like(matrices), torch.zeros_like(matrices)
+    diagonal = []
+    for step in range(3):
+        pivot = rest[:, step, step]
+        lower[:, step + 1 :, step] = rest[:, step + 1 :, step] / pivot[:, None]
+        upper[:, step, step + 1 :] = rest[:, step, step + 1 :] / pivot[:, None]
+        rest = rest - pivot[:, None, None] * torch.einsum("ni,nj->nij", lower[:, :, step], upper[:, step])
+        diagonal.append(pivot)
+    return lower, torch.stack(diagonal, 1), upper
+
+
+def sheared(scans: torch.Tensor, axis: int, factors: torch.Tensor) -> torch.Tensor:
+    """Move each line along `axis` (0 to 2) by `factors` (n, 3) times its place on the other axes."""
+    length = scans.shape[axis + 2]
+    shift = scans.new_zeros(1)
+    for other in {0, 1, 2} - {axis}:
+        shift = shift + factors[:, other].view(-1, 1, 1, 1, 1) * along(other, from_centre(scans, other))
+    turns = along(axis, torch.arange(length // 2 + 1, device=scans.device) * (2 * torch.pi / length))
+    phase = shift * turns
+    lines = torch.fft.rfft(scans, dim=axis + 2) * torch.polar(torch.ones_like(phase), phase)
+    return torch.fft.irfft(lines, n=length, dim=axis + 2)
+
+
+def stretched(scans: torch.Tensor, axis: int, factors: torch.Tensor) -> torch.Tensor:
+    """Take each line along `axis` (0 to 2) at `factors` (n,) times the places of its voxels."""
+    length = scans.shape[axis + 2]
+    places = from_centre(scans, axis)
+    turns = torch.arange(length // 2 + 1, device=scans.device) * (2 * torch.pi / length)
+    counted = torch.full_like(turns, 2 / length)  # every frequency and its mirror image
+    counted[0] = 1 / length
+    if length % 2 == 0:
+        counted[-1] = 1 / length
+    wanted, known = factors[:, None, None] * places[:, None] * turns, places[:, None] * turns
+    weights = (wanted.cos() * counted) @ known.cos().T + (wanted.sin() * counted) @ known.sin().T  # (n, length, length)
+    return torch.einsum("nab,n...b->n...a", weights, scans.movedim(axis + 2, -1)).movedim(-1, axis + 2)
+
+
+def from_centre(scans: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return the places of the voxels along an axis (0 to 2), in voxels from the grid's centre."""
+    length = scans.shape[axis + 2]
+    return torch.arange(length, dtype=scans.dtype, device=scans.device) - (length - 1) / 2
+
+
+def along(axis: int, values: torch.Tensor) -> torch.Tensor:
+    """Return values with the shape that lays them along an axis (0 to 2) of scans."""
+    shape = [1, 1, 1, 1, 1]
+    shape[axis + 2] = len(values)
+    return values.view(shape)
+
+
+def grid_of(matrices: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Return `matrices`, in voxels from the grid's centre, as `grid_sample` wants them: from -1 to 1, the last axis first."""
+    half = torch.tensor(shape, dtype=torch.float32, device=matrices.device) / 2
+    scaled = matrices * half[None, None, :] / half[None, :, None]
+    theta = F.pad(scaled.flip(1, 2), (0, 1))
+    return F.affine_grid(theta, [len(matrices), 1, *shape], align_corners=False)

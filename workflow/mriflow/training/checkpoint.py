@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,16 @@ def save_bytes(value: dict[str, Any], path: Path) -> None:
     Given a file's name instead of the open file, `torch.save` would write that name, which is a temporary one, into it.
     """
     with whole_file(path) as temporary, open(temporary, "wb") as stream:
-        torch.save(value, stream)
+        torch.save(interned(value), stream)
+
+
+def interned(value: Any) -> Any:
+    """Return nested dicts and lists with every text there only once: pickle tells equal texts from the same one."""
+    if isinstance(value, str):
+        return sys.intern(value)
+    if isinstance(value, dict):
+        return {interned(key): interned(one) for key, one in value.items()}
+    return [interned(one) for one in value] if isinstance(value, list) else value
 
 
 class Checkpoints:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mriflow.training.loader import ScanLoader
+from mriflow.training.loader import Batch, ScanLoader
 
 log = logging.getLogger(__name__)
 
@@ -25,22 +25,22 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
     return torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
 
-def compiled(net: nn.Module) -> Callable[[torch.Tensor], Any]:
+def compiled(net: nn.Module) -> Callable[..., Any]:
     """Return a network compiled at its first use; if that fails, it says so and goes on as it is."""
     state: dict[str, Any] = {"forward": torch.compile(net), "tried": False}
 
-    def forward(batch: torch.Tensor) -> Any:
+    def forward(*inputs: torch.Tensor, **covariates: torch.Tensor) -> Any:
         if state["tried"]:
-            return state["forward"](batch)
+            return state["forward"](*inputs, **covariates)
         state["tried"] = True
         try:
-            return state["forward"](batch)
+            return state["forward"](*inputs, **covariates)
         except Exception as error:  # the compiler, and what it calls, fail in many ways
             if out_of_memory(error):
                 raise
             log.warning("the network cannot be compiled, going on without: %s", str(error).strip().splitlines()[0])
             state["forward"] = net
-            return net(batch)
+            return net(*inputs, **covariates)
 
     return forward
 
@@ -56,6 +56,13 @@ def main_output(answer: Any) -> torch.Tensor:
     return answer[0] if isinstance(answer, tuple | list) else answer
 
 
+def outputs_of(net: Callable[..., Any], batch: Batch) -> torch.Tensor:
+    """Return the outputs of a network for a batch, shape (scans, outputs)."""
+    images = batch.images.contiguous(memory_format=torch.channels_last_3d)
+    answer = net(images, covariates=batch.covariates) if batch.covariates.shape[1] else net(images)
+    return main_output(answer).float()
+
+
 @torch.inference_mode()
 def run_network(
     net: nn.Module,
@@ -63,13 +70,25 @@ def run_network(
     batch: int,
     positions: torch.Tensor | None = None,
     precision: torch.dtype = torch.float32,
+    change: Callable[[torch.Tensor, slice], torch.Tensor] = lambda images, places: images,
 ) -> torch.Tensor:
-    """Return the outputs of a network in evaluation mode, float32, shape (scans, outputs), for all scans or some."""
+    """Return the outputs of a network in evaluation mode, float32, shape (scans, outputs), for all scans or some.
+
+    Parameters
+    ----------
+    change
+        What is done to the images of a batch first; it is told which of the scans they are.
+    """
     net.eval()
     wanted = torch.arange(len(scans)) if positions is None else positions
-    outputs = []
-    for volumes in scans.batches(wanted, batch):
+    outputs: list[torch.Tensor] = []
+    for number, volumes in enumerate(scans.batches(wanted, batch)):
+        places = slice(number * batch, (number + 1) * batch)
         with autocast(scans.device, precision):
-            answer = net(volumes.contiguous(memory_format=torch.channels_last_3d))
-        outputs.append(main_output(answer).float())
+            outputs.append(outputs_of(net, volumes._replace(images=change(volumes.images, places))))
     return torch.cat(outputs)
+
+
+def mirrored(images: torch.Tensor, places: slice = slice(None)) -> torch.Tensor:
+    """Return images with left and right swapped."""
+    return images.flip(2)

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,13 +22,33 @@ log = logging.getLogger(__name__)
 AHEAD = 3  # batches that are read before they are asked for
 
 
+class Batch(NamedTuple):
+    """Some scans, and what is known of each.
+
+    Attributes
+    ----------
+    images
+        float32 between 0 and 1, shape (scans, channels, x, y, z).
+    covariates
+        float32, shape (scans, covariates).
+    labels
+        As an objective encodes them, float32, shape (scans, width).
+    """
+
+    images: torch.Tensor
+    covariates: torch.Tensor
+    labels: torch.Tensor
+
+
 class Shards(Mapping[str, np.ndarray]):
-    """The shards of a dataset, mapped into memory: for the id of every scan its volume, uint8, shape (x, y, z), not yet read.
+    """The shards of a dataset, mapped into memory: for the id of every scan its volume, not yet read.
+
+    A volume is uint8, shape (x, y, z), or (channels, x, y, z) if there are several channels.
 
     Parameters
     ----------
     arrays
-        uint8, shape (scans, x, y, z), all of one grid.
+        uint8, shape (scans, x, y, z) or (scans, channels, x, y, z), all of one grid.
     places
         For each id the number of its array and its row there.
     """
@@ -48,7 +69,12 @@ class Shards(Mapping[str, np.ndarray]):
     @property
     def shape(self) -> tuple[int, ...]:
         """The grid, in voxels."""
-        return self.arrays[0].shape[1:]
+        return self.arrays[0].shape[-3:]
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of a scan."""
+        return 1 if self.arrays[0].ndim == 4 else self.arrays[0].shape[1]
 
 
 def open_shards(arrays: Sequence[Path], indices: Sequence[Path]) -> Shards:
@@ -106,14 +132,25 @@ class ScanLoader:
         The scans.
     device
         Where the batches are wanted.
+    covariates, labels
+        As `Batch` has them, on the CPU; none by default.
     """
 
-    def __init__(self, shards: Shards, ids: Sequence[str], device: torch.device) -> None:
+    def __init__(
+        self,
+        shards: Shards,
+        ids: Sequence[str],
+        device: torch.device,
+        covariates: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+    ) -> None:
         self.arrays = shards.arrays
-        self.shape = shards.shape
+        self.shape, self.channels = shards.shape, shards.channels
         places = np.array([shards.places[scan] for scan in ids]).reshape(-1, 2)
         self.array_of, self.row_of = places[:, 0], places[:, 1]
         self.device = device
+        self.covariates = torch.zeros(len(ids), 0) if covariates is None else covariates
+        self.labels = torch.zeros(len(ids), 0) if labels is None else labels
         self.copying = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.resident = self.load_all() if device.type == "cuda" else None
 
@@ -123,24 +160,26 @@ class ScanLoader:
     def load_all(self) -> torch.Tensor | None:
         """Return all scans on the device, or None if they do not fit."""
         free, _ = torch.cuda.mem_get_info(self.device)
-        size = len(self) * int(np.prod(self.shape))
+        size = len(self) * self.channels * int(np.prod(self.shape))
         fits = size < free / 2
         where = "kept whole on the GPU" if fits else "read from the shards while it computes"
         log.info("%d scans (%.1f GB; the GPU has %.1f GB free): %s", len(self), size / 1e9, free / 1e9, where)
         if not fits:
             return None
-        volumes = torch.empty((len(self), *self.shape), dtype=torch.uint8, device=self.device)
+        volumes = torch.empty((len(self), self.channels, *self.shape), dtype=torch.uint8, device=self.device)
         for chunk in torch.arange(len(self)).split(64):
             volumes[chunk.to(self.device)] = self.read(chunk).to(self.device)
         return volumes
 
-    def batches(self, positions: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
-        """Give the scans at `positions` (int64, on the CPU) in batches of `size`; the last may be smaller.
+    def batches(self, positions: torch.Tensor, size: int) -> Iterator[Batch]:
+        """Give the scans at `positions` (int64, on the CPU) in batches of `size`, on the device; the last may be smaller."""
+        covariates, labels = self.covariates[positions].to(self.device), self.labels[positions].to(self.device)
+        of_each = zip(covariates.split(size), labels.split(size), strict=True)
+        for images, (covariate, label) in zip(self.images(positions, size), of_each, strict=True):
+            yield Batch(images, covariate, label)
 
-        Yields
-        ------
-        float32 between 0 and 1 on the device, shape (scans, 1, x, y, z).
-        """
+    def images(self, positions: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+        """Give the images of `batches`."""
         if self.resident is not None:
             for chosen in positions.to(self.device).split(size):
                 yield self.as_float(self.resident[chosen])
@@ -158,13 +197,14 @@ class ScanLoader:
             reader.shutdown(cancel_futures=True)
 
     def read(self, positions: torch.Tensor) -> torch.Tensor:
-        """Return scans as they stand in the shards, uint8, shape (scans, x, y, z), in memory that a GPU can copy from."""
-        volumes = torch.empty((len(positions), *self.shape), dtype=torch.uint8, pin_memory=self.copying is not None)
+        """Return scans as the shards hold them, uint8, shape (scans, channels, x, y, z), in memory that a GPU can copy from."""
+        size = (len(positions), self.channels, *self.shape)
+        volumes = torch.empty(size, dtype=torch.uint8, pin_memory=self.copying is not None)
         # With NumPy, for torch would start threads of its own in the reader's thread, which take the cores from the network's.
         arrays, rows, read = self.array_of[positions.numpy()], self.row_of[positions.numpy()], volumes.numpy()
         for array in np.unique(arrays):
             of_array = arrays == array
-            read[of_array] = self.arrays[array][rows[of_array]]
+            read[of_array] = self.arrays[array][rows[of_array]].reshape(-1, *size[1:])
         return volumes
 
     def fetch(self, positions: torch.Tensor) -> tuple[torch.Tensor, "torch.cuda.Event | None"]:
@@ -181,4 +221,4 @@ class ScanLoader:
             now = torch.cuda.current_stream(self.device)
             now.wait_event(copied)
             volumes.record_stream(now)  # else their memory might be given away before it was read
-        return volumes[:, None].float().div_(255)
+        return volumes.float().div_(255)

@@ -19,15 +19,16 @@ from torch import nn
 from mriflow.base.cli import progress
 from mriflow.base.errors import UserError
 from mriflow.base.files import write_json
-from mriflow.training.augment import augment, draw_changes
+from mriflow.training.augment import Changes, augment, draw_changes
+from mriflow.training.averaging import RunningMean, recalibrate
 from mriflow.training.checkpoint import Checkpoints, on_cpu
 from mriflow.training.distributed import Team, share
-from mriflow.training.forward import autocast, compiled, main_output, out_of_memory, precision, run_network
-from mriflow.training.loader import ScanLoader
+from mriflow.training.forward import autocast, compiled, out_of_memory, outputs_of, precision, run_network
+from mriflow.training.loader import Batch, ScanLoader
 from mriflow.training.memory import MemoryTrial, batch_sizes
 from mriflow.training.objectives import Objective
 from mriflow.training.optimizers import make_optimizer, make_schedule
-from mriflow.training.plan import generator, loss_factors, places_of_process, seed_of
+from mriflow.training.plan import generator, places_of_process, seed_of, shares_of_steps
 from mriflow.training.stop import StopFlag
 
 log = logging.getLogger(__name__)
@@ -35,9 +36,12 @@ log = logging.getLogger(__name__)
 
 Clock = Callable[[str], AbstractContextManager]
 
+AVERAGED = 0.25  # share of the epochs, the last ones, over which `select: average` averages the weights
+SAMPLE = 20  # unchanged training scans that are looked at after every epoch, if there is no validation part
+
 
 class Part(NamedTuple):
-    """The training or validation part of a fold."""
+    """The training or validation part of a fold: its scans, their labels as they stand in labels.csv, their ids."""
 
     scans: ScanLoader
     labels: np.ndarray
@@ -65,6 +69,10 @@ class Trainer:
         Of order, augmentation and dropout.
     team
         The processes that train together.
+    voxel_mm
+        Edge of a voxel, mm.
+    image
+        The channel whose intensities augmentation may change, if there is one.
     clock
         Given the name of a phase of the step, measures how long it takes; by default nothing is measured.
 
@@ -84,10 +92,12 @@ class Trainer:
         settings_hash: str,
         seed: int,
         team: Team,
+        voxel_mm: float,
+        image: int | None = 0,
         clock: Clock = lambda phase: nullcontext(),
     ) -> None:
         self.net, self.objective, self.settings, self.seed, self.team = net, objective, settings, seed, team
-        self.work, self.clock, self.device = work, clock, team.device
+        self.work, self.clock, self.device, self.voxel_mm, self.image = work, clock, team.device, voxel_mm, image
         self.checkpoints = Checkpoints(work, settings_hash)
         self.batch, self.micro_batch = batch_sizes(settings, scans, team.size)
         self.steps = scans // self.batch  # the incomplete batch at the end of an epoch's order is left out
@@ -101,6 +111,7 @@ class Trainer:
         self.loss_sum = torch.zeros((), device=self.device)
         self.best_loss = float("inf")
         self.best_weights: dict[str, torch.Tensor] = {}
+        self.average = RunningMean()
         self.history: list[dict[str, float]] = []
         self.saved_at = time.monotonic()
         self.memory = MemoryTrial(net, self.device, self.precision)
@@ -125,7 +136,7 @@ class Trainer:
         if writer:
             writer.close()
         self.checkpoints.wait()
-        log.info("best epoch: %d of %d (validation loss %.4f)", self.best_epoch, self.epoch, self.best_loss)
+        self.select(training)
 
     def run_epoch(self, training: Part, validation: Part, stop: StopFlag) -> dict[str, float]:
         """Train the rest of an epoch, and return its row of the history.
@@ -137,7 +148,7 @@ class Trainer:
         """
         try:
             self.train_epoch(training, stop)
-            return self.validate(validation)
+            return self.row(training, validation)
         except (RuntimeError, MemoryError) as error:
             if "finished reduction in the prior iteration" in str(error):
                 text = "this network has parameters that its output does not depend on"
@@ -147,7 +158,7 @@ class Trainer:
             failed = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         # Out of the except block, which holds the memory of the step that failed.
         self.forward = self.net  # what was compiled or shared among processes is let go
-        raise UserError(self.memory.advice(self.micro_batch, self.settings, training.scans.shape, self.team.size, failed))
+        raise UserError(self.memory.advice(self.micro_batch, self.settings, training.scans, self.team.size, failed))
 
     def train_epoch(self, training: Part, stop: StopFlag) -> None:
         """Make the remaining steps of an epoch; save when it is time, leave when asked to."""
@@ -162,34 +173,32 @@ class Trainer:
 
     def train_steps(self, training: Part) -> Iterator[None]:
         """Make the remaining steps of an epoch, one at a time."""
-        scans, team, augmentation = training.scans, self.team, self.settings["augmentation"]
+        scans, team = training.scans, self.team
         pieces = self.batch // self.micro_batch // team.size  # of a batch, one after the other
         # Of the whole epoch, in all processes alike: shapes (steps * batch, ...).
         draws = generator(self.seed, self.epoch)
         order = torch.randperm(len(scans), generator=draws)[: self.steps * self.batch]
-        changes = draw_changes(len(order), scans.shape, augmentation, draws)
-        encoded = self.objective.encode(training.labels)[order]
-        weights = self.objective.weights(encoded)
+        changes = draw_changes(len(order), self.voxel_mm, self.settings["augmentation"], draws)
+        weights = shares_of_steps(self.objective.weights(scans.labels[order]), self.steps)
         # What is left of it for this process, from the step on where the checkpoint stands.
         mine = places_of_process(self.steps, pieces, self.micro_batch, team)[self.step :].flatten()
-        factors = loss_factors(weights, self.steps, pieces, self.micro_batch, team)[self.step :]
-        changes, encoded = changes.at(mine).to(self.device), encoded[mine].to(self.device)
+        # Gradients are averaged over the processes, and summed over the pieces.
+        changes, weights = changes.at(mine).to(self.device), weights[mine].to(self.device) * team.size
 
         batches = scans.batches(order[mine], self.micro_batch)
         start = 0
-        for step_factors in factors.tolist():
+        while self.step < self.steps:
             torch.manual_seed(seed_of(self.seed, self.epoch, self.step + 1, team.rank))  # of dropout
             step_loss = torch.zeros((), device=self.device)
-            for number, factor in enumerate(step_factors, 1):
+            for number in range(1, pieces + 1):
                 piece = slice(start, start + self.micro_batch)
                 with self.clock("input"):
                     batch = next(batches)
                 with self.clock("augment"):
-                    batch = augment(batch, changes.at(piece), augmentation)
-                    batch = batch.contiguous(memory_format=torch.channels_last_3d)
-                with self.synchronised(number == len(step_factors)):
+                    batch = batch._replace(images=self.changed(batch.images, changes.at(piece)))
+                with self.synchronised(number == pieces):
                     with self.clock("forward"):
-                        loss = self.loss(batch, encoded[piece]) * factor
+                        loss = self.loss(batch, weights[piece])
                     with self.clock("backward"):
                         self.scaler.scale(loss).backward()
                 step_loss += loss.detach() / team.size
@@ -203,47 +212,74 @@ class Trainer:
             self.step += 1
             yield
 
-    def loss(self, batch: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss of a piece of a batch."""
+    def changed(self, images: torch.Tensor, changes: Changes) -> torch.Tensor:
+        """Return images with their changes."""
+        return augment(images, changes, self.settings["augmentation"], self.image)
+
+    def loss(self, batch: Batch, weights: torch.Tensor) -> torch.Tensor:
+        """Return what a piece of a batch adds to the step's loss."""
         with autocast(self.device, self.precision):
-            outputs = main_output(self.forward(batch))
-        return self.objective.loss(outputs.float(), encoded)
+            outputs = outputs_of(self.forward, batch)
+        return (self.objective.losses(outputs, batch.labels) * weights).sum()
 
     def synchronised(self, last: bool) -> AbstractContextManager:
         """Let the processes exchange their gradients with the last piece of a batch only."""
         return self.shared.no_sync() if self.shared and not last else nullcontext()
 
-    def validate(self, validation: Part) -> dict[str, float]:
+    def row(self, training: Part, validation: Part) -> dict[str, float]:
         """Return the epoch's row of the history."""
         self.team.copy_first(self.net.buffers())
-        mine = torch.arange(len(validation.scans))[self.team.share(len(validation.scans))]
-        some = mine if len(mine) else torch.tensor([0])  # a process that has none, too, for networks refuse an empty batch
-        outputs = run_network(self.net, validation.scans, self.micro_batch, some, self.precision)
-        outputs = self.team.join(outputs[: len(mine)])
-        outputs = outputs.cpu()  # where the same numbers give the same loss, and end of training, in all processes
-        loss = self.objective.loss(outputs, self.objective.encode(validation.labels)).item()
-        self.refuse_divergence(loss)
-        return {
+        row = {
             "epoch": self.epoch + 1,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "train_loss": self.loss_sum.item() / self.steps,
-            "val_loss": loss,
-            **self.objective.metrics(self.objective.predict(outputs), validation.labels),
         }
+        row |= self.scores("unchanged", training, sample(training, len(validation.ids)))
+        if validation.ids:
+            row |= self.scores("val", validation, torch.arange(len(validation.ids)))
+        return row
+
+    def scores(self, name: str, part: Part, positions: torch.Tensor) -> dict[str, float]:
+        """Return loss and metrics, each by its name after `name`, on some scans of a part as they are."""
+        mine = positions[self.team.share(len(positions))]
+        some = mine if len(mine) else positions[:1]  # a process that has none, too, for networks refuse an empty batch
+        outputs = run_network(self.net, part.scans, self.micro_batch, some, self.precision)
+        outputs = self.team.join(outputs[: len(mine)])
+        outputs = outputs.cpu()  # where the same numbers give the same loss, and end of training, in all processes
+        scores = {"loss": self.objective.loss(outputs, part.scans.labels[positions]).item()}
+        self.refuse_divergence(scores["loss"])
+        scores |= self.objective.metrics(self.objective.predict(outputs), part.labels[positions])
+        return {f"{name}_{metric}": value for metric, value in scores.items()}
 
     def finish_epoch(self, row: dict[str, float]) -> None:
         """Take note of an epoch and save."""
         self.history.append(row)
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum.zero_()
-        if row["val_loss"] < self.best_loss:
+        if self.settings["select"] == "best" and row["val_loss"] < self.best_loss:
             self.best_loss, self.best_epoch = row["val_loss"], self.epoch
             self.best_weights = on_cpu(self.net.state_dict())
+        if self.settings["select"] == "average" and self.epoch > (1 - AVERAGED) * self.settings["epochs"]:
+            self.average.add(self.net.state_dict())
         self.save()
 
-    def refuse_divergence(self, validation_loss: float = 0.0) -> None:
+    def select(self, training: Part) -> None:
+        """Give the network the weights that are the result of the training."""
+        match self.settings["select"]:
+            case "best":
+                self.net.load_state_dict(self.best_weights)
+                log.info("best epoch: %d of %d (validation loss %.4f)", self.best_epoch, self.epoch, self.best_loss)
+            case "average":
+                self.net.load_state_dict(self.average.mean)
+                recalibrate(self.net, training.scans, self.micro_batch, self.precision)
+                log.info("weights averaged over the last %d of %d epochs", self.average.count, self.epoch)
+            case _:
+                self.best_epoch = self.epoch
+                log.info("weights after the last epoch, %d", self.epoch)
+
+    def refuse_divergence(self, other_loss: float = 0.0) -> None:
         """Raise a UserError, before anything is saved, if a loss is no number any more; asking every step would cost time."""
-        loss = self.loss_sum.item() + validation_loss
+        loss = self.loss_sum.item() + other_loss
         if not np.isfinite(loss):
             raise UserError(
                 f"the loss became {loss} in epoch {self.epoch + 1}: training diverged. Lower "
@@ -275,6 +311,7 @@ class Trainer:
                     "loss_sum": self.loss_sum,
                     "processes": self.team.size,
                     "device": self.device.type,
+                    "average": self.average.state(),
                     **{name: getattr(self, name) for name in SAVED},
                 }
             )
@@ -310,9 +347,16 @@ class Trainer:
         if self.scaler.is_enabled() and saved["scaler"]:
             self.scaler.load_state_dict(saved["scaler"])
         self.loss_sum.copy_(saved["loss_sum"])
+        self.average = RunningMean(**saved["average"])
         for name in SAVED:
             setattr(self, name, saved[name])
         log.info("going on after epoch %d, step %d", self.epoch, self.step)
+
+
+def sample(training: Part, validation: int) -> torch.Tensor:
+    """Return which training scans, the same after every epoch, are looked at as they are: as many as validation has."""
+    count = min(len(training.ids), validation or SAMPLE)
+    return torch.linspace(0, len(training.ids) - 1, count).round().long()
 
 
 # What a checkpoint holds of a Trainer beside the states of network, optimiser and schedule.

@@ -2,14 +2,14 @@
 
 import gc
 import mmap
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from mriflow.base.errors import UserError
-from mriflow.training.forward import autocast, main_output, out_of_memory
+from mriflow.training.forward import autocast, out_of_memory, outputs_of
+from mriflow.training.loader import Batch, ScanLoader
 
 # Addresses, not memory, given up to try what fits when there are none left: oneDNN's code for another batch takes some.
 RESERVE_BYTES = 128 * 2**20
@@ -44,7 +44,7 @@ class MemoryTrial:
         self.net, self.device, self.precision = net, device, precision
         self.reserve = mmap.mmap(-1, RESERVE_BYTES)
 
-    def advice(self, micro_batch: int, settings: dict[str, Any], shape: Sequence[int], processes: int, failed: str) -> str:
+    def advice(self, micro_batch: int, settings: dict[str, Any], scans: ScanLoader, processes: int, failed: str) -> str:
         """Return the message for scans that do not fit into memory, with the largest batch that does.
 
         Parameters
@@ -53,16 +53,16 @@ class MemoryTrial:
             How many scans did not fit.
         settings
             The training block.
-        shape
-            The grid, in voxels.
+        scans
+            The training scans.
         failed
             What the error says.
         """
-        grid = "x".join(map(str, shape))
+        grid = "x".join(map(str, scans.shape))
         text = f"{micro_batch} scans of {grid} voxels do not fit into the memory of this {self.device.type} ({failed}). "
         self.reserve.close()
         smaller = [2**power for power in range(10, 0, -1) if 2**power < micro_batch]
-        largest = next((count for count in smaller if self.fits(count, shape)), 0)
+        largest = next((count for count in smaller if self.fits(count, scans)), 0)
         if not largest:
             return text + "Not even 2 scans fit: use a coarser grid (`preprocess`), a smaller network, or more memory."
         batch, of_all = settings["batch_size"], largest * processes
@@ -72,7 +72,7 @@ class MemoryTrial:
                 return f"{text}, or `accumulate: {parts}`, which trains with the same batches of {batch} in smaller parts."
         return f"{text}."
 
-    def fits(self, count: int, shape: Sequence[int]) -> bool:
+    def fits(self, count: int, scans: ScanLoader) -> bool:
         """Return whether a step with `count` empty scans, and half more, works: what a step takes differs between runs.
 
         Two are tried as two. It is tried as for evaluation, which takes the same memory: batch norm would ask the other
@@ -85,9 +85,10 @@ class MemoryTrial:
             torch.cuda.empty_cache()
         try:
             tried = count if count == 2 else count + count // 2
-            batch = torch.zeros(tried, 1, *shape, device=self.device).contiguous(memory_format=torch.channels_last_3d)
+            images = torch.zeros(tried, scans.channels, *scans.shape, device=self.device)
+            covariates = torch.zeros(tried, scans.covariates.shape[1], device=self.device)
             with autocast(self.device, self.precision):
-                main_output(self.net(batch)).float().sum().backward()
+                outputs_of(self.net, Batch(images, covariates, covariates)).sum().backward()
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise

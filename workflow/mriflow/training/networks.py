@@ -1,6 +1,7 @@
 """The networks: SFCN, and any 3D network of MONAI by its name."""
 
 import inspect
+import math
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -11,13 +12,23 @@ from torch import nn
 from mriflow.base.errors import UserError
 from mriflow.training.forward import main_output
 
+SFCN_CHANNELS = (32, 64, 128, 256, 256, 64)
+
+
+NORMS: dict[str, Any] = {
+    "batch": nn.BatchNorm3d,
+    "instance": lambda channels: nn.InstanceNorm3d(channels, affine=True),
+    "group": lambda channels: nn.GroupNorm(math.gcd(channels, 8), channels),
+}
+
 
 class SFCN(nn.Module):
     """Simple fully convolutional network (Peng et al. 2021, Medical Image Analysis 68:101871), for any grid.
 
-    Each block but the last halves the grid (3x3x3 convolution, batch norm, max pooling, ReLU), the last mixes channels
-    (1x1x1). The average over what is left of the grid goes through dropout to the outputs. With the paper's grid of
-    160x192x160 that average is the paper's 5x6x5 pooling. Parameter names are those of the published weights.
+    Each block but the last halves the grid (3x3x3 convolution, norm, max pooling, ReLU), the last mixes channels (1x1x1). What
+    is left of the grid goes through dropout to the outputs: as its average, as in the paper (with the paper's grid of
+    160x192x160 the paper's 5x6x5 pooling), or flat, each place with weights of its own, which keeps where in the template
+    something is. Parameter names are those of the published weights.
 
     Parameters
     ----------
@@ -27,36 +38,77 @@ class SFCN(nn.Module):
         Channels of each block.
     dropout
         Share of features dropped before the outputs.
+    head
+        ``average``, or ``flat``, which needs `shape`.
+    norm
+        ``batch``, ``instance`` or ``group`` (of 8 groups, or fewer where that does not divide the channels).
+    in_channels
+        Channels of a scan.
+    shape
+        The grid, in voxels.
 
     >>> SFCN(outputs=2, channels=[8, 16, 8])(torch.zeros(3, 1, 16, 16, 16)).shape
     torch.Size([3, 2])
     """
 
-    def __init__(self, outputs: int, channels: Sequence[int] = (32, 64, 128, 256, 256, 64), dropout: float = 0.5) -> None:
+    def __init__(
+        self,
+        outputs: int,
+        channels: Sequence[int] = SFCN_CHANNELS,
+        dropout: float = 0.5,
+        head: str = "average",
+        norm: str = "batch",
+        in_channels: int = 1,
+        shape: Sequence[int] = (160, 192, 160),
+    ) -> None:
         super().__init__()
         self.feature_extractor = nn.Sequential()
-        before = 1
+        before = in_channels
         for number, after in enumerate(channels):
             last = number == len(channels) - 1
             block: list[nn.Module] = [
                 nn.Conv3d(before, after, kernel_size=1 if last else 3, padding=0 if last else 1),
-                nn.BatchNorm3d(after),
+                NORMS[norm](after),
             ]
             block += [] if last else [nn.MaxPool3d(2)]
             self.feature_extractor.add_module(f"conv_{number}", nn.Sequential(*block, nn.ReLU()))
             before = after
+        left = tuple(count // 2 ** (len(channels) - 1) for count in shape) if head == "flat" else (1, 1, 1)
         self.classifier = nn.Sequential()
-        self.classifier.add_module("average_pool", nn.AdaptiveAvgPool3d(1))
+        self.classifier.add_module("average_pool", nn.Identity() if head == "flat" else nn.AdaptiveAvgPool3d(1))
         self.classifier.add_module("dropout", nn.Dropout(dropout))
-        self.classifier.add_module(f"conv_{len(channels)}", nn.Conv3d(before, outputs, kernel_size=1))
+        self.classifier.add_module(f"conv_{len(channels)}", nn.Conv3d(before, outputs, kernel_size=left))
 
     def forward(self, scans: torch.Tensor) -> torch.Tensor:
-        """Map scans, shape (scans, 1, x, y, z), to outputs, shape (scans, outputs)."""
+        """Map scans, shape (scans, channels, x, y, z), to outputs, shape (scans, outputs)."""
         return self.classifier(self.feature_extractor(scans)).flatten(1)
 
 
-def build_network(name: str, arguments: dict[str, Any], outputs: int, shape: Sequence[int]) -> nn.Module:
-    """Return a network for one input channel, `outputs` outputs and a grid of `shape`.
+class WithCovariates(nn.Module):
+    """Any network, to whose outputs a linear function of covariates is added: as if they were features of its last layer.
+
+    Parameters
+    ----------
+    net
+        The network.
+    covariates, outputs
+        Number of covariates and of outputs.
+    """
+
+    def __init__(self, net: nn.Module, covariates: int, outputs: int) -> None:
+        super().__init__()
+        self.net = net
+        self.linear = nn.Linear(covariates, outputs, bias=False)
+
+    def forward(self, scans: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
+        """Map scans, shape (scans, channels, x, y, z), and covariates, (scans, covariates), to (scans, outputs)."""
+        return main_output(self.net(scans)) + self.linear(covariates)
+
+
+def build_network(
+    name: str, arguments: dict[str, Any], outputs: int, shape: Sequence[int], channels: int = 1, covariates: int = 0
+) -> nn.Module:
+    """Return a network for scans of some channels on a grid of `shape`, and covariates, with `outputs` outputs.
 
     Parameters
     ----------
@@ -64,6 +116,8 @@ def build_network(name: str, arguments: dict[str, Any], outputs: int, shape: Seq
         SFCN, or a class of `monai.networks.nets`.
     arguments
         Its arguments; dimensions, channels, classes and image size are filled in where the class has such an argument.
+    covariates
+        Numbers that it is given beside each scan, as the keyword `covariates` of its forward.
 
     Raises
     ------
@@ -72,26 +126,18 @@ def build_network(name: str, arguments: dict[str, Any], outputs: int, shape: Seq
     """
     if name == "SFCN":
         network_class: Any = SFCN
-        known = {"outputs": outputs}
-        channels = arguments.get("channels", [0] * 6)
-        if not isinstance(channels, list):
-            raise UserError(f"SFCN's `channels` are {channels!r}, expected a list of numbers such as [8, 16, 32].")
-        halvings = len(channels) - 1
-        if min(shape) < 2**halvings:
-            raise UserError(
-                f"SFCN with {halvings + 1} channels halves the grid {halvings} times, too often for {tuple(shape)} voxels. "
-                "Give it fewer `channels`, or use a finer grid."
-            )
+        known: dict[str, Any] = {"outputs": outputs, "in_channels": channels, "shape": tuple(shape)}
+        check_sfcn(arguments, shape)
     else:
-        network_class, known = monai_network(name, outputs, shape)
+        network_class, known = monai_network(name, outputs, shape, channels)
     try:
         network = network_class(**{**known, **arguments})
         network.eval()
         with torch.inference_mode():
-            answer = main_output(network(torch.zeros(1, 1, *shape)))
+            answer = main_output(network(torch.zeros(1, channels, *shape)))
     except (TypeError, ValueError, RuntimeError, AssertionError, ImportError) as error:
         raise UserError(
-            f"network {name} with arguments {arguments} does not work on a grid of {tuple(shape)}: "
+            f"network {name} with arguments {arguments} does not work on {channels} channel(s) and a grid of {tuple(shape)}: "
             f"{str(error).strip().splitlines()[0]} "
             f"Its arguments are: {', '.join(inspect.signature(network_class).parameters)}."
         ) from error
@@ -100,10 +146,26 @@ def build_network(name: str, arguments: dict[str, Any], outputs: int, shape: Seq
             f"network {name} answers a scan with shape {tuple(answer.shape)}, expected (1, {outputs}); "
             "it is no network that classifies or regresses whole scans."
         )
-    return network
+    return WithCovariates(network, covariates, outputs) if covariates else network
 
 
-def monai_network(name: str, outputs: int, shape: Sequence[int]) -> tuple[Any, dict[str, Any]]:
+def check_sfcn(arguments: dict[str, Any], shape: Sequence[int]) -> None:
+    """Raise a UserError if SFCN cannot be built with these arguments."""
+    channels = arguments.get("channels", SFCN_CHANNELS)
+    if not isinstance(channels, list | tuple):
+        raise UserError(f"SFCN's `channels` are {channels!r}, expected a list of numbers such as [8, 16, 32].")
+    for key, allowed in (("head", ["average", "flat"]), ("norm", list(NORMS))):
+        if arguments.get(key, allowed[0]) not in allowed:
+            raise UserError(f"SFCN's `{key}` is {arguments[key]!r}, expected one of {', '.join(allowed)}.")
+    halvings = len(channels) - 1
+    if min(shape) < 2**halvings:
+        raise UserError(
+            f"SFCN with {halvings + 1} channels halves the grid {halvings} times, too often for {tuple(shape)} voxels. "
+            "Give it fewer `channels`, or use a finer grid."
+        )
+
+
+def monai_network(name: str, outputs: int, shape: Sequence[int], channels: int) -> tuple[Any, dict[str, Any]]:
     """Return a network class or factory of MONAI and the arguments that follow from data and target."""
     import monai.networks.nets as nets
 
@@ -113,11 +175,11 @@ def monai_network(name: str, outputs: int, shape: Sequence[int]) -> tuple[Any, d
         raise UserError(f"there is no network {name!r} in MONAI. Near: {', '.join(near) or 'none'}; or SFCN.")
     follows = {
         "spatial_dims": 3,
-        "in_channels": 1,
-        "n_input_channels": 1,
+        "in_channels": channels,
+        "n_input_channels": channels,
         "out_channels": outputs,
         "num_classes": outputs,
-        "in_shape": (1, *shape),
+        "in_shape": (channels, *shape),
         "out_shape": (outputs,),
         "classes": outputs,
         "img_size": tuple(shape),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 
@@ -13,27 +14,34 @@ from mriflow.evaluation.metrics import classification_metrics
 
 
 class Objective(ABC):
-    """One kind of target and loss.
+    """What is learned at once: one target and its loss, or several (`Joint`).
 
     Attributes
     ----------
     outputs
         Number of outputs of the network.
+    width
+        Numbers that an encoded label takes.
     """
 
     outputs: int
+    width: int = 1
 
     @abstractmethod
     def encode(self, labels: np.ndarray) -> torch.Tensor:
-        """Return labels as the tensor that `loss` wants, one row a scan."""
+        """Return labels as numbers, float32, shape (scans, self.width); those of a missing label are NaN."""
 
     @abstractmethod
-    def loss(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss of a batch; `outputs` has shape (scans, self.outputs)."""
+    def losses(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        """Return the loss of each scan and target, shape (scans, targets); `outputs` has shape (scans, self.outputs)."""
 
     def weights(self, encoded: torch.Tensor) -> torch.Tensor:
-        """Return how much each scan counts in the mean that `loss` is, shape (scans,)."""
-        return torch.ones(len(encoded))
+        """Return how much each scan counts for each target, shape (scans, targets): 0 if its label is missing."""
+        return (~encoded[:, :1].isnan()).float()
+
+    def loss(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        """Return the loss of some scans: for each target the weighted mean, summed over the targets."""
+        return (self.losses(outputs, encoded) * shares(self.weights(encoded))).sum()
 
     @abstractmethod
     def predict(self, outputs: torch.Tensor) -> np.ndarray:
@@ -48,6 +56,16 @@ class Objective(ABC):
         """Return numbers and texts from which `load_objective` makes the same objective again."""
 
 
+def shares(weights: torch.Tensor) -> torch.Tensor:
+    """Return weights, shape (scans, targets), that sum to 1 over the scans of a target, or to 0 if it has none.
+
+    >>> shares(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
+    tensor([[0.2500, 0.0000],
+            [0.7500, 0.0000]])
+    """
+    return weights / weights.sum(0, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+
+
 class Regression(Objective):
     """A number, learned in units of its standard deviation over the training scans."""
 
@@ -59,14 +77,15 @@ class Regression(Objective):
     def encode(self, labels: np.ndarray) -> torch.Tensor:
         return torch.tensor((labels.astype(float) - self.mean) / self.sd, dtype=torch.float32)[:, None]
 
-    def loss(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
-        return F.l1_loss(outputs, encoded) if self.name == "l1" else F.mse_loss(outputs, encoded)
+    def losses(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        errors = torch.where(encoded.isnan(), 0, outputs - encoded.nan_to_num())
+        return errors.abs() if self.name == "l1" else errors.square()
 
     def predict(self, outputs: torch.Tensor) -> np.ndarray:
         return outputs[:, 0].double().cpu().numpy() * self.sd + self.mean
 
     def metrics(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        return {"val_mae": float(np.abs(predictions - labels.astype(float)).mean())}
+        return {"mae": float(np.abs(predictions - labels.astype(float)).mean())}
 
     def state(self) -> dict[str, Any]:
         return {"loss": self.name, "mean": self.mean, "sd": self.sd}
@@ -83,22 +102,22 @@ class SoftLabel(Objective):
     """
 
     def __init__(self, low: float, high: float, width: float, sigma: float) -> None:
-        self.low, self.high, self.width, self.sigma = low, high, width, sigma
-        self.outputs = round((high - low) / width)
+        self.low, self.high, self.bin_width, self.sigma = low, high, width, sigma
+        self.outputs = self.width = round((high - low) / width)
         self.edges = torch.linspace(low, high, self.outputs + 1)
         self.centres = (self.edges[1:] + self.edges[:-1]) / 2
 
     def encode(self, labels: np.ndarray) -> torch.Tensor:
         ages = torch.tensor(labels.astype(float), dtype=torch.float32)[:, None]
-        below = torch.distributions.Normal(ages, self.sigma).cdf(self.edges)
+        below = torch.distributions.Normal(ages.nan_to_num(), self.sigma).cdf(self.edges)
         shares = below[:, 1:] - below[:, :-1]
         # A label far outside the bins has no share in any: it goes whole to the nearest.
-        nearest = F.one_hot((ages - self.centres).abs().argmin(1), self.outputs).float()
+        nearest = F.one_hot((ages.nan_to_num() - self.centres).abs().argmin(1), self.outputs).float()
         total = shares.sum(1, keepdim=True)
-        return torch.where(total > 1e-3, shares / total.clamp(min=1e-3), nearest)
+        return torch.where(ages.isnan(), torch.nan, torch.where(total > 1e-3, shares / total.clamp(min=1e-3), nearest))
 
-    def loss(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
-        return F.kl_div(outputs.float().log_softmax(1), encoded, reduction="batchmean")
+    def losses(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        return F.kl_div(outputs.float().log_softmax(1), encoded.nan_to_num(), reduction="none").sum(1, keepdim=True)
 
     def predict(self, outputs: torch.Tensor) -> np.ndarray:
         return (outputs.double().softmax(1).cpu() @ self.centres.double()).numpy()
@@ -106,7 +125,7 @@ class SoftLabel(Objective):
     metrics = Regression.metrics
 
     def state(self) -> dict[str, Any]:
-        return {"loss": "soft-label", "low": self.low, "high": self.high, "width": self.width, "sigma": self.sigma}
+        return {"loss": "soft-label", "low": self.low, "high": self.high, "width": self.bin_width, "sigma": self.sigma}
 
 
 class Classification(Objective):
@@ -117,35 +136,96 @@ class Classification(Objective):
         self.outputs = len(self.classes)
 
     def encode(self, labels: np.ndarray) -> torch.Tensor:
-        return torch.tensor([self.classes.index(str(label)) for label in labels])
+        numbers = {name: float(number) for number, name in enumerate(self.classes)}
+        return torch.tensor([numbers.get(str(label), torch.nan) for label in labels])[:, None]
 
-    def loss(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
-        weights = self.weights(torch.arange(self.outputs)).to(outputs.device, non_blocking=True)
-        return F.cross_entropy(outputs.float(), encoded, weights)
+    def losses(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(outputs.float(), encoded[:, 0].nan_to_num().long(), reduction="none")[:, None]
 
     def weights(self, encoded: torch.Tensor) -> torch.Tensor:
-        return torch.tensor(self.class_weights, dtype=torch.float32)[encoded]
+        known = super().weights(encoded)
+        return known * torch.tensor(self.class_weights, device=encoded.device)[encoded.nan_to_num().long()]
 
     def predict(self, outputs: torch.Tensor) -> np.ndarray:
         return outputs.double().softmax(1).cpu().numpy()
 
     def metrics(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        metrics = classification_metrics(self.encode(labels).numpy(), predictions)
-        return {f"val_{name}": metrics[name] for name in ("accuracy", "auc")}
+        metrics = classification_metrics(self.encode(labels)[:, 0].numpy().astype(int), predictions)
+        return {name: metrics[name] for name in ("accuracy", "auc")}
 
     def state(self) -> dict[str, Any]:
         return {"loss": "cross-entropy", "classes": self.classes, "weights": self.class_weights}
 
 
+class Joint(Objective):
+    """A target and others that are learned with it (auxiliary ones), each with its own outputs; the first alone is predicted.
+
+    A scan without the label of an auxiliary target counts for the others.
+    """
+
+    def __init__(self, parts: Sequence[Objective]) -> None:
+        self.parts = list(parts)
+        self.outputs, self.width = sum(part.outputs for part in parts), sum(part.width for part in parts)
+
+    def encode(self, labels: np.ndarray) -> torch.Tensor:
+        """Return labels, shape (scans, targets), as numbers."""
+        return torch.cat([part.encode(labels[:, number]) for number, part in enumerate(self.parts)], dim=1)
+
+    def losses(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        of_each = zip(self.parts, self.outputs_of(outputs), self.of(encoded), strict=True)
+        return torch.cat([part.losses(theirs, labels) for part, theirs, labels in of_each], dim=1)
+
+    def weights(self, encoded: torch.Tensor) -> torch.Tensor:
+        return torch.cat([part.weights(e) for part, e in zip(self.parts, self.of(encoded), strict=True)], dim=1)
+
+    def outputs_of(self, outputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the outputs for each target."""
+        return outputs.split([part.outputs for part in self.parts], dim=1)
+
+    def of(self, encoded: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the encoded labels of each target."""
+        return encoded.split([part.width for part in self.parts], dim=1)
+
+    def predict(self, outputs: torch.Tensor) -> np.ndarray:
+        return self.parts[0].predict(self.outputs_of(outputs)[0])
+
+    def metrics(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        return self.parts[0].metrics(predictions, labels[:, 0])
+
+    def state(self) -> dict[str, Any]:
+        return {"loss": "joint", "parts": [part.state() for part in self.parts]}
+
+
 def make_objective(target: dict[str, Any], training: dict[str, Any], labels: np.ndarray) -> Objective:
-    """Return the objective of a target (a block of the config) with the settings and the labels of training."""
+    """Return the objective of a target (a block of the config) with the settings and the labels of training.
+
+    Parameters
+    ----------
+    target
+        With its auxiliary targets in the list `auxiliary`, if it has any.
+    labels
+        Of the training scans, shape (scans,), or (scans, 1 + auxiliary targets).
+    """
+    auxiliary = target.get("auxiliary", [])
+    if not auxiliary:
+        return make_single(target, training, labels)
+    first = make_single(target, training, labels[:, 0])
+    others = [make_single(one, {"loss": "auto"}, labels[:, number]) for number, one in enumerate(auxiliary, 1)]
+    return Joint([first, *others])
+
+
+def make_single(target: dict[str, Any], training: dict[str, Any], labels: np.ndarray) -> Objective:
+    """Return the objective of one target; labels may be missing."""
+    labels = labels[~pd.isna(labels)]
+    if not len(labels):
+        raise UserError(f"no training scan has a value of {target['column']!r}, an auxiliary target; leave it out.")
     if target["type"] == "classification":
         classes = list(target["classes"])
         counts = np.array([(labels.astype(str) == name).sum() for name in classes])
         return Classification(classes, (len(labels) / (len(classes) * np.maximum(counts, 1))).tolist())
+    numbers = labels.astype(float)
     if training["loss"] == "soft-label":
         low, high = training["bins"]
-        numbers = labels.astype(float)
         outside = ((numbers < low) | (numbers > high)).mean()
         if outside > 0.05:
             raise UserError(
@@ -153,7 +233,6 @@ def make_objective(target: dict[str, Any], training: dict[str, Any], labels: np.
                 f"`bins` to the range of {target['column']!r}, {numbers.min():g} to {numbers.max():g} here."
             )
         return SoftLabel(low, high, training["bin_width"], training["bin_sigma"])
-    numbers = labels.astype(float)
     return Regression("l2" if training["loss"] == "l2" else "l1", float(numbers.mean()), float(numbers.std()) or 1.0)
 
 
@@ -161,6 +240,8 @@ def load_objective(state: dict[str, Any]) -> Objective:
     """Return the objective that `state` was taken from."""
     arguments = {key: value for key, value in state.items() if key != "loss"}
     match state["loss"]:
+        case "joint":
+            return Joint([load_objective(part) for part in state["parts"]])
         case "soft-label":
             return SoftLabel(**arguments)
         case "cross-entropy":

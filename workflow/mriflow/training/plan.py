@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from mriflow.training.distributed import Team
+from mriflow.training.objectives import shares
 
 
 def places_of_process(steps: int, pieces: int, micro_batch: int, team: Team) -> torch.Tensor:
@@ -22,23 +23,15 @@ def places_of_process(steps: int, pieces: int, micro_batch: int, team: Team) -> 
     return places.view(steps, pieces, team.size, micro_batch)[:, :, team.rank]
 
 
-def loss_factors(weights: torch.Tensor, steps: int, pieces: int, micro_batch: int, team: Team) -> torch.Tensor:
-    """Return by what the mean loss of each piece is multiplied, so that a step's gradient is that of its whole batch.
+def shares_of_steps(weights: torch.Tensor, steps: int) -> torch.Tensor:
+    """Return weights of an epoch's scans in order, shape (scans, targets), that sum to 1 over the scans of each step.
 
-    Gradients are averaged over the processes and summed over the pieces.
+    So that a step's loss is the weighted mean over its whole batch, in however many pieces it is computed.
 
-    Parameters
-    ----------
-    weights
-        How much each scan of the epoch's order counts, shape (steps * pieces * team.size * micro_batch,).
-
-    Returns
-    -------
-    Shape (steps, pieces).
+    >>> shares_of_steps(torch.tensor([[1.0], [3.0], [1.0], [1.0]]), steps=2).flatten()
+    tensor([0.2500, 0.7500, 0.5000, 0.5000])
     """
-    weight_sums = weights.view(steps, pieces * team.size, micro_batch).sum(2)  # (steps, pieces * processes)
-    shares = weight_sums / weight_sums.sum(1, keepdim=True)  # (steps, pieces * processes)
-    return shares.view(steps, pieces, team.size)[:, :, team.rank] * team.size  # (steps, pieces)
+    return torch.cat([shares(of_step) for of_step in weights.chunk(steps)])
 
 
 def seed_of(*numbers: int) -> int:

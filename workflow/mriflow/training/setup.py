@@ -13,9 +13,10 @@ import torch
 
 from mriflow.base import recipes
 from mriflow.base.errors import UserError
-from mriflow.tables.labels import read_index, read_labels
+from mriflow.tables.labels import read_index, read_labels, require_column
 from mriflow.tables.splits import read_splits
 from mriflow.training.checkpoint import hash_of
+from mriflow.training.covariates import Covariates, read_covariates
 from mriflow.training.distributed import Team
 from mriflow.training.loader import ScanLoader, Shards, open_shards
 from mriflow.training.loop import Part, Trainer
@@ -37,7 +38,9 @@ class Data(NamedTuple):
     shards
         All preprocessed scans of the dataset.
     labels
-        The target of every scan by its id.
+        The target of every scan by its id, one column, and one more for each auxiliary target.
+    covariates
+        The covariates of every preprocessed scan, one column each.
     keys
         What each preprocessed scan was made of and how, by its id (the column `key` of the shards' indices).
     ids
@@ -45,18 +48,38 @@ class Data(NamedTuple):
     """
 
     shards: Shards
-    labels: pd.Series
+    labels: pd.DataFrame
+    covariates: pd.DataFrame
     keys: pd.Series
     ids: dict[str, list[str]]
 
 
+class Prepared(NamedTuple):
+    """A training before its first step, the two parts of the fold, and how covariates become numbers."""
+
+    trainer: Trainer
+    training: Part
+    validation: Part
+    covariates: Covariates
+
+
 def read_data(
-    arrays: Sequence[Path], indices: Sequence[Path], labels: Path, splits: Path, fold: int, target: dict[str, Any]
+    arrays: Sequence[Path],
+    indices: Sequence[Path],
+    labels: Path,
+    splits: Path,
+    fold: int,
+    target: dict[str, Any],
+    inputs: dict[str, Any],
 ) -> Data:
     """Read what a training needs; see `train` for the arguments."""
     shards = open_shards(arrays, indices)
+    channels = inputs["channels"]
+    if shards.channels != len(channels):
+        raise UserError(f"{arrays[0]}: has {shards.channels} channel(s), expected {', '.join(channels)}. Delete it, run again.")
     keys = pd.concat([read_index(index) for index in indices]).set_index("id")["key"]
-    return Data(shards, read_target(labels, target), keys, scans_of(splits, fold, shards))
+    covariates = read_covariates(inputs["covariates"], labels, indices)
+    return Data(shards, read_targets(labels, target), covariates, keys, scans_of(splits, fold, shards))
 
 
 def prepare(
@@ -65,16 +88,36 @@ def prepare(
     fold: int,
     seed: int,
     target: dict[str, Any],
+    inputs: dict[str, Any],
     network: dict[str, Any],
     training: dict[str, Any],
     team: Team,
-) -> tuple[Trainer, Part, Part]:
-    """Return a training before its first step, with its training and its validation part; see `train` for the arguments."""
+) -> Prepared:
+    """Return a training before its first step; see `train` for the arguments."""
+    raw = {part: data.labels.loc[ids].to_numpy() for part, ids in data.ids.items()}
+    if not target["auxiliary"]:
+        raw = {part: labels[:, 0] for part, labels in raw.items()}
+    if training["select"] == "best" and not data.ids["validation"]:
+        raise UserError(f"fold {fold} has no validation scans: `select: best` needs a validation part. Set it to last or average.")
+    objective = make_objective(target, training, raw["train"])
+    covariates = Covariates.fit(data.covariates.loc[data.ids["train"]], inputs["impute"])
     training_part, validation_part = (
-        Part(ScanLoader(data.shards, ids, team.device), data.labels.loc[ids].to_numpy(), ids) for ids in data.ids.values()
+        Part(
+            ScanLoader(
+                data.shards,
+                ids,
+                team.device,
+                covariates.encode(data.covariates.loc[ids]),
+                objective.encode(raw[part]),
+            ),
+            raw[part],
+            ids,
+        )
+        for part, ids in data.ids.items()
     )
-    objective = make_objective(target, training, training_part.labels)
-    net = build_network(network["name"], network["arguments"], objective.outputs, data.shards.shape)
+    net = build_network(
+        network["name"], network["arguments"], objective.outputs, data.shards.shape, data.shards.channels, covariates.width
+    )
     if "init" in network:
         load_pretrained(net, Path(network["init"]["weights"]))
     parameters = sum(p.numel() for p in net.parameters())
@@ -82,20 +125,36 @@ def prepare(
     if team.size > 1 and team.device.type == "cuda":
         net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
     net = net.to(team.device, memory_format=torch.channels_last_3d)
+    scans = [scan for ids in data.ids.values() for scan in ids]
+    known = pd.concat([data.labels.loc[scans], data.covariates.loc[scans]], axis=1).astype(str)
     settings_hash = hash_of(
         recipe=recipes.TRAIN,
-        data=[[scan, str(data.labels[scan]), data.keys[scan]] for scans in data.ids.values() for scan in scans],
-        settings=[fold, seed, target, network, {key: value for key, value in training.items() if key not in RUNTIME_KEYS}],
+        data=[[scan, *known.loc[scan], data.keys[scan]] for scan in scans],
+        settings=[
+            fold,
+            seed,
+            target,
+            inputs,
+            network,
+            {key: value for key, value in training.items() if key not in RUNTIME_KEYS},
+        ],
         init=content_of(network["init"]["weights"]) if "init" in network else "",
     )
-    trainer = Trainer(net, objective, training, len(training_part.ids), work, settings_hash, seed, team)
-    return trainer, training_part, validation_part
+    image = inputs["channels"].index("image") if "image" in inputs["channels"] else None
+    trainer = Trainer(
+        net, objective, training, len(training_part.ids), work, settings_hash, seed, team, inputs["voxel_mm"], image
+    )
+    return Prepared(trainer, training_part, validation_part, covariates)
 
 
-def read_target(labels: Path, target: dict[str, Any]) -> pd.Series:
-    """Return the target of every scan of a dataset by its id."""
-    category = target["column"] if target["type"] == "classification" else None
-    return read_labels(labels, category).set_index("id")[target["column"]]
+def read_targets(labels: Path, target: dict[str, Any]) -> pd.DataFrame:
+    """Return the target of every scan of a dataset by its id, and its auxiliary targets, one column each."""
+    targets = [target, *target["auxiliary"]]
+    categories = [one["column"] for one in targets if one["type"] == "classification"]
+    table = read_labels(labels, categories).set_index("id")
+    for one in targets:
+        require_column(table, one["column"])
+    return table[[one["column"] for one in targets]]
 
 
 def scans_of(splits: Path, fold: int, shards: Shards) -> dict[str, list[str]]:
@@ -108,7 +167,7 @@ def scans_of(splits: Path, fold: int, shards: Shards) -> dict[str, list[str]]:
         preprocessed = [scan for scan in ids if scan in shards]
         failed = f", {len(ids) - len(preprocessed)} failed preprocessing" if len(preprocessed) < len(ids) else ""
         log.info("%s: %d scans%s", part, len(preprocessed), failed)
-        if len(preprocessed) < 2:
+        if len(preprocessed) < 2 and (part == "train" or ids):
             raise UserError(
                 f"{splits}: fold {fold} has {len(preprocessed)} {part} scans that were preprocessed; at least 2 are needed."
             )

@@ -1,0 +1,131 @@
+"""What is wrong with a training that has ended, in words: what was seen, what it likely comes from, and what to try.
+
+Each kind is seen in the history, or in what the network says of training scans with and without their changes. The limits
+were set so that the trainings of the demo and of 145 real scans say nothing.
+"""
+
+import logging
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mriflow.training.augment import draw_changes
+from mriflow.training.forward import run_network
+from mriflow.training.loop import Part, Trainer, sample
+from mriflow.training.objectives import Classification, Joint, Objective
+from mriflow.training.plan import generator
+
+log = logging.getLogger(__name__)
+
+LAST = 3  # epochs whose mean is the end of a training
+WORSE_THAN_BEST = 1.5  # times the lowest mean of as many epochs
+SWING = 0.35  # change from epoch to epoch, as a share of the error, over the last third of the epochs
+BIAS = 0.25  # of predictions between changed and unchanged scans, in standard deviations of the target
+CLASS_BIAS = 0.15  # the same, as a change of probability
+
+
+def watch(trainer: Trainer, training: Part, validation: Part) -> list[dict[str, str]]:
+    """Return what is wrong with a training, as a list of `kind` and `text`, and log it."""
+    first = first_of(trainer.objective)
+    positions = sample(training, len(validation.ids))
+    plain, changed = (predictions(trainer, training, positions, change) for change in (False, True))
+    found = [
+        *of_history(trainer.table(), constant_error(first, training, validation)),
+        *of_changes(first, plain, changed, labels_of(first, trainer, training)),
+    ]
+    seen = predictions(trainer, validation, torch.arange(len(validation.ids)), False) if validation.ids else plain
+    if isinstance(first, Classification) and len(seen) > 1 and len(set(seen.argmax(1))) == 1:
+        name = first.classes[int(seen[0].argmax())]
+        text = f"every scan is called {name!r}. The network learned nothing, or one class is rare: train longer, lower"
+        found.append({"kind": "one class", "text": f"{text} `learning_rate`, and see how many scans each class has."})
+    for one in found:
+        log.warning("%s: %s", one["kind"], one["text"])
+    return found
+
+
+def first_of(objective: Objective) -> Objective:
+    """Return the objective of the target itself, without auxiliary ones."""
+    return objective.parts[0] if isinstance(objective, Joint) else objective
+
+
+def labels_of(first: Objective, trainer: Trainer, part: Part) -> np.ndarray:
+    """Return the labels of the target itself."""
+    return part.labels[:, 0] if isinstance(trainer.objective, Joint) else part.labels
+
+
+def predictions(trainer: Trainer, part: Part, positions: torch.Tensor, change: bool) -> np.ndarray:
+    """Return what the network says of some scans, as they are or with changes as in training."""
+    changes = draw_changes(
+        len(positions), trainer.voxel_mm, trainer.settings["augmentation"], generator(trainer.seed, trainer.epoch)
+    ).to(trainer.device)
+    outputs = run_network(
+        trainer.net,
+        part.scans,
+        trainer.micro_batch,
+        positions,
+        trainer.precision,
+        lambda images, places: trainer.changed(images, changes.at(places)) if change else images,
+    )
+    return trainer.objective.predict(outputs.cpu())
+
+
+def constant_error(first: Objective, training: Part, validation: Part) -> float:
+    """Return the error (MAE, or 1 - accuracy) of the best constant guess, on the scans that the history follows."""
+    labels, followed = (part.labels if part.labels.ndim == 1 else part.labels[:, 0] for part in (training, validation))
+    followed = followed if len(followed) else labels
+    if isinstance(first, Classification):
+        names, counts = np.unique(labels.astype(str), return_counts=True)
+        return float((followed.astype(str) != names[counts.argmax()]).mean())
+    return float(np.abs(followed.astype(float) - np.median(labels.astype(float))).mean())
+
+
+def of_history(history: pd.DataFrame, constant: float) -> list[dict[str, str]]:
+    """Return what the curves say; `constant` is the error of a guess that looks at no scan."""
+    part = "val" if "val_loss" in history else "unchanged"
+    where = "validation" if part == "val" else "unchanged training"
+    regression = f"{part}_mae" in history
+    error = history[f"{part}_mae"] if regression else 1 - history[f"{part}_accuracy"]
+    seen = history["unchanged_mae"] if regression else 1 - history["unchanged_accuracy"]
+    what = f"{where} {'MAE' if regression else 'share of wrong classes'}"
+    if len(error) < 2 * LAST:
+        return []  # too short to tell anything
+    means = error.rolling(LAST).mean()
+    end, best = float(means.iloc[-1]), float(means.min())
+    found = []
+    if end >= constant > 0:
+        fitted = float(seen.tail(LAST).mean())
+        cause = (
+            f"it does not even learn its training scans ({fitted:.3g}): train longer, or change `learning_rate`"
+            if fitted > 0.8 * constant
+            else f"it learns its training scans by heart ({fitted:.3g}): take a smaller network, more `dropout` or scans"
+        )
+        text = f"at the end the {what} is {end:.3g}, a guess that looks at no scan has {constant:.3g}; {cause}."
+        found.append({"kind": "worse than a constant guess", "text": text})
+    tail = error.tail(max(LAST, len(error) // 3))
+    swing = float(tail.diff().abs().mean() / max(tail.mean(), 0.05 * constant, 1e-9))
+    # A class wrong more or less is no swing: the steps have to be large against a guess, too.
+    if swing > SWING and float(tail.diff().abs().mean()) > 0.1 * constant:
+        text = f"from epoch to epoch the {what} changes by {swing:.0%} of itself, even in the last third of the training. The "
+        text += "learning rate is too high or does not fall (`schedule`), or scans are changed in training as they never "
+        found.append({"kind": "swings", "text": text + "look when they are predicted (`augmentation`)."})
+    if end > WORSE_THAN_BEST * best and end - best > 0.1 * constant:
+        text = f"the {what} is {end:.3g} at the end, it was {best:.3g} at best (means of {LAST} epochs). The network "
+        text += "overfits, or diverged late: fewer `epochs`, a lower `learning_rate`."
+        found.append({"kind": "end worse than best", "text": text})
+    return found
+
+
+def of_changes(first: Objective, plain: np.ndarray, changed: np.ndarray, labels: np.ndarray) -> list[dict[str, str]]:
+    """Return whether the network takes the changes of augmentation for something that they are not."""
+    if isinstance(first, Classification):
+        bias, limit = float(np.abs((changed - plain).mean(0)).max()), CLASS_BIAS
+        size = f"the probability of a class by {bias:.2f} on average"
+    else:
+        bias, limit = float(abs((changed - plain).mean()) / max(labels.astype(float).std(), 1e-9)), BIAS
+        size = f"predictions by {bias:.2f} standard deviations of the target on average"
+    if not bias > limit:
+        return []
+    text = f"augmentation changes {size}, on the training scans themselves. The network learned from scans of another kind "
+    text += "than those that it is to predict; turn off the kinds of `augmentation` one by one to find which it is."
+    return [{"kind": "changed scans are of another kind", "text": text}]
