@@ -145,7 +145,9 @@ def test_channels_covariates_and_auxiliary_targets_go_through_training_and_predi
         found = predict([tmp_path / "model.pt"], 0, shards, list(shards), covariates, torch.device("cpu"), tta)
         assert found.shape == (24,)
     shifted = covariates.assign(head_size=covariates["head_size"] + 1)
-    assert np.abs(predict([tmp_path / "model.pt"], 0, shards, list(shards), shifted, torch.device("cpu"), tta) - found).min() > 0
+    assert (
+        np.abs(predict([tmp_path / "model.pt"], 0, shards, list(shards), shifted, torch.device("cpu"), tta) - found).min() > 0
+    )
 
 
 def test_a_training_with_all_of_these_ends_with_the_same_bytes_when_resumed(two_channels, tmp_path, monkeypatch):

@@ -98,7 +98,9 @@ def prepare(
     if not target["auxiliary"]:
         raw = {part: labels[:, 0] for part, labels in raw.items()}
     if training["select"] == "best" and not data.ids["validation"]:
-        raise UserError(f"fold {fold} has no validation scans: `select: best` needs a validation part. Set it to last or average.")
+        raise UserError(
+            f"fold {fold} has no validation scans: `select: best` needs a validation part. Set it to last or average."
+        )
     objective = make_objective(target, training, raw["train"])
     covariates = Covariates.fit(data.covariates.loc[data.ids["train"]], inputs["impute"])
     training_part, validation_part = (

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 LAST = 3  # epochs whose mean is the end of a training
 WORSE_THAN_BEST = 1.5  # times the lowest mean of as many epochs
-SWING = 0.35  # change from epoch to epoch, as a share of the error, over the last third of the epochs
-BIAS = 0.25  # of predictions between changed and unchanged scans, in standard deviations of the target
+SWING = 0.4  # mean change from epoch to epoch over the last third of them, as a share of a constant guess's error
+BIAS = 0.2  # of predictions between changed and unchanged scans, in standard deviations of the target
 CLASS_BIAS = 0.15  # the same, as a change of probability
 
 
@@ -103,10 +103,9 @@ def of_history(history: pd.DataFrame, constant: float) -> list[dict[str, str]]:
         text = f"at the end the {what} is {end:.3g}, a guess that looks at no scan has {constant:.3g}; {cause}."
         found.append({"kind": "worse than a constant guess", "text": text})
     tail = error.tail(max(LAST, len(error) // 3))
-    swing = float(tail.diff().abs().mean() / max(tail.mean(), 0.05 * constant, 1e-9))
-    # A class wrong more or less is no swing: the steps have to be large against a guess, too.
-    if swing > SWING and float(tail.diff().abs().mean()) > 0.1 * constant:
-        text = f"from epoch to epoch the {what} changes by {swing:.0%} of itself, even in the last third of the training. The "
+    swing = float(tail.diff().abs().mean())
+    if swing > SWING * constant:
+        text = f"from epoch to epoch the {what} changes by {swing:.3g} on average, even in the last third of the training. The "
         text += "learning rate is too high or does not fall (`schedule`), or scans are changed in training as they never "
         found.append({"kind": "swings", "text": text + "look when they are predicted (`augmentation`)."})
     if end > WORSE_THAN_BEST * best and end - best > 0.1 * constant:
