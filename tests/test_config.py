@@ -100,8 +100,40 @@ MISTAKES = {
         ["mine.yaml: preprocess.affine-4mm.voxel_mm: found 40, expected a number from 0.5 to 16"],
     ),
     "beyond a half-open range": (
-        "splits: {three-fold: {validation: 0.9}}",
-        ["mine.yaml: splits.three-fold.validation: found 0.9, expected a number above 0 and of at most 0.5"],
+        "training: {short: {learning_rate: 0}}",
+        ["mine.yaml: training.short.learning_rate: found 0, expected a number above 0"],
+    ),
+    "the key of a shift in voxels": (
+        "training: {short: {augmentation: {shift_voxels: 2}}}",
+        ["training.short.augmentation.shift_voxels: this key has become `shift_mm`, in mm: 2 voxels of 4 mm are 8."],
+    ),
+    "early stopping without the best epoch": (
+        "training: {short: {early_stopping: 5}}",
+        ["training.short.early_stopping: found 5 with `select: last`, expected 0, or `select: best`"],
+    ),
+    "the best epoch without validation": (
+        "{splits: {three-fold: {validation: 0}}, training: {short: {select: best}}}",
+        ["training.short.select: found 'best', but 'three-fold', the split of experiment 'demo-age', has `validation: 0`"],
+    ),
+    "a covariate that there is not": (
+        "experiments: {demo-age: {covariates: [hight]}}",
+        ["experiments.demo-age.covariates: found 'hight', which dataset 'demo' of experiment 'demo-age' does not have"],
+    ),
+    "the target as a covariate": (
+        "experiments: {demo-age: {covariates: [age]}}",
+        ["experiments.demo-age.covariates: found 'age', the target itself, expected other columns"],
+    ),
+    "head size where the scan shows it": (
+        "{experiments: {demo-age: {covariates: [head_size]}}, preprocess: {affine-4mm: {registration: rigid}}}",
+        ["experiments.demo-age.covariates: found 'head_size' with `registration: rigid`, expected none"],
+    ),
+    "an auxiliary target that there is not": (
+        "experiments: {demo-age: {auxiliary: [sec]}}",
+        ["experiments.demo-age.auxiliary: found 'sec', which is not in `targets`; did you mean 'sex'?"],
+    ),
+    "the target as its own auxiliary": (
+        "experiments: {demo-age: {auxiliary: [age]}}",
+        ["experiments.demo-age.auxiliary: found 'age', the target itself, expected another target"],
     ),
     "a choice that there is not": (
         "training: {short: {optimizer: adam}}",
@@ -360,13 +392,13 @@ def test_defaults_are_filled_in_at_every_depth(tmp_path):
     assert config["training"]["short"]["loss"] == "auto"
     assert config["training"]["short"]["augmentation"]["noise"] == 0
     assert config["training"]["full"]["augmentation"] == {
-        "shift_voxels": 2,
+        "shift_mm": 4,
         "mirror": 0.5,
-        "rotate_degrees": 5,
-        "scale": 0.05,
+        "rotate_degrees": 0,
+        "scale": 0,
         "intensity": 0.1,
         "bias_field": 0,
-        "noise": 0.03,
+        "noise": 0,
     }
     assert config["preprocess"]["affine-2mm"]["percentiles"] == [0.5, 99.5]
     assert config["networks"]["densenet121"]["arguments"] == {}
@@ -469,7 +501,7 @@ def test_a_resolved_config_stays_as_it_is_when_it_is_resolved_again(tmp_path):
 
 def test_settings_are_all_that_one_experiment_uses():
     used = settings(resolved(), "demo-sex")
-    assert list(used) == ["experiment", "names", *DEMO_AGE]
+    assert list(used) == ["experiment", "names", *DEMO_AGE, "auxiliary", "covariates", "impute"]
     assert used["names"] == {**DEMO_AGE, "target": "sex"}
     assert used["target"]["classes"] == {"F": "Females", "M": "Males"}
     assert used["training"]["epochs"] == load(BASE)["training"]["short"]["epochs"]

@@ -315,7 +315,7 @@ def six(**changes):
     """Columns of a file that splits the six subjects s0 to s5, with changes."""
     return {
         "subject": [f"s{i}" for i in range(6)],
-        "part": ["train", "train", "train", "train", "validation", "test"],
+        "part": ["train", "train", "train", "validation", "validation", "test"],
     } | changes
 
 
@@ -369,7 +369,7 @@ def test_scans_that_are_named_and_cannot_be_used_are_told(few, tmp_path, caplog)
 
 
 def test_a_file_with_folds_gives_each_its_parts_and_repeated_tests_are_told(few, tmp_path, caplog):
-    two = {"subject": six()["subject"] * 2, "part": [*six()["part"], "test", *["train"] * 3, "validation", "test"]}
+    two = {"subject": six()["subject"] * 2, "part": [*six()["part"], "test", *["train"] * 2, *["validation"] * 2, "test"]}
     file = write_parts(tmp_path / "mine.csv", **two, fold=[0] * 6 + [1] * 6)
     table = from_file(few, file)
     tested = table[table["part"] == "test"].groupby("fold")["subject"].unique().map(list).to_dict()
@@ -478,7 +478,7 @@ def test_the_command_splits_by_a_file_and_needs_one(few, tmp_path):
         "error: --method file needs the table of the parts; give it with --file.\n",
     )
     subprocess.run([*command, "--file=mine.csv", "--balance=b.csv"], cwd=tmp_path, check=True, capture_output=True)
-    assert pd.read_csv(tmp_path / "s.csv")["part"].value_counts().to_dict() == {"train": 8, "validation": 2, "test": 2}
+    assert pd.read_csv(tmp_path / "s.csv")["part"].value_counts().to_dict() == {"train": 6, "validation": 4, "test": 2}
     assert (tmp_path / "b.csv").exists()
 
 

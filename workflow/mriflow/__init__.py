@@ -46,12 +46,15 @@ What they share::
         setup           what a training reads, and the trainer made of it
         loader          shards as batches
         augment         random changes of a batch
+        covariates      numbers beside the image
         networks        SFCN, and those of MONAI
         pretrained      weights to start from
         objectives      what is learned, and what an error costs
         optimizers      optimiser and learning rate
         forward         precision, compilation, a network run over scans
         loop            the training loop
+        averaging       weights averaged over epochs
+        watchman        what is wrong with a training, in words
         plan            what an epoch draws, and who takes which scans
         memory          which batch fits
         checkpoint      what an exact resume needs
