@@ -80,6 +80,8 @@ def made(tmp_path_factory):
             "epoch": epochs,
             "learning_rate": 0.1,
             "train_loss": 1 / epochs,
+            "unchanged_loss": 0.9 / epochs,
+            "unchanged_mae": 7.0,
             "val_loss": 1.2 / epochs,
             "val_mae": 9.0,
         }
