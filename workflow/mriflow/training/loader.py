@@ -22,12 +22,14 @@ AHEAD = 3  # batches that are read before they are asked for
 
 
 class Shards(Mapping[str, np.ndarray]):
-    """The shards of a dataset, mapped into memory: for the id of every scan its volume, uint8, shape (x, y, z), not yet read.
+    """The shards of a dataset, mapped into memory: for the id of every scan its volume, uint8, not yet read.
+
+    A volume has the shape (x, y, z), or with several channels (channels, x, y, z).
 
     Parameters
     ----------
     arrays
-        uint8, shape (scans, x, y, z), all of one grid.
+        uint8, shape (scans, x, y, z) or (scans, channels, x, y, z), all of one grid.
     places
         For each id the number of its array and its row there.
     """
@@ -48,7 +50,12 @@ class Shards(Mapping[str, np.ndarray]):
     @property
     def shape(self) -> tuple[int, ...]:
         """The grid, in voxels."""
-        return self.arrays[0].shape[1:]
+        return self.arrays[0].shape[-3:]
+
+    @property
+    def channels(self) -> int:
+        """How many images of a scan there are."""
+        return self.arrays[0].shape[1] if self.arrays[0].ndim == 5 else 1
 
 
 def open_shards(arrays: Sequence[Path], indices: Sequence[Path]) -> Shards:
