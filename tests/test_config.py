@@ -240,6 +240,14 @@ MISTAKES = {
         "preprocess: {affine-4mm: {percentiles: [99, 1]}}",
         ["mine.yaml: preprocess.affine-4mm.percentiles: found [99, 1], expected the smaller number first"],
     ),
+    "tissues of scans that are not T1-weighted": (
+        "{preprocess: {affine-4mm: {channels: [image, gm]}}, datasets: {demo: {modality: T2}}}",
+        ["mine.yaml: preprocess.affine-4mm.channels: found gm, expected [image], for tissues are told apart in T1-weighted"],
+    ),
+    "a channel twice": (
+        "preprocess: {affine-4mm: {channels: [image, image]}}",
+        ["mine.yaml: preprocess.affine-4mm.channels"],
+    ),
     "bins the wrong way round": (
         "training: {short: {bins: [95, 10]}}",
         ["mine.yaml: training.short.bins: found [95, 10], expected the smaller number first"],

@@ -18,6 +18,7 @@ The commands, in running order::
     evaluate     how good the predictions are, beside the baselines
     plot         a figure, as PDF and PNG
     pages        a page of the report
+    prune        what preprocess kept for the next grid, removed
     reference    the reference pages of the documentation, for those who change mriflow
 
 What they share::
@@ -30,6 +31,9 @@ What they share::
         ukb_zip         the zips of UK Biobank
         fingerprint     the same image known again
         scan            what `preprocess` does to one scan
+        mask            which voxels are brain
+        tissues         grey matter, white matter and CSF
+        kept            what takes long, kept for the next grid
         registration    ANTs, and the network's grid
     tables/      what opens a table
         reader          csv, tsv, xls, xlsx

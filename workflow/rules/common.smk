@@ -120,6 +120,12 @@ def shards(name, block, suffix):
     return [f"<preprocessed>/{name}/{block}/shard-{shard:03d}.{suffix}" for shard in range(DATASETS[name]["shards"])]
 
 
+def shown_channel(wildcards):
+    """The number of the channel that figures show: the image, if the block has it."""
+    channels = CONFIG["preprocess"][wildcards.block]["channels"]
+    return channels.index("image") if "image" in channels else 0
+
+
 def experiment_shards(suffix):
     """A function of the wildcards that gives the shards of an experiment's dataset."""
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,15 +12,16 @@ import pandas as pd
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def whole_file(path: str | Path, *, shared: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; rename it to `path` if all went well, else delete it.
 
     The folder of `path` is made if needed. The suffix is kept, for libraries that go by it. What a killed process left is
-    written over by the next.
+    written over by the next. With `shared`, where others may write the same file at the same time, every writer has a temporary
+    path of its own.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".part.{path.name}")
+    temporary = path.with_name(f".part.{uuid.uuid4().hex if shared else ''}{path.name}")
     try:
         yield temporary
         with open(temporary, "rb") as stream:

@@ -5,7 +5,7 @@ Raise a stage's number when its results should change: then it, and what follows
 
 SIMULATE = 1
 ORGANIZE = 2
-PREPROCESS = 2
+PREPROCESS = 3
 SPLIT = 1
 TRAIN = 3
 EVALUATE = 2

@@ -171,6 +171,8 @@ def check_experiments(whole: dict, published: dict, mistakes: Mistakes) -> None:
             check_auxiliary(experiment, names, blocks["dataset"], whole["targets"], known, mistakes)
         if {"split", "training"} <= blocks.keys():
             check_select(experiment, names, blocks["split"], blocks["training"], mistakes)
+        if {"dataset", "preprocess"} <= blocks.keys():
+            check_channels(experiment, names, blocks["dataset"], blocks["preprocess"], mistakes)
         if {"dataset", "split"} <= blocks.keys():
             check_split(experiment, names, blocks["dataset"], blocks["split"], mistakes)
 
@@ -182,6 +184,15 @@ def check_loss(experiment: str, names: dict, target: dict, training: dict, mista
         text = f"found {training['loss']!r}, expected one of {', '.join(losses)}, for {names['target']!r}, the target "
         text += f"of experiment {experiment!r}, is a {target['type']}"
         mistakes.add(("training", names["training"], "loss"), text)
+
+
+def check_channels(experiment: str, names: dict, dataset: dict, block: dict, mistakes: Mistakes) -> None:
+    """Add maps of tissues of scans in which other tissues are bright than in T1-weighted ones."""
+    tissues = [channel for channel in block["channels"] if channel != "image"]
+    if tissues and dataset["modality"] != "T1":
+        text = f"found {', '.join(tissues)}, expected [image], for tissues are told apart in T1-weighted scans alone; those of "
+        text += f"dataset {names['dataset']!r} of experiment {experiment!r} are {dataset['modality']}"
+        mistakes.add(("preprocess", names["preprocess"], "channels"), text)
 
 
 def check_labels(experiment: str, names: dict, dataset: dict, target: dict, mistakes: Mistakes) -> None:

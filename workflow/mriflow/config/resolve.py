@@ -98,7 +98,7 @@ def training_part(settings: dict, part: str) -> dict:
     parts: dict[str, dict] = {
         "target": {**targets[0], "auxiliary": targets[1:]},
         "inputs": {
-            "channels": preprocess.get("channels", ["image"]),
+            "channels": preprocess["channels"],
             "voxel_mm": preprocess["voxel_mm"],
             "covariates": settings["covariates"],
             "impute": settings["impute"],
