@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import bootstrap
 
-METHODS = ("network", "classical", "trivial")  # whose metrics stand side by side
+METHODS = ("network", "stacked", "classical", "pca", "confounders", "trivial")  # side by side, those of them that were made
+ALWAYS = ("network", "classical", "trivial")
 LESS_IS_BETTER = {"mae", "rmse"}
 RESAMPLES = 1000
 BATCH = 100  # of them are drawn at once: all of 40,000 subjects would take 320 MB. The numbers are the same
