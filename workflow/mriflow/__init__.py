@@ -67,8 +67,10 @@ What they share::
         distributed     several GPUs
         profiling       where the time goes
     evaluation/  how good predictions are
-        metrics         metrics with their intervals
-        baselines       the trivial and the classical baseline
+        metrics         metrics and their differences, with intervals
+        baselines       the trivial guess, and two linear methods that see the image
+        confounders     what head size, site, age and sex predict
+        stacking        the network and the classical method together
         site_baseline   what the site alone predicts
     prediction/  what uses trained networks
         ensemble        the networks of a fold together

@@ -1,5 +1,5 @@
 """
-Predict the test part of every fold, beside a trivial and a classical baseline, and say how good the predictions are.
+Predict the test part of every fold, beside simpler methods, and say how good the predictions are.
 
 INPUT:  results/<experiment>/fold-*_seed-*/model.pt, preprocessed/<dataset>/<block>/*
 OUTPUT: results/<experiment>/settings.json     everything of the config that it uses

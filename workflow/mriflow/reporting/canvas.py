@@ -21,7 +21,10 @@ DPI = 200
 OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"]  # Okabe & Ito 2008
 COLOURS = {
     "network": "#0072B2",
+    "stacked": "#CC79A7",
     "classical": "#D55E00",
+    "pca": "#E69F00",
+    "confounders": "#009E73",
     "trivial": "#7F7F7F",
     "train": "#BBBBBB",
     "unchanged": "#0072B2",

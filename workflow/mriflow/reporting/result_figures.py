@@ -20,7 +20,7 @@ CURVES = {
     "unchanged_loss": "training scans as they are",
     "val_loss": "validation",
 }
-MARKERS = {"network": "o", "classical": "s", "trivial": "^"}
+MARKERS = {"network": "o", "stacked": "D", "classical": "s", "pca": "v", "confounders": "P", "trivial": "^"}
 
 
 def learning_curves(histories: Sequence[Path], metrics: Path, pdf: Path, png: Path) -> None:
@@ -176,13 +176,14 @@ def confusion_matrix(predictions: Path, metrics: Path, pdf: Path, png: Path) -> 
 
 
 def comparison(metrics: Sequence[Path], pdf: Path, png: Path) -> None:
-    """Draw every experiment's MAE or AUC of network, classical and trivial baseline; a panel per metric and unit."""
+    """Draw every experiment's MAE or AUC of each method; a panel per metric and unit."""
     results = [read_metrics(path) for path in metrics]
+    methods = [method for method in METHODS if any(method in result for result in results)]
     panels: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for result in results:
         kind = ("mae", result["unit"]) if result["type"] == "regression" else ("auc", "")
         panels.setdefault(kind, []).append(result)
-    heights = [0.42 * len(rows) + 0.25 for rows in panels.values()]
+    heights = [0.14 * len(methods) * len(rows) + 0.25 for rows in panels.values()]
     height = sum(heights) + 0.45 * len(panels) + 0.45
     footer = f"{count(len(results), 'experiment')}, {sum(result['n'] for result in results)} predicted scans"
     simulated = all(result["simulated"] for result in results)  # if only some are, their rows say so
@@ -190,7 +191,7 @@ def comparison(metrics: Sequence[Path], pdf: Path, png: Path) -> None:
     with page(pdf, png, TWO_COLUMNS, height, footer, simulated, **grid) as (figure, axes):
         for ax, ((metric, unit), rows) in zip(axes[:, 0], panels.items(), strict=True):
             for row, result in enumerate(rows):
-                draw_methods(ax, row, result, metric)
+                draw_methods(ax, row, result, metric, methods)
             ax.set_yticks(range(len(rows)), [row_label(result) for result in rows])
             ax.set(ylim=(len(rows) - 0.5, -0.5))
             ax.grid(axis="x", color="#DDDDDD", lw=0.5)
@@ -204,12 +205,15 @@ def comparison(metrics: Sequence[Path], pdf: Path, png: Path) -> None:
                 ax.set_xlim(right=1.01)
         legends = [ax.get_legend_handles_labels() for ax in axes[:, 0]]
         handles = {label: handle for legend in legends for handle, label in zip(*legend, strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=3)
+        figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=len(methods))
 
 
-def draw_methods(ax: Axes, row: int, result: dict[str, Any], metric: str) -> None:
+def draw_methods(ax: Axes, row: int, result: dict[str, Any], metric: str, methods: Sequence[str]) -> None:
     """Draw the metric of each method with its interval, one below the other, in one row of a panel."""
-    for offset, method in zip((-0.2, 0, 0.2), METHODS, strict=True):
+    reach = 0.4 * (1 - 1 / len(methods))
+    for offset, method in zip(np.linspace(-reach, reach, len(methods)), methods, strict=True):
+        if method not in result:
+            continue
         value, low, high = (result[method][metric][key] for key in ("value", "low", "high"))
         if value is None:
             continue
