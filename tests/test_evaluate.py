@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from conftest import training_settings, write_dataset
 from mriflow.base.errors import UserError
+from mriflow.config.resolve import training_part
 from mriflow.evaluate import evaluate
 from mriflow.evaluation.baselines import FLAT, classical, pca, penalty_folds, small_images, standardised_kernels, trivial
 from mriflow.evaluation.confounders import confounders_of, predict_from_confounders
@@ -45,19 +46,22 @@ def made(tmp_path_factory):
         splits = folder / name / "splits.csv"
         classes = list(target.get("classes", [])) or None
         split(files["labels"], splits, target=target["column"], classes=classes, folds=3)
+        settings = {"experiment": name, "dataset": {"title": "Test"}, "names": {"target": name}, "target": target}
+        settings |= {"preprocess": {"registration": "affine", "channels": ["image"], "voxel_mm": 4}, "network": NETWORK}
+        settings |= {"training": training, "auxiliary": [], "covariates": [], "impute": False}
+        parts = {part: training_part(settings, part) for part in ("target", "inputs", "network", "training")}
         models = []
         for fold in range(3):
             for seed in (0, 1):
                 out = folder / name / f"fold-{fold}_seed-{seed}"
                 models.append(out / "model.pt")
                 train(
-                    models[-1], out / "history.csv", out / "work", **files, splits=splits, fold=fold, seed=seed,
-                    target=target, network=NETWORK, training=training,
+                    models[-1], out / "history.csv", out / "warnings.json", out / "work", **files, splits=splits, fold=fold,
+                    seed=seed, **parts,
                 )  # fmt: skip
-        settings = {"experiment": name, "dataset": {"title": "Test"}, "names": {"target": name}, "target": target}
-        settings["preprocess"] = {"registration": "affine"}
-        (folder / name / "settings.json").write_text(json.dumps(settings | {"training": training}))
+        (folder / name / "settings.json").write_text(json.dumps(settings))
         found[name] = {"models": models, "splits": splits, "settings": folder / name / "settings.json"}
+        found[name]["warnings"] = [model.with_name("warnings.json") for model in models]
         evaluate(folder / name / "p.csv", folder / name / "m.json", **files, **found[name])
     return found
 

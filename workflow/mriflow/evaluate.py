@@ -42,6 +42,7 @@ def evaluate(
     metrics: Path,
     *,
     models: Sequence[Path],
+    warnings: Sequence[Path],
     arrays: Sequence[Path],
     indices: Sequence[Path],
     labels: Path,
@@ -54,6 +55,8 @@ def evaluate(
     ----------
     models
         The models of all folds and seeds, made by `train`; the predictions of several seeds are averaged.
+    warnings
+        What is wrong with the trainings, as `train` wrote it.
     arrays, indices
         The dataset's shards.
     labels, splits
@@ -65,9 +68,9 @@ def evaluate(
     -------
     experiment, dataset, simulated (whether its scans are), target, type, unit, n (test scans), n_excluded (of the
     split, but failed preprocessing), folds, seeds; for each method every metric as value, low and high (95 % interval
-    over subjects); the differences of the network from each other method (`differences_of`); notes (what a method was
-    made of, or why it was not made); classes and confusion matrix of a classification (rows are the truth); and the
-    provenance.
+    over subjects); the differences of the network from each other method (`differences_of`); warnings about trainings; notes
+    (what a method was made of, or why it was not made); classes and confusion matrix of a classification (rows are the
+    truth); and the provenance.
 
     Raises
     ------
@@ -139,6 +142,7 @@ def evaluate(
     found = {method: resample_method(predicted, method, classes) for method in METHODS if method in made}
     result |= {method: intervals(one) for method, one in found.items()}
     result["differences"] = differences_of(found, classes)
+    result["warnings"] = [one for path in warnings for one in json.loads(path.read_text())]
     result["notes"] = notes_of(list(confounders), shares, unwatched)
     if classes is not None:
         result["classes"] = classes
@@ -211,6 +215,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--predictions", type=Path, required=True, help="table to write, one row per test scan, .csv")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics to write, .json")
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="the models of all folds and seeds")
+    parser.add_argument("--warnings", type=Path, nargs="+", required=True, help="what is wrong with their trainings, .json")
     parser.add_argument("--arrays", type=Path, nargs="+", required=True, help="shards of the dataset, .npy")
     parser.add_argument("--indices", type=Path, nargs="+", required=True, help="their indices, .csv, in the same order")
     parser.add_argument("--labels", type=Path, required=True, help="the dataset's labels.csv")

@@ -67,7 +67,7 @@ def train(
         augmentation; loss and metrics after the epoch of some training scans as they are (unchanged_), and of the validation
         part (val_), if there is one.
     warnings
-        List of what is wrong with the training (`mriflow.training.watchman`), each with `kind` and `text`.
+        List of what is wrong with the training (`mriflow.training.watchman`), each with fold, seed, `kind` and `text`.
     work
         Folder of the checkpoint, the growing history and the TensorBoard logs.
     arrays, indices
@@ -112,7 +112,8 @@ def train(
             trainer.train(training_part, validation_part, stop)
         if team.rank == 0:
             write_csv(trainer.table(), history)
-            write_json(watch(trainer, training_part, validation_part), warnings)
+            found = watch(trainer, training_part, validation_part)
+            write_json([{"fold": fold, "seed": seed, **one} for one in found], warnings)
             save_bytes(
                 {
                     "weights": on_cpu(trainer.net.state_dict()),

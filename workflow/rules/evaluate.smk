@@ -26,6 +26,7 @@ rule evaluate:
     input:
         settings="<results>/{experiment}/settings.json",
         models=trained("model.pt"),
+        warnings=trained("warnings.json"),
         arrays=experiment_shards("npy"),
         indices=experiment_shards("csv"),
         labels=experiment_labels,
@@ -49,6 +50,7 @@ rule evaluate:
         " --predictions {output.predictions:q}"
         " --metrics {output.metrics:q}"
         " --models {input.models:q}"
+        " --warnings {input.warnings:q}"
         " --arrays {input.arrays:q}"
         " --indices {input.indices:q}"
         " --labels {input.labels:q}"

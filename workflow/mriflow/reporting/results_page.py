@@ -54,7 +54,7 @@ def page_results(metrics: Sequence[Path], page: Path, csv: Path) -> pd.DataFrame
         left_out = f" ({result['n_excluded']} left out)" if result["n_excluded"] else ""
         title = f"{result['experiment']}: {result['target']}, {result['dataset']}, {result['n']} scans{left_out}"
         notes = [paragraph(f"{method}: {note}") for method, note in result.get("notes", {}).items()]
-        sections += [section(title, names, texts.values()), *differences(result), *notes]
+        sections += [section(title, names, texts.values()), *warnings(result), *differences(result), *notes]
     simulated = [result["experiment"] for result in results if result["simulated"]]
     body = [
         paragraph(f"Simulated data, not real scans: {', '.join(simulated)}." if simulated else ""),
@@ -65,6 +65,18 @@ def page_results(metrics: Sequence[Path], page: Path, csv: Path) -> pd.DataFrame
     table = pd.DataFrame(rows)
     write_csv(table, csv)
     return table
+
+
+def warnings(result: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the trainings of an experiment, a line for each kind, with the first text of it."""
+    by_kind: dict[str, list[Mapping[str, Any]]] = {}
+    for one in result.get("warnings", []):
+        by_kind.setdefault(one["kind"], []).append(one)
+    lines = []
+    for kind, ones in by_kind.items():
+        where = ", ".join(f"fold {one['fold']} seed {one['seed']}" for one in ones)
+        lines.append(paragraph(f"Warning: {kind} ({where}). {ones[0]['text'][0].upper()}{ones[0]['text'][1:]}"))
+    return lines
 
 
 def differences(result: Mapping[str, Any]) -> list[str]:
