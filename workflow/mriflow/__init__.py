@@ -37,6 +37,8 @@ What they share::
         labels          labels.csv, and the index of a shard
         problems        the grammar of the column `problem`
         people          the rows of a dataset's table, joined with the images
+        sidecars        what BIDS says of a table's columns
+        visits          what BIDS tells of a single visit
         ukb_table       the same for UK Biobank
         cohort          who is in, and why others are not
         splits          splits.csv, and the check for leaks

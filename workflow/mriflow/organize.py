@@ -24,6 +24,7 @@ from mriflow.tables.people import Columns, check_expected, join_fetched, join_im
 from mriflow.tables.problems import join_problems, reasons_of
 from mriflow.tables.reader import read_table
 from mriflow.tables.ukb_table import read_fetched, read_participants
+from mriflow.tables.visits import Visits, columns_of_people, join_visits, read_visits
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,6 @@ def organize(
     UserError
         For a table, archive or image folder that is missing, unreadable or not as described.
     """
-    used = [column["from"] for column in columns.values()]
     if fetched is not None and table is not None:
         listed = read_fetched(fetched)
         raw, columns = read_participants(table, sheet, listed, columns)
@@ -84,18 +84,21 @@ def organize(
         rows = join_fetched(listed, people_of(raw, columns, table, ["subject", "session"]))
     elif images and pattern:
         on_disk = find_images(images, pattern, labels.parent / "images", ignore=ignore, affine=affine)
+        visits, of_people = Visits(), columns
         if table is None:
             raw, source = on_disk[on_disk["subject"].notna()].drop(columns=["id", "path"]), images[0]
         else:
-            raw, source = read_table(table, sheet, only=used), table
+            visits = read_visits(on_disk, columns, table)
+            of_people = columns_of_people(columns, visits, table, sheet)
+            raw, source = read_table(table, sheet, only=[column["from"] for column in of_people.values()]), table
         on_disk = on_disk[[c for c in ("id", "path", "subject", "session", "site") if c in on_disk]]
-        check_expected(raw, columns, source, expect or {})
+        check_expected(raw, of_people, source, expect or {})
         keys = [key for key in ("subject", "session") if key in columns and key in on_disk]
-        people = people_of(raw, columns, source, keys)
+        people = people_of(raw, of_people, source, keys)
         refuse_strangers(on_disk, people, source)
-        rows = join_images(on_disk, people, keys)
+        rows = join_visits(join_images(on_disk, people, keys), visits, columns)
     elif table is not None:
-        raw = read_table(table, sheet, only=used)
+        raw = read_table(table, sheet, only=[column["from"] for column in columns.values()])
         check_expected(raw, columns, table, expect or {})
         rows = rows_of_scans(raw, columns, table)
     else:

@@ -68,7 +68,8 @@ def read_value(cell: Any, column: Mapping[str, Any]) -> tuple[str | float | None
     cell
         What stands in the table.
     column
-        The column's block of the dataset: `pattern`, `codes`, `missing`, `range`, `unit`, `format`.
+        The column's block of the dataset: `pattern`, `codes`, `missing`, `range`, `unit`, `format`; and the `factor` of
+        a number that stands there in another unit.
 
     Returns
     -------
@@ -101,8 +102,11 @@ def read_value(cell: Any, column: Mapping[str, Any]) -> tuple[str | float | None
             comma = ", with a point for decimals" if is_number(text.replace(",", ".")) else ""
             return None, f"not a number ({shown(text)}, {expected}{comma})"
         number = float(text)
+        if (factor := column.get("factor", 1)) != 1:
+            number = round(number * factor, 4)
         if not low <= number <= high:
-            return None, f"out of range ({text}, {expected})"
+            converted = f", which is {number:g}" if factor != 1 else ""
+            return None, f"out of range ({text}{converted}, {expected})"
         return number, ""
     if "format" in column:
         if (identifier := whole(text)) is None:

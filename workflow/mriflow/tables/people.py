@@ -1,6 +1,5 @@
 """The rows of a dataset's table: read, merged, joined with the images."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from mriflow.images.find import scan_id
 from mriflow.tables.cells import as_text, read_value
 from mriflow.tables.problems import join_problems
 from mriflow.tables.reader import pick_column
+from mriflow.tables.sidecars import read_sidecars, with_sidecar
 
 Columns = Mapping[str, Mapping[str, Any]]
 
@@ -102,35 +102,12 @@ def merge_twins(values: pd.DataFrame, problems: pd.DataFrame, keys: list[str], c
 def read_columns(raw: pd.DataFrame, columns: Columns, file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the values of all `columns` and, in a table of the same shape, what is wrong with them."""
     values, problems = {}, {}
-    levels = read_levels(file)
-    for name, column in columns.items():
-        if not column.keys() & {"codes", "range"} and column["from"] in levels:
-            column = {**column, "codes": {level: level for level in levels[column["from"]]}}
+    described = read_sidecars([file.with_suffix(".json")] if file.suffix == ".tsv" else [])
+    for name, column in with_sidecar(columns, described).items():
         read = [read_value(cell, column) for cell in pick_column(raw, column["from"], file)]
         values[name] = pd.Series([value for value, _ in read], index=raw.index, dtype=object)
         problems[name] = pd.Series([problem for _, problem in read], index=raw.index, dtype=object)
     return pd.DataFrame(values), pd.DataFrame(problems)
-
-
-def read_levels(table: Path) -> dict[str, list[str]]:
-    """Return the levels of a table's columns, as they stand in the JSON file that BIDS lays beside a table."""
-    described = table.with_suffix(".json")
-    if table.suffix != ".tsv" or not described.is_file():
-        return {}
-    try:
-        columns = json.loads(described.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"{described}: not valid JSON ({error}). Correct it, or delete it.") from error
-    levels = {}
-    for name, column in columns.items() if isinstance(columns, dict) else [("", columns)]:
-        stated = column.get("Levels", {}) if isinstance(column, dict) else None
-        if not isinstance(stated, dict | list):
-            raise UserError(
-                f"{described}: does not describe the columns of {table.name} as BIDS wants it (at {name!r}): expected a block "
-                "for each column, in which `Levels` is a block of level and meaning. Correct it, or delete it."
-            )
-        levels[name] = [str(level) for level in stated]
-    return {name: texts for name, texts in levels.items() if texts}
 
 
 def explain(row: Mapping[str, Any], wrong: Mapping[str, str], columns: Columns) -> dict[str, str]:

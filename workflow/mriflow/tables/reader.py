@@ -40,6 +40,23 @@ def read_table(path: str | Path, sheet: str | None = None, only: Collection[str]
         before one that is read.
     """
     path = Path(path)
+    try:
+        return table_of(rows_of(path, sheet), only, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions and the disk.") from error
+
+
+def column_names(path: Path, sheet: str | None = None) -> list[str]:
+    """Return how the columns of such a table are called, none if no row stands below; see `read_table` for what is raised."""
+    try:
+        first = list(itertools.islice(rows_of(path, sheet), 2))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions and the disk.") from error
+    return [str(name).strip() for name in first[0][1]] if len(first) > 1 else []
+
+
+def rows_of(path: Path, sheet: str | None) -> Iterator[tuple[int, list[Any]]]:
+    """Return the line and the cells of each row of a table, after a look at what kind of file it is."""
     if not path.is_file():
         what = "a folder, not a table" if path.is_dir() else "no such table"
         bids = " (the folder of `bids` has to hold it)" if path.name == "participants.tsv" else ""
@@ -49,17 +66,14 @@ def read_table(path: str | Path, sheet: str | None = None, only: Collection[str]
         raise UserError(
             f"{path}: a table must be {', '.join((*TEXT, *EXCEL))}, found {path.suffix or 'no suffix'}. Save it as one."
         )
-    try:
-        with open(path, "rb") as stream:
-            head = stream.read(512)
-        if is_web_page(head):
-            raise UserError(
-                f"{path}: is a web page, not a table. If it was saved from a site, log in there and get it again; if a program "
-                "wrote it as HTML, open it in a spreadsheet and save it as .xlsx or .csv."
-            )
-        return table_of(rows_of_sheet(path, sheet, head) if kind in EXCEL else rows_of_text(path, head), only, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions and the disk.") from error
+    with open(path, "rb") as stream:
+        head = stream.read(512)
+    if is_web_page(head):
+        raise UserError(
+            f"{path}: is a web page, not a table. If it was saved from a site, log in there and get it again; if a program "
+            "wrote it as HTML, open it in a spreadsheet and save it as .xlsx or .csv."
+        )
+    return rows_of_sheet(path, sheet, head) if kind in EXCEL else rows_of_text(path, head)
 
 
 def table_of(rows: Iterator[tuple[int, list[Any]]], only: Collection[str] | None, path: Path) -> pd.DataFrame:
