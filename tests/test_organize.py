@@ -3,6 +3,7 @@ import gzip
 import io
 import os
 import tarfile
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -316,3 +317,19 @@ def test_image_that_may_not_be_read_is_that_scans_problem(tmp_path, monkeypatch)
     monkeypatch.setattr("mriflow.organize.fingerprint", refuse)
     labels = run(tmp_path, "ID,AGE,SEX,HEIGHT\n1,30,1,170\n2,40,2,160\n", ["S001-A-T1.nii.gz", "S002-A-T1.nii.gz"])
     assert labels["problem"].tolist() == ["scan: file cannot be read (S001-A-T1.nii.gz, Permission denied)", ""]
+
+
+@pytest.mark.parametrize(("name", "link"), [("T1.nii.gz", "T1.nii.gz"), ("T1.nii", "T1.nii"), ("T1.NII.GZ", "T1.nii.gz")])
+def test_a_link_is_named_after_the_image_and_not_after_what_that_is_a_link_to(tmp_path, name, link):
+    """DataLad's images are links to keys, whose names may have no suffix, or another."""
+    key = tmp_path / ".git/annex/objects/MD5-s5--0123"
+    key.parent.mkdir(parents=True)
+    key.write_bytes(b"image")
+    (tmp_path / name).symlink_to(key)
+    columns = "id,subject,session,site,age,path,fingerprint,problem,notes"
+    (tmp_path / "labels.csv").write_text(f"{columns}\n1,a,,,30,{name},,,\n")
+    table = layout(tmp_path / "labels.csv", tmp_path / "age/labels.csv", column="age")
+    assert table["path"].map(str).tolist() == [f"Sub_a/{link}"]
+    made = tmp_path / "age" / table["path"][0]
+    assert made.read_bytes() == b"image"
+    assert made.readlink() == Path("../..") / name  # `datalad get` of an image may give it another key

@@ -47,7 +47,7 @@ BIDS_SETS = [
     ),
     case(
         bids(names=()),
-        "{tmp}/bids: no images in it (.nii, .nii.gz, .hdr). Check the `images` of the dataset.",
+        "{tmp}/bids: no images in it (.nii, .nii.gz, .hdr, .mgz, .mgh). Check the `images` of the dataset.",
         id="BIDS without images",
     ),
     case(

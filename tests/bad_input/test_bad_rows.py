@@ -203,7 +203,9 @@ ROWS = [
         id="path of a folder",
     ),
     case(
-        with_paths("scan.dcm,a,30\n"), "scan: not a NIfTI file (scan.dcm, expected .nii or .nii.gz)", id="path of a DICOM file"
+        with_paths("scan.dcm,a,30\n"),
+        "scan: not a NIfTI file (scan.dcm, dcm2niix makes NIfTI of it)",
+        id="path of a DICOM file",
     ),
     case(with_paths("empty.nii,a,30\n"), "scan: file is empty (empty.nii)", id="path of an empty file"),
     case(with_paths(",a,30\n"), "scan: no path in the table (row 2)", id="no path"),

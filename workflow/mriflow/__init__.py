@@ -24,7 +24,8 @@ What they share::
 
     images/      what opens an image
         find            which file is which scan
-        archives        tar archives, and Analyze images
+        archives        tar archives, and images rewritten as NIfTI
+        kinds           which files are images, and the cure for those that are not read
         nifti           one scan's file, or what is wrong with it
         headers         what the header says, voxels unread
         ukb_zip         the zips of UK Biobank

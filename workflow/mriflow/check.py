@@ -16,8 +16,8 @@ from mriflow.base.errors import UserError
 from mriflow.base.files import write_csv, write_text
 from mriflow.config.lookup import of_dataset
 from mriflow.evaluation.site_baseline import site_baseline
-from mriflow.images.archives import NIFTI
 from mriflow.images.headers import read_headers
+from mriflow.images.kinds import is_nifti
 from mriflow.reporting.check_page import tables_of, to_html, to_text
 from mriflow.reporting.findings import (
     HEADER,
@@ -74,7 +74,7 @@ def check(
             problem = f"{column}: not a number ({table.loc[row, column]!r})"
             table.loc[row, "problem"] = join_problems(table.loc[row, "problem"], problem)
         table[column] = numbers
-    readable = table["path"].str.endswith(NIFTI) & ~table["problem"].str.contains("scan: no file", regex=False)
+    readable = table["path"].map(is_nifti) & ~table["problem"].str.contains("scan: no file", regex=False)
     headers = read_headers([labels.parent / path for path in table.loc[readable, "path"]], threads)
     headers = headers.set_index(table.index[readable]).reindex(index=table.index, columns=HEADER)
     whole_numbers = dict.fromkeys(["bytes", "qform_code", "sform_code"], "Int64")

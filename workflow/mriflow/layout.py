@@ -16,6 +16,7 @@ import pandas as pd
 from mriflow.base.cli import run_stage, stage_parser
 from mriflow.base.errors import UserError
 from mriflow.base.files import write_csv
+from mriflow.images.kinds import suffix_of
 from mriflow.images.ukb_zip import split_path
 from mriflow.tables.labels import read_labels, usable
 
@@ -53,11 +54,13 @@ def layout(labels: Path, table: Path, *, column: str, classes: Mapping[str, str]
     several = scans["subject"].duplicated(keep=False)
     for (_, scan), one_of_several in zip(scans.iterrows(), several, strict=True):
         subject = "Sub_" + re.sub(r"[^\w.-]+", "-", scan["subject"])
-        image = (labels.parent / scan["path"]).resolve()
+        path = labels.parent / scan["path"]
+        # The image itself, not what it may be a link to: the keys of DataLad have other names.
+        image = path.parent.resolve() / path.name
         if split_path(image):
             rows.append({"ID": subject, "label": scan[column], "path": os.path.relpath(image, folder.resolve())})
             continue
-        name = (f"{scan['id']}_" if one_of_several else "") + "T1" + (".nii.gz" if image.name.endswith(".nii.gz") else ".nii")
+        name = (f"{scan['id']}_" if one_of_several else "") + "T1" + suffix_of(image)
         link = folder / (Path(subject) / name if classes is None else Path(classes[scan[column]]) / f"{subject}_{name}")
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(os.path.relpath(image, link.parent.resolve()))

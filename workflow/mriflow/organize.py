@@ -15,9 +15,10 @@ import pandas as pd
 from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.errors import UserError
 from mriflow.base.files import write_csv
-from mriflow.images.archives import ANALYZE, NIFTI
-from mriflow.images.find import find_images
+from mriflow.images.archives import voxels_of_pair
+from mriflow.images.find import as_nifti, find_images
 from mriflow.images.fingerprint import fingerprint, hash_of_voxels, voxels_of
+from mriflow.images.kinds import ANALYZE, OTHERS, REWRITTEN, is_nifti, suffix_of
 from mriflow.images.ukb_zip import split_path
 from mriflow.tables.labels import TEXT_COLUMNS, usable
 from mriflow.tables.people import Columns, check_expected, join_fetched, join_images, people_of, refuse_strangers, rows_of_scans
@@ -101,6 +102,7 @@ def organize(
         raw = read_table(table, sheet, only=[column["from"] for column in columns.values()])
         check_expected(raw, columns, table, expect or {})
         rows = rows_of_scans(raw, columns, table)
+        rows["path"] = [str(as_nifti(Path(path), labels.parent / "images", affine)) if path else "" for path in rows["path"]]
     else:
         raise UserError("a dataset needs a table, or images with a `pattern` that reads the subject from their names.")
     if scans_per_session == "first":
@@ -199,11 +201,14 @@ def file_problem(path: Path, zipped: bool) -> str:
         return f"scan: no file ({path})"
     if path.is_dir():
         return f"scan: a folder, expected a NIfTI file ({path}, dcm2niix makes one of DICOM files)"
-    if path.name.endswith(ANALYZE):
-        why = "it is damaged" if path.with_suffix(".img").is_file() else "no .img beside it"
+    if suffix_of(path) == ANALYZE:
+        why = "it is damaged" if voxels_of_pair(path).is_file() else "no .img beside it"
         return f"scan: Analyze image cannot be read ({path.name}, {why})"
-    if not path.name.endswith(NIFTI):
-        return f"scan: not a NIfTI file ({path.name}, expected .nii or .nii.gz)"
+    if not is_nifti(path):
+        if suffix_of(path) in REWRITTEN:
+            return f"scan: file cannot be read ({path.name}, it is damaged)"
+        cure = OTHERS.get(suffix_of(path), "expected .nii or .nii.gz")
+        return f"scan: not a NIfTI file ({path.name}, {cure})"
     return "" if size else f"scan: file is empty ({path.name})"
 
 

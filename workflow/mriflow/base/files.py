@@ -49,6 +49,29 @@ def write_json(value: Any, path: str | Path) -> None:
     write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", path)
 
 
+def files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Yield every file below a folder, sorted, also through links to folders unless they lead in a circle.
+
+    Parameters
+    ----------
+    above
+        The folders around it, their own paths.
+
+    Raises
+    ------
+    OSError
+        If a folder may not be looked into.
+    """
+    own = folder.resolve()
+    if own in above:
+        return
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from files_below(path, above | {own})
+        else:
+            yield path
+
+
 def is_web_page(head: bytes) -> bool:
     """Return whether a file that begins so is a web page, as comes in place of a file where one has to log in."""
     return head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith((b"<!doctype html", b"<html"))

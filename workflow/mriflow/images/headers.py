@@ -14,6 +14,7 @@ import pandas as pd
 
 from mriflow.base.cli import progress
 from mriflow.base.errors import one_line
+from mriflow.images.kinds import is_gzipped, open_nifti
 from mriflow.images.ukb_zip import open_header, split_path
 
 FIELD_MM = (100, 500)  # of view along each axis: a brain cut out closely, and more than any scanner's bore shows
@@ -39,7 +40,7 @@ def read_header(path: Path) -> dict[str, Any]:
     try:
         scan: Any
         zipped = split_path(path)
-        stored, scan = open_header(*zipped) if zipped else (path.stat().st_size, nib.load(path))
+        stored, scan = open_header(*zipped) if zipped else (path.stat().st_size, open_nifti(path))
         row: dict[str, Any] = {"bytes": stored}
         header = scan.header
         shape = tuple(int(size) for size in header.get_data_shape())
@@ -101,7 +102,7 @@ def size_fault(path: Path, expected: int) -> str:
     A gzip file ends with the length of its content modulo 2^32 (RFC 1952). Only where that does not fit the file is unzipped,
     for one of several gzip blocks (bgzip) is whole too.
     """
-    if path.name.endswith(".gz"):
+    if is_gzipped(path):
         with open(path, "rb") as stream:
             stream.seek(-4, 2)
             if int.from_bytes(stream.read(4), "little") == expected % 2**32:

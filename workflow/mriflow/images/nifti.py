@@ -12,6 +12,7 @@ import numpy as np
 
 from mriflow.base.errors import UserError, one_line
 from mriflow.base.files import is_web_page
+from mriflow.images.kinds import is_gzipped, open_nifti
 from mriflow.images.ukb_zip import mni_affine, read_flirt, read_t1_zip, split_path
 
 MOST_VOXELS = 2**30  # a head at 0.2 mm
@@ -105,7 +106,7 @@ def open_image(path: Path) -> tuple[Any, np.ndarray | None, int]:
     length = unpacked_length(path)
     if length < 348:
         raise BadScan(f"file is cut short ({length} bytes, less than a header)")
-    return nib.load(path), None, length
+    return open_nifti(path), None, length
 
 
 def check_header(image: Any, length: int) -> None:
@@ -162,7 +163,7 @@ def unpacked_length(path: Path) -> int:
         raise BadScan("file is a web page, not an image (log in at its site and download it again)")
     if head[128:132] == b"DICM":
         raise BadScan("file is DICOM, not NIfTI (convert it with dcm2niix)")
-    if not path.name.endswith(".gz"):
+    if not is_gzipped(path):
         if head.startswith(b"\x1f\x8b"):
             raise BadScan("file is compressed, though its name does not say so (rename it to .nii.gz)")
         return path.stat().st_size

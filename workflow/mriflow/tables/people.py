@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from mriflow.base.errors import UserError
-from mriflow.images.find import scan_id
+from mriflow.images.kinds import is_image, without_suffix
 from mriflow.tables.cells import as_text, read_value
 from mriflow.tables.problems import join_problems
 from mriflow.tables.reader import pick_column
@@ -51,7 +51,7 @@ def rows_of_scans(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFra
     rows = merge_twins(values[known], problems[known], ["path"], columns)
     for row in rows:
         path = file.parent / row["path"]
-        row |= {"path": str(path), "id": scan_id(path)}
+        row |= {"path": str(path), "id": without_suffix(path) if is_image(path) else path.name}
         if row["subject"] is None:
             row["problem"] = join_problems(row["problem"], "scan: no subject in the table")
     for index in values.index[~known]:
