@@ -1,4 +1,5 @@
 import errno
+import functools
 import gzip
 import io
 import os
@@ -16,6 +17,7 @@ from mriflow.layout import layout
 from mriflow.organize import organize
 from mriflow.tables.cells import read_value
 from mriflow.tables.labels import read_labels, shard_of, usable
+from mriflow.tables.people import people_of
 from mriflow.tables.reader import read_table
 
 COLUMNS = {
@@ -333,3 +335,25 @@ def test_a_link_is_named_after_the_image_and_not_after_what_that_is_a_link_to(tm
     made = tmp_path / "age" / table["path"][0]
     assert made.read_bytes() == b"image"
     assert made.readlink() == Path("../..") / name  # `datalad get` of an image may give it another key
+
+
+def test_identifiers_that_look_like_dates_are_told(tmp_path, caplog):
+    names = ["2-Mar", "Mar-03", "2024-03-02", "S01", "12-13"]
+    rows = "".join(f"{name}.nii.gz,{name},30\n" for name in names)
+    (tmp_path / "my.csv").write_text(f"file,who,years\n{rows}")
+    columns = {"path": {"from": "file"}, "subject": {"from": "who"}, "age": {"from": "years", "range": [0, 110]}}
+    organize(tmp_path / "d/labels.csv", tmp_path / "d/scans.csv", table=tmp_path / "my.csv", columns=columns)
+    notes = read_labels(tmp_path / "d/labels.csv").set_index("subject")["notes"]
+    assert notes.to_dict() == {name: f"subject: looks like a date ({name!r})" for name in names[:3]} | {"S01": "", "12-13": ""}
+    assert "3 of the identifiers in the column 'who' look like dates, such as '2-Mar'" in caplog.text
+
+
+def test_identifiers_of_an_excel_file_are_refused_where_it_has_lost_their_last_digits(tmp_path):
+    for number, kept in ((123456789012345, True), (1234567890123456, False)):
+        pd.DataFrame({"ID": [number], "AGE": [30]}).to_excel(tmp_path / "t.xlsx", index=False)
+        act = functools.partial(people_of, read_table(tmp_path / "t.xlsx"), {"subject": {"from": "ID"}}, tmp_path, ["subject"])
+        if kept:
+            assert act()["subject"].tolist() == ["123456789012345"]
+        else:
+            with pytest.raises(UserError, match="the last are lost"):
+                act()

@@ -8,6 +8,7 @@ import pytest
 
 from bad_input.cases import DICOM, NAME, PATTERN, case, of_group
 from mriflow.organize import organize
+from mriflow.tables.identifiers import AGAIN
 from mriflow.tables.labels import read_labels
 from mriflow.tables.ukb_table import read_fetched
 
@@ -125,6 +126,26 @@ ROWS = [
         joined("1,30,1,170\nx7,40,2,160\n", scan="row-3"),
         "scan: no subject in the table (row 3, not a whole number ('x7'))",
         id="subject that is no number",
+    ),
+    *[
+        case(
+            joined(f"1,30,1,170\n{spoilt},40,2,160\n", columns=COLUMNS | {"subject": {"from": "ID"}}),
+            f"{{tmp}}/t.csv: identifiers in the column 'ID' {what}, such as '{spoilt}' in row 3. {AGAIN}.",
+            id=f"identifier that a spreadsheet wrote as {spoilt}",
+        )
+        for spoilt, what in {
+            "1.23457E+15": "are rounded",
+            "1.2e+09": "are rounded",
+            "5E+14": "are rounded",
+            "#NAME?": "are errors of a spreadsheet",
+            "########": "are errors of a spreadsheet",
+        }.items()
+    ],
+    case(
+        with_paths("".join(f"{name}.nii.gz,{number}0,30\n" for number, name in enumerate("abc", 123456789012345))),
+        "{tmp}/t.csv: identifiers in the column 'who' have more than the 15 digits that a spreadsheet keeps of a number, "
+        f"such as '1234567890123450' in row 2: the last are lost. {AGAIN}.",
+        id="identifiers of 16 digits whose last is lost",
     ),
     case(
         joined("7,30,1,170\n8,30,1,170\n"),

@@ -35,6 +35,7 @@ What they share::
     tables/      what opens a table
         reader          csv, tsv, xls, xlsx
         cells           the value of a cell, or what is wrong with it
+        identifiers     those that a spreadsheet has spoilt
         labels          labels.csv, and the index of a shard
         problems        the grammar of the column `problem`
         people          the rows of a dataset's table, joined with the images

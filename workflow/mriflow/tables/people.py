@@ -9,9 +9,10 @@ import pandas as pd
 
 from mriflow.base.errors import UserError
 from mriflow.images.kinds import is_image, without_suffix
-from mriflow.tables.cells import as_text, read_value
+from mriflow.tables.cells import as_text, read_value, shown
+from mriflow.tables.identifiers import looks_like_date, refuse_spoilt, warn_of_dates
 from mriflow.tables.problems import join_problems
-from mriflow.tables.reader import pick_column
+from mriflow.tables.reader import EXCEL, TEXT, pick_column
 from mriflow.tables.sidecars import read_sidecars, with_sidecar
 
 Columns = Mapping[str, Mapping[str, Any]]
@@ -41,7 +42,7 @@ def people_of(raw: pd.DataFrame, columns: Columns, file: Path, keys: list[str]) 
         why = f", {problems.loc[index, 'subject']}" if problems.loc[index, "subject"] else ""
         problem = f"scan: no subject in the table (row {index + 2}{why})"
         rows.append(values.loc[index].to_dict() | {"problem": problem, "notes": ""})
-    return pd.DataFrame(rows)
+    return note_dates(pd.DataFrame(rows), columns, file)
 
 
 def rows_of_scans(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFrame:
@@ -64,7 +65,19 @@ def rows_of_scans(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFra
     table.loc[twins, "id"] = joined(table.loc[twins, names])
     twins = table["id"].duplicated(keep=False)
     table.loc[twins, "id"] = [re.sub(r"[^\w.-]+", "_", path).strip("_") for path in table["path"][twins]]
-    return table
+    return note_dates(table, columns, file)
+
+
+def note_dates(rows: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFrame:
+    """Add a note to the rows of subjects whose names look like dates, unless they stand in no table but in names of images."""
+    if file.suffix.lower() not in (*TEXT, *EXCEL):
+        return rows
+    warn_of_dates(rows["subject"], columns["subject"]["from"], file)
+    notes = [
+        join_problems(note, f"subject: looks like a date ({shown(as_text(subject))})" if looks_like_date(subject) else "")
+        for note, subject in zip(rows["notes"], rows["subject"], strict=True)
+    ]
+    return rows.assign(notes=notes)
 
 
 def merge_twins(values: pd.DataFrame, problems: pd.DataFrame, keys: list[str], columns: Columns) -> list[dict[str, Any]]:
@@ -104,6 +117,8 @@ def read_columns(raw: pd.DataFrame, columns: Columns, file: Path) -> tuple[pd.Da
     values, problems = {}, {}
     described = read_sidecars([file.with_suffix(".json")] if file.suffix == ".tsv" else [])
     for name, column in with_sidecar(columns, described).items():
+        if name == "subject":
+            refuse_spoilt(pick_column(raw, column["from"], file), column["from"], file)
         read = [read_value(cell, column) for cell in pick_column(raw, column["from"], file)]
         values[name] = pd.Series([value for value, _ in read], index=raw.index, dtype=object)
         problems[name] = pd.Series([problem for _, problem in read], index=raw.index, dtype=object)
