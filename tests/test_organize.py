@@ -2,6 +2,7 @@ import errno
 import functools
 import gzip
 import io
+import logging
 import os
 import tarfile
 from pathlib import Path
@@ -270,6 +271,13 @@ def test_contradictory_rows_of_one_image_are_told(tmp_path):
         ("none", {"none": "healthy"}, "healthy"),
         ("1.0", {1: "M"}, "M"),
         (1, {"1.0": "M"}, "M"),
+        (" MALE ", {"male": "M", "female": "F"}, "M"),
+        ("very  mild", {"Very mild": 1, "None": 0}, "1"),
+        ("none", {"None": 0}, "0"),
+        ("TRUE", {True: "ill", False: "well"}, "ill"),
+        (False, {True: "ill", False: "well"}, "well"),
+        ("No", {"true": "ill", "false": "well"}, "well"),
+        ("yes", {"yes": "ill", "no": "well"}, "ill"),
     ],
 )
 def test_a_code_is_a_code_whatever_it_looks_like(cell, codes, value):
@@ -357,3 +365,18 @@ def test_identifiers_of_an_excel_file_are_refused_where_it_has_lost_their_last_d
         else:
             with pytest.raises(UserError, match="the last are lost"):
                 act()
+
+
+def test_codes_that_differ_in_capitals_or_blanks_are_matched_and_told(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    columns = COLUMNS | {"sex": {"from": "SEX", "codes": {"Male": "M", "Female": "F"}}}
+    labels = run(tmp_path, "ID,AGE,SEX,HEIGHT\n1,30,male,170\n2,40,FEMALE,160\n3,40,Female,160\n", columns=columns)
+    assert labels["sex"].tolist() == ["M", "F", "F"]
+    assert "1 cell(s) 'male' in the column 'SEX' are read as the code 'Male'" in caplog.text
+    assert "'Female' in the column" not in caplog.text
+
+
+def test_two_codes_that_differ_in_capitals_are_two(tmp_path):
+    codes = {"M": "married", "m": "male"}
+    assert [read_value(cell, {"codes": codes})[0] for cell in "Mm"] == ["married", "male"]
+    assert read_value("Ab", {"codes": {"AB": 1, "ab": 2}}) == (None, "unknown code ('Ab', expected AB or ab)")

@@ -131,3 +131,9 @@ def test_a_table_of_scans_without_labels_changes_nothing(tmp_path):
     files = {"sub-01/sub-01_scans.tsv": "filename\tacq_time\nanat/sub-01_T1w.nii.gz\tn/a\n", "sub-01/sub-01_sessions.tsv": ""}
     labels = visits(tmp_path, files, images=ONE)
     assert labels["age"].tolist() == [30] and labels["notes"].tolist() == [""]
+
+
+def test_not_available_is_no_level_even_if_it_is_described(tmp_path):
+    described = {"participants.json": '{"sex": {"Levels": {"M": "male", "n/a": "not known"}}}'}
+    labels = visits(tmp_path, described, ONE, {"sex": {"from": "sex"}}, "participant_id\tsex\nsub-01\tn/a\n")
+    assert labels["sex"].isna().all()

@@ -123,8 +123,8 @@ BIDS_SETS = [
         id="Levels that are a text",
     ),
     case(
-        bids(described='{"sex": {"Levels": {"m": "male"}}}'),
-        "sex: unknown code ('M', expected m)",
+        bids(described='{"sex": {"Levels": {"1": "male"}}}'),
+        "sex: unknown code ('M', expected 1)",
         id="a level that is not described",
     ),
 ]

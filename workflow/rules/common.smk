@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 from mriflow.base import recipes
-from mriflow.config.resolve import resolve, settings
+from mriflow.config.resolve import columns_to_read, resolve, settings
 from mriflow.base.errors import UserError
 from mriflow.base.files import files_below
 from mriflow.tables.split_file import folds_of

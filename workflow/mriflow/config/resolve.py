@@ -15,6 +15,7 @@ import yaml
 from mriflow.base.errors import UserError
 from mriflow.config.checks import SECTIONS, check_blocks, check_dataset_names, check_experiments
 from mriflow.config.mistakes import Mistakes, Source, in_short, instead
+from mriflow.tables.cells import as_text
 
 
 def resolve(config: dict, files: list[Path], folder: Path) -> dict:
@@ -78,6 +79,24 @@ def settings(config: dict, experiment: str) -> dict:
     names = config["experiments"][experiment]
     blocks = {kind: config[section][names[kind]] for kind, section in SECTIONS.items()}
     return {"experiment": experiment, "names": dict(names), **blocks}
+
+
+def columns_to_read(config: dict, dataset: str) -> dict:
+    """Return the columns of a dataset of a resolved config as `organize` reads them.
+
+    A class of a target, or a site, that would be read as a value that is not known (None, NA) is one of its `values`.
+    """
+    described = config["datasets"][dataset]
+    declared: dict[str, list[str]] = {"site": [*described["sites"]]}
+    for names in config["experiments"].values():
+        if names["dataset"] == dataset:
+            target = config["targets"][names["target"]]
+            declared.setdefault(target["column"], []).extend(map(str, target.get("classes", [])))
+    columns = {}
+    for name, column in described["columns"].items():
+        values = list(dict.fromkeys(value for value in declared.get(name, []) if as_text(value) == ""))
+        columns[name] = {**column, "values": values} if values else column
+    return columns
 
 
 def described_bids(folder: str) -> dict:

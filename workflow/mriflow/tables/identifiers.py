@@ -15,10 +15,15 @@ log = logging.getLogger(__name__)
 
 EXACT = 15  # digits of a number that a spreadsheet keeps
 AGAIN = "Get the table from where it was made, and read that column as text when you open it in a spreadsheet"
-MONTH = r"[A-Za-zäéû]{3,4}"
+# As spreadsheets shorten them in English, German, French, Spanish, Italian and Dutch.
+MONTH = (
+    "(?:jan|janv|ene|gen|feb|févr|mar|mrz|mär|mars|mrt|apr|avr|abr|may|mai|mag|mei|jun|juin|giu|jul|juil|lug|aug|août|ago"
+    "|sep|sept|set|oct|okt|ott|nov|dec|dez|déc|dic)"
+)
 DATES = re.compile(
     rf"\d{{1,2}}[-./ ]\s?{MONTH}\.?([-./ ]\d{{2,4}})?|{MONTH}[-/ ]\d{{2,4}}"
-    r"|\d{1,2}([-./])\d{1,2}\2(\d\d){1,2}|\d{4}([-./])\d{1,2}\4\d{1,2}( 00:00:00)?"
+    r"|\d{1,2}([-./])\d{1,2}\2(\d\d){1,2}|\d{4}([-./])\d{1,2}\4\d{1,2}( 00:00:00)?",
+    re.IGNORECASE,
 )
 
 
@@ -53,7 +58,7 @@ def refuse_spoilt(cells: pd.Series, column: str, file: Path) -> None:
 def looks_like_date(identifier: Any) -> bool:
     """Return whether a spreadsheet may have made a date of an identifier.
 
-    >>> [looks_like_date(one) for one in ("2-Mar", "Mar-02", "2024-03-02 00:00:00", "02.03.24", "S-0203", "20240302", "1-2")]
+    >>> [looks_like_date(one) for one in ("2-Mar", "Mar-02", "2024-03-02 00:00:00", "02.03.24", "sub-02", "20240302", "1-2")]
     [True, True, True, True, False, False, False]
     """
     return isinstance(identifier, date) or bool(DATES.fullmatch(as_text(identifier)))

@@ -1,5 +1,6 @@
 """The rows of a dataset's table: read, merged, joined with the images."""
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +10,13 @@ import pandas as pd
 
 from mriflow.base.errors import UserError
 from mriflow.images.kinds import is_image, without_suffix
-from mriflow.tables.cells import as_text, read_value, shown
+from mriflow.tables.cells import as_code, as_text, as_written, read_value, same_code, shown
 from mriflow.tables.identifiers import looks_like_date, refuse_spoilt, warn_of_dates
 from mriflow.tables.problems import join_problems
 from mriflow.tables.reader import EXCEL, TEXT, pick_column
 from mriflow.tables.sidecars import read_sidecars, with_sidecar
+
+log = logging.getLogger(__name__)
 
 Columns = Mapping[str, Mapping[str, Any]]
 
@@ -98,7 +101,7 @@ def merge_twins(values: pd.DataFrame, problems: pd.DataFrame, keys: list[str], c
             faults = problems.loc[twins.index, name]
             row[name] = distinct[0] if len(distinct) == 1 else None
             if len(distinct) > 1:
-                wrong[name] = f"contradictory ({', '.join(map(as_text, distinct))})"
+                wrong[name] = f"contradictory ({', '.join(map(as_written, distinct))})"
             elif (faults != "").any():
                 row[name] = None
                 wrong[name] = faults[faults != ""].iloc[0]
@@ -119,10 +122,21 @@ def read_columns(raw: pd.DataFrame, columns: Columns, file: Path) -> tuple[pd.Da
     for name, column in with_sidecar(columns, described).items():
         if name == "subject":
             refuse_spoilt(pick_column(raw, column["from"], file), column["from"], file)
-        read = [read_value(cell, column) for cell in pick_column(raw, column["from"], file)]
+        cells = pick_column(raw, column["from"], file)
+        tell_of_codes(cells, column, file)
+        read = [read_value(cell, column) for cell in cells]
         values[name] = pd.Series([value for value, _ in read], index=raw.index, dtype=object)
         problems[name] = pd.Series([problem for _, problem in read], index=raw.index, dtype=object)
     return pd.DataFrame(values), pd.DataFrame(problems)
+
+
+def tell_of_codes(cells: pd.Series, column: Mapping[str, Any], file: Path) -> None:
+    """Log which cells of a column are a code but for their capitals or blanks, or a boolean of YAML."""
+    codes = column.get("codes", {})
+    for cell, count in cells.map(str).value_counts().items() if codes else ():
+        code = same_code(cell, codes)
+        if code is not None and as_code(code) != as_code(cell):
+            log.info("%s: %d cell(s) %r in the column %r are read as the code %r", file, count, cell, column["from"], code)
 
 
 def explain(row: Mapping[str, Any], wrong: Mapping[str, str], columns: Columns) -> dict[str, str]:

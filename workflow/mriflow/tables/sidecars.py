@@ -10,6 +10,7 @@ from mriflow.base.errors import UserError
 
 log = logging.getLogger(__name__)
 
+NOT_A_LEVEL = "n/a"  # BIDS' word for a value that is not known, described or not
 # How much of the first unit of its row each one is.
 MEASURES = (
     {"year": 1, "month": 1 / 12, "week": 7 / 365.25, "day": 1 / 365.25},
@@ -68,7 +69,8 @@ def read_sidecar(file: Path) -> dict[str, Described]:
                 f"{file}: does not describe the columns of {file.stem}.tsv as BIDS wants it (at {name!r}): expected a block "
                 "for each column, in which `Levels` is a block of level and meaning. Correct it, or delete it."
             )
-        described[name] = Described([str(level) for level in levels], str(column.get("Units") or ""), file)
+        known = [str(level) for level in levels if str(level) != NOT_A_LEVEL]
+        described[name] = Described(known, str(column.get("Units") or ""), file)
     return described
 
 

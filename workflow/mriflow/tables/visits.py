@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from mriflow.tables.cells import as_text, read_value
+from mriflow.tables.cells import as_text, as_written, read_value
 from mriflow.tables.problems import join_problems, without_column
 from mriflow.tables.reader import column_names, pick_column, read_table
 from mriflow.tables.sidecars import Described, read_sidecars, with_sidecar
@@ -169,19 +169,19 @@ def settled(told: Iterable[Told], person: Any, at_odds: bool) -> tuple[Any, str,
     known = {one.value: one for one in reversed(told) if one.value is not None}
     wrong = [one.problem for one in told if one.problem]
     if len(known) > 1:
-        places = ", ".join(f"{as_text(value)} in {one.file}" for value, one in reversed(known.items()))
+        places = ", ".join(f"{as_written(value)} in {one.file}" for value, one in reversed(known.items()))
         return None, "", f"contradictory ({places})"
     if wrong:
         return None, "", wrong[0]
     if not known:
-        text = f"of participants.tsv ({as_text(person)}), for {told[0].file} does not tell it"
+        text = f"of participants.tsv ({as_written(person)}), for {told[0].file} does not tell it"
         return person, "notes", "" if person is None else text
     value, one = next(iter(known.items()))
     if person is None or person == value:
         return value, "", ""
     if at_odds:
-        return None, "", f"contradictory ({as_text(person)} in participants.tsv, {as_text(value)} in {one.file})"
-    return value, "notes", f"of the visit ({as_text(value)}, where participants.tsv has {as_text(person)})"
+        return None, "", f"contradictory ({as_written(person)} in participants.tsv, {as_written(value)} in {one.file})"
+    return value, "notes", f"of the visit ({as_written(value)}, where participants.tsv has {as_written(person)})"
 
 
 def columns_of_people(columns: Columns, visits: Visits, participants: Path, sheet: str | None) -> Columns:
