@@ -39,6 +39,7 @@ What they share::
         labels          labels.csv, and the index of a shard
         problems        the grammar of the column `problem`
         people          the rows of a dataset's table, joined with the images
+        choice          which image stands for a session
         sidecars        what BIDS says of a table's columns
         visits          what BIDS tells of a single visit
         ukb_table       the same for UK Biobank

@@ -20,6 +20,7 @@ from mriflow.images.find import as_nifti, find_images
 from mriflow.images.fingerprint import fingerprint, hash_of_voxels, voxels_of
 from mriflow.images.kinds import ANALYZE, OTHERS, REWRITTEN, is_nifti, suffix_of
 from mriflow.images.ukb_zip import split_path
+from mriflow.tables.choice import choose_images
 from mriflow.tables.labels import TEXT_COLUMNS, usable
 from mriflow.tables.people import Columns, check_expected, join_fetched, join_images, people_of, refuse_strangers, rows_of_scans
 from mriflow.tables.problems import join_problems, reasons_of
@@ -63,7 +64,8 @@ def organize(
         Archives and folders of images, and how to read them; see `mriflow.images.find.find_images`. Without them the table has
         one row per scan, with a column `path`.
     scans_per_session
-        `all`, or `first` to use the first scan of a session by name.
+        `all`, or `first` to use one scan of a session, the first by name unless another is better
+        (`mriflow.tables.choice.choose_images`); the others are its `alternatives` in `scans`.
     expect
         How many rows the published table has (`rows`), and in how many a column is known; one that differs was altered.
     exclude
@@ -105,25 +107,19 @@ def organize(
         rows["path"] = [str(as_nifti(Path(path), labels.parent / "images", affine)) if path else "" for path in rows["path"]]
     else:
         raise UserError("a dataset needs a table, or images with a `pattern` that reads the subject from their names.")
-    if scans_per_session == "first":
-        rows = flag_repeats(rows)
     rows = flag_scans(rows, exclude or {})
+    listed = ["id", "path", "fingerprint"]
+    if scans_per_session == "first":
+        rows = choose_images(rows)
+        # A list without alternatives stays as it was, so that nothing is made anew for it.
+        listed += ["alternatives"] if (rows["alternatives"] != "").any() else []
+        rows["alternatives"] = [relative_paths(cell, labels.parent) for cell in rows["alternatives"]]
     rows["path"] = [os.path.relpath(path, labels.parent) if path else "" for path in rows["path"]]
 
+    write_csv(rows.loc[usable(rows), listed], scans)
+    rows = rows.drop(columns="alternatives", errors="ignore")
     write_csv(rows, labels)
-    write_csv(rows.loc[usable(rows), ["id", "path", "fingerprint"]], scans)
     log_counts(rows)
-    return rows
-
-
-def flag_repeats(rows: pd.DataFrame) -> pd.DataFrame:
-    """Give all scans of a session but the first, by name, a problem; one that has a problem already does not count as first."""
-    rows = rows.sort_values("id", ignore_index=True)
-    session = rows["session"].fillna("") if "session" in rows else pd.Series("", index=rows.index)
-    good = (rows["problem"] == "") & (rows["path"] != "") & rows["subject"].notna()
-    for _, scans in rows[good].groupby([rows["subject"], session]):
-        for index in scans.index[1:]:
-            rows.loc[index, "problem"] = f"scan: another of the session is used ({scans['id'].iloc[0]})"
     return rows
 
 
@@ -171,6 +167,13 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
     for column in TEXT_COLUMNS:
         rows[column] = rows[column].fillna("") if column in rows else ""
     return rows[first + [c for c in rows if c not in first + last] + last]
+
+
+def relative_paths(alternatives: str, folder: Path) -> str:
+    """Return a cell of alternatives with their paths from `folder`."""
+    if not alternatives:
+        return ""
+    return json.dumps([{**one, "path": os.path.relpath(one["path"], folder)} for one in json.loads(alternatives)])
 
 
 def same_images(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -235,7 +238,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--ignore", help="regular expression of the names of images that are not meant")
     parser.add_argument("--affine", type=json.loads, help="voxel to RAS+ mm of Analyze images, 4 x 4, as JSON")
     parser.add_argument(
-        "--scans-per-session", choices=["all", "first"], default="all", help="use all scans or the first by name"
+        "--scans-per-session",
+        choices=["all", "first"],
+        default="all",
+        help="use all scans, or one: the first by name, unless it is worse",
     )
     parser.add_argument("--expect", type=json.loads, default={}, help="rows and known values of the published table, as JSON")
     parser.add_argument("--exclude", type=json.loads, default={}, help="scans to leave out, as JSON: id and reason")

@@ -18,6 +18,7 @@ from mriflow.images.kinds import is_gzipped, open_nifti
 from mriflow.images.ukb_zip import open_header, split_path
 
 FIELD_MM = (100, 500)  # of view along each axis: a brain cut out closely, and more than any scanner's bore shows
+WARNINGS = ("qform", "orientation is not given", "pixdim", "implausible field")  # faults that do not make a file unusable
 AGREE = 0.01  # relative difference of two voxel sizes that is rounding
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mriflow.evaluation.site_baseline import SiteMetric
 from mriflow.images.fingerprint import voxels_of
+from mriflow.images.headers import WARNINGS
 from mriflow.reporting.results import with_interval
 from mriflow.tables.labels import TEXT_COLUMNS, usable
 from mriflow.tables.problems import reasons_of
@@ -18,7 +19,6 @@ from mriflow.tables.problems import reasons_of
 LEVELS = ("error", "warning", "note")  # the gravest first
 HEADER = ["bytes", "matrix", "spacing", "spacing_1", "spacing_2", "spacing_3", "orientation", "dtype"]
 HEADER += ["qform_code", "sform_code", "qform_sform_mm", "fault"]
-WARNINGS = ("qform", "orientation is not given", "pixdim", "implausible field")  # faults that do not make a file unusable
 EXPECTED = ("no image", "left out by hand", "another of the session")  # reasons that are nobody's mistake
 NAMED, SHOWN = 3, 10  # scans named with a finding; sites named in one
 METRIC_NAMES = {"accuracy": "accuracy", "auc": "AUC", "r2": "R²", "mae": "MAE"}
