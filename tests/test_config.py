@@ -552,3 +552,27 @@ datasets:
     # As JSON, as the command line gives it.
     assert read_value("None", json.loads(json.dumps(columns["severity"]))) == ("None", "")
     assert read_value("", columns["severity"]) == read_value("n/a", columns["severity"]) == (None, "")
+
+
+def test_paths_may_begin_with_ones_home_and_have_backslashes(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    mine = {"title": "Mine", "table": r"~\my-data\my.csv", "columns": {"subject": {"from": "who"}, "path": {"from": "file"}}}
+    bids = {"title": "BIDS", "bids": r"my-bids\raw", "columns": {}}
+    names = {"preprocess": "affine-4mm", "split": "plain", "network": "sfcn", "training": "short", "target": "age"}
+    overlay = {
+        "run": ["one", "two"],
+        "experiments": {"one": {"dataset": "mine", **names}, "two": {"dataset": "bids", **names}},
+        "splits": {"plain": {"method": "k-fold", "stratify": []}},
+        "datasets": {"mine": mine, "bids": bids},
+    }
+    for dataset in (mine, bids):
+        dataset["columns"]["age"] = {"from": "age", "range": [0, 110]}
+    config = resolved(written(tmp_path, overlay))
+    assert config["datasets"]["mine"]["table"] == "/home/me/my-data/my.csv"
+    assert config["datasets"]["bids"]["table"] == "my-bids/raw/participants.tsv"
+    assert config["datasets"]["bids"]["images"] == ["my-bids/raw"]
+
+
+def test_a_place_of_results_that_snakemake_would_not_find_is_refused(tmp_path):
+    text = message(written(tmp_path, {"pathvars": {"results": "~/results"}}))
+    assert "pathvars.results: found '~/results', expected a path with slashes and without ~" in text

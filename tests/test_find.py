@@ -122,3 +122,24 @@ def test_kinds_that_are_not_read_say_the_cure_in_their_row(tmp_path):
         "scan: not a NIfTI file (a.txt, expected .nii or .nii.gz)",
         "scan: file cannot be read (a.mgz, it is damaged)",
     ]
+
+
+def test_a_path_in_a_table_may_begin_with_ones_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write_scan(tmp_path / "home/scans/S1.nii", VOXELS)
+    assert rows_of_paths(tmp_path, "~/scans/S1.nii")["problem"].tolist() == [""]
+
+
+@pytest.mark.parametrize(
+    ("unit", "size"), [("micron", 4000), ("meter", 0.004), ("mm", 4), ("unknown", 4), ("meter", 4), ("micron", 4)]
+)
+def test_the_unit_of_a_header_is_obeyed_unless_mm_are_meant(tmp_path, unit, size):
+    """Some programs write a unit that they do not mean: a head of 200 m is one of 200 mm."""
+    image = nib.Nifti1Image(RNG.integers(0, 99, (48, 60, 50)).astype(np.int16), np.diag([size, size, -size, 1]))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii")
+    scan = load_scan(tmp_path / "a.nii")
+    assert np.linalg.norm(scan.affine[:3, :3], axis=0) == pytest.approx([4, 4, 4])
+    assert scan.voxel_ml == pytest.approx(0.064)
+    header = read_header(tmp_path / "a.nii")
+    assert [header["spacing"], header["orientation"], header["fault"]] == ["4x4x4", "RAI", ""]

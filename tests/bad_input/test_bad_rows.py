@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bad_input.cases import DICOM, NAME, PATTERN, case, of_group
+from bad_input.cases import ANNEX, DICOM, LFS, NAME, PATTERN, case, of_group
 from mriflow.organize import organize
 from mriflow.tables.identifiers import AGAIN
 from mriflow.tables.labels import read_labels
@@ -47,6 +47,9 @@ def with_paths(rows: str, scan: str = "0") -> Callable:
         (folder / "t.csv").write_text(f"file,who,years\n{rows}")
         (folder / "scan.dcm").write_bytes(DICOM)
         (folder / "empty.nii").touch()
+        (folder / "lfs.nii.gz").write_bytes(LFS)
+        (folder / "annex.nii").write_bytes(ANNEX)
+        (folder / "dead.nii").symlink_to(".git/annex/objects/aa/bb/MD5E-s5663--4b.nii/MD5E-s5663--4b.nii")
         (folder / "folder").mkdir()
         columns = {"path": {"from": "file"}, "subject": {"from": "who"}, "age": {"from": "years", "range": [0, 110]}}
         labels = organize(folder / "d/labels.csv", folder / "d/scans.csv", table=folder / "t.csv", columns=columns)
@@ -229,6 +232,22 @@ ROWS = [
         id="path of a DICOM file",
     ),
     case(with_paths("empty.nii,a,30\n"), "scan: file is empty (empty.nii)", id="path of an empty file"),
+    case(
+        with_paths("lfs.nii.gz,a,30\n"),
+        "scan: file is no image (lfs.nii.gz, a pointer of Git LFS, its content is not here: git lfs pull)",
+        id="path of a pointer of Git LFS",
+    ),
+    case(
+        with_paths("annex.nii,a,30\n"),
+        "scan: file is no image (annex.nii, a pointer of git-annex, its content is not here: datalad get, or git annex get)",
+        id="path of a pointer of git-annex",
+    ),
+    case(
+        with_paths("dead.nii,a,30\n"),
+        "scan: no file ({tmp}/dead.nii, a link of git-annex, its content is not here: datalad get, or git annex get)",
+        id="path of a link of git-annex",
+    ),
+    case(with_paths("folder\\\\..\\\\empty.nii,a,30\n"), "scan: file is empty (empty.nii)", id="path with backslashes"),
     case(with_paths(",a,30\n"), "scan: no path in the table (row 2)", id="no path"),
     case(
         with_paths("empty.nii,,30\n"),

@@ -14,7 +14,7 @@ import pandas as pd
 
 from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.errors import UserError
-from mriflow.base.files import write_csv
+from mriflow.base.files import dead_link, head_of, pointer, write_csv
 from mriflow.images.archives import voxels_of_pair
 from mriflow.images.find import as_nifti, find_images
 from mriflow.images.fingerprint import fingerprint, hash_of_voxels, voxels_of
@@ -201,7 +201,10 @@ def file_problem(path: Path, zipped: bool) -> str:
             return ""
         size = path.stat().st_size
     except (OSError, ValueError):  # not there, or what cannot be the name of a file
-        return f"scan: no file ({path})"
+        link = dead_link(path)
+        return f"scan: no file ({path}, {link})" if link else f"scan: no file ({path})"
+    if cure := pointer(head_of(path)):
+        return f"scan: file is no image ({path.name}, {cure})"
     if path.is_dir():
         return f"scan: a folder, expected a NIfTI file ({path}, dcm2niix makes one of DICOM files)"
     if suffix_of(path) == ANALYZE:

@@ -43,12 +43,21 @@ def check_blocks(whole: dict, mistakes: Mistakes) -> None:
         if low < high < low + width:
             text = f"found {width}, expected at most {high - low}, for the bins go from {low} to {high}"
             mistakes.add(("training", name, "bin_width"), text)
+    check_pathvars(whole, mistakes)
     results = "" if mistakes.touch("pathvars") else whole["pathvars"]["results"]
     for name, block in whole["splits"].items():
         check_split_file(("splits", name, "file"), block, results, mistakes)
     for name, dataset in whole["datasets"].items():
         check_images(("datasets", name), dataset, mistakes)
         check_columns(("datasets", name, "columns"), dataset["columns"], mistakes)
+
+
+def check_pathvars(whole: dict, mistakes: Mistakes) -> None:
+    """Add a place of the results that Snakemake would not find, for it takes ~ and backslashes as they stand."""
+    for name, path in {}.items() if mistakes.touch("pathvars") else whole["pathvars"].items():
+        if path.startswith("~") or "\\" in path:
+            text = f"found {in_short(path)}, expected a path with slashes and without ~, in full or from the Snakefile's folder"
+            mistakes.add(("pathvars", name), text)
 
 
 def check_ascending(at: tuple, pair: list, mistakes: Mistakes) -> None:

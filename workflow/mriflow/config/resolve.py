@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from mriflow.base.errors import UserError
+from mriflow.base.files import as_path
 from mriflow.config.checks import SECTIONS, check_blocks, check_dataset_names, check_experiments
 from mriflow.config.mistakes import Mistakes, Source, in_short, instead
 from mriflow.tables.cells import as_text
@@ -46,10 +47,15 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
     named |= blocks_of(config, "datasets").keys()
     below = {name: read_yaml(path) for name, path in published.items() if name in named}
     whole = merge({"datasets": below}, config)
-    for dataset in blocks_of(whole, "datasets").values():
+    for name, dataset in blocks_of(whole, "datasets").items():
+        whole["datasets"][name] = dataset = with_paths(dataset)
         if isinstance(dataset.get("bids"), str) and isinstance(dataset.get("columns"), dict):
             dataset |= {**described_bids(dataset["bids"]), **dataset}
             dataset["columns"] = {"subject": {"from": "participant_id"}, **dataset["columns"]}
+
+    for split in blocks_of(whole, "splits").values():
+        if isinstance(split.get("file"), str):
+            split["file"] = as_path(split["file"])
 
     sources = [Source(relative_to_folder(published[n], folder), {"datasets": {n: below[n]}}, f"datasets.{n}.") for n in below]
     sources += [Source(relative_to_folder(file, folder), read_yaml(file)) for file in map(Path, files) if file.exists()]
@@ -79,6 +85,19 @@ def settings(config: dict, experiment: str) -> dict:
     names = config["experiments"][experiment]
     blocks = {kind: config[section][names[kind]] for kind, section in SECTIONS.items()}
     return {"experiment": experiment, "names": dict(names), **blocks}
+
+
+PATHS = ("table", "bids")
+
+
+def with_paths(dataset: dict) -> dict:
+    """Return a dataset with its paths as this machine takes them (`mriflow.base.files.as_path`)."""
+    changed = {key: as_path(dataset[key]) for key in PATHS if isinstance(dataset.get(key), str)}
+    if isinstance(dataset.get("images"), list):
+        changed["images"] = [as_path(one) if isinstance(one, str) else one for one in dataset["images"]]
+    if isinstance(fetch := dataset.get("ukbfetch"), dict):
+        changed["ukbfetch"] = {key: as_path(text) if isinstance(text, str) else text for key, text in fetch.items()}
+    return dataset | changed
 
 
 def columns_to_read(config: dict, dataset: str) -> dict:

@@ -32,7 +32,7 @@ def regression_metrics(truth: np.ndarray, predicted: np.ndarray) -> Metrics:
     return {
         "mae": float(np.abs(residual).mean()),
         "rmse": float(np.sqrt(np.square(residual).mean())),
-        "r2": float(r2_score(truth, predicted)),
+        "r2": float("nan") if np.ptp(truth) == 0 else float(r2_score(truth, predicted)),
         "r": float("nan") if constant or np.ptp(truth) == 0 else float(np.corrcoef(truth, predicted)[0, 1]),
         "slope": float("nan") if np.ptp(truth) == 0 else float(np.polyfit(truth, residual, 1)[0]),
     }
@@ -78,7 +78,7 @@ def with_intervals(
     """Return every metric as value, low and high: the percentile bootstrap over subjects (Efron & Tibshirani 1993).
 
     Subjects, not scans, are drawn, for two scans of one person are no two observations. A metric that is not defined
-    (a correlation with a constant, an AUC of one class) is None.
+    (a correlation with a constant, R² of a constant target, an AUC of one class) is None.
     """
     values = metrics(truth, predicted)
     _, number_of = np.unique(subjects, return_inverse=True)

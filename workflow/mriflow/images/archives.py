@@ -15,7 +15,7 @@ import numpy as np
 
 from mriflow.base.cli import progress
 from mriflow.base.errors import UserError
-from mriflow.base.files import is_web_page, whole_file
+from mriflow.base.files import is_web_page, pointer, whole_file
 from mriflow.images.kinds import ANALYZE, is_image, is_nifti, small_suffix, suffix_of
 
 # How archives begin that Python, or we, do not unpack.
@@ -150,6 +150,8 @@ def refuse_other_kinds(archive: Path) -> None:
         head = stream.read(512)
     if not head:
         raise UserError(f"{archive}: the file is empty. Delete it and download it again.")
+    if cure := pointer(head):
+        raise UserError(f"{archive}: is {cure}.")
     if is_web_page(head):
         raise UserError(f"{archive}: is a web page, not an archive. Log in at the site, delete it and download it again.")
     if is_image(archive):

@@ -4,11 +4,14 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 from nibabel.fileholders import FileHolder
 
 NIFTI = (".nii", ".nii.gz")
 ANALYZE = ".hdr"  # with an .img beside it; so are NIfTI pairs
 REWRITTEN = (ANALYZE, ".mgz", ".mgh")  # as NIfTI by `organize`: what follows reads nothing else
+UNITS_MM = {"meter": 1000.0, "micron": 0.001}  # of a header, beside mm
+FIELD_MM = (100, 500)  # of view along each axis: a brain cut out closely, and more than any scanner's bore shows
 CONVERT = "convert it to .nii.gz, as docs/your-data.md shows"
 # Kinds that are not read, and the cure.
 OTHERS = {
@@ -67,3 +70,20 @@ def open_nifti(path: Path) -> Any:
     if is_nifti(path) and not suffix.islower() and not suffix.isupper():
         return nib.Nifti1Image.from_file_map({"image": FileHolder(str(path))})
     return nib.load(path)
+
+
+def affine_mm(image: Any) -> np.ndarray:
+    """Return the affine of an image, voxel to mm, whatever the unit of its header.
+
+    A unit that makes a head of implausible size of one that is plausible in mm was set by mistake, and is not obeyed.
+    """
+    factor = unit_mm(image)
+    return np.diag([factor, factor, factor, 1]) @ image.affine if factor != 1 else image.affine
+
+
+def unit_mm(image: Any) -> float:
+    """Return how many mm the unit of an image's header is (`affine_mm`)."""
+    factor = UNITS_MM.get(image.header.get_xyzt_units()[0], 1.0)
+    field = np.linalg.norm(image.affine[:3, :3], axis=0) * image.shape[:3] if len(image.shape) >= 3 else np.zeros(3)
+    low, high = FIELD_MM
+    return 1.0 if ((field >= low) & (field <= high)).all() else factor

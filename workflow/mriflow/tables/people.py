@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from mriflow.base.errors import UserError
+from mriflow.base.files import as_path
 from mriflow.images.kinds import is_image, without_suffix
 from mriflow.tables.cells import as_code, as_text, as_written, read_value, same_code, shown
 from mriflow.tables.identifiers import looks_like_date, refuse_spoilt, warn_of_dates
@@ -54,7 +55,7 @@ def rows_of_scans(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFra
     known = values["path"].notna()
     rows = merge_twins(values[known], problems[known], ["path"], columns)
     for row in rows:
-        path = file.parent / row["path"]
+        path = file.parent / as_path(row["path"])
         row |= {"path": str(path), "id": without_suffix(path) if is_image(path) else path.name}
         if row["subject"] is None:
             row["problem"] = join_problems(row["problem"], "scan: no subject in the table")

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import re
+import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from mriflow.base.errors import UserError, nearest
-from mriflow.base.files import is_web_page
+from mriflow.base.files import dead_link, is_web_page, pointer
 
 MOST_NAMED = 50  # names of columns in a message
 FIRST_LINES = 20  # that show what parts the columns
@@ -60,6 +61,8 @@ def rows_of(path: Path, sheet: str | None) -> Iterator[tuple[int, list[Any]]]:
     if not path.is_file():
         what = "a folder, not a table" if path.is_dir() else "no such table"
         bids = " (the folder of `bids` has to hold it)" if path.name == "participants.tsv" else ""
+        if link := dead_link(path):
+            raise UserError(f"{path}: is {link}.")
         raise UserError(f"{path}: {what}. Check the `table` of the dataset{bids}.")
     kind = path.suffix.lower()
     if kind not in (*TEXT, *EXCEL):
@@ -68,6 +71,8 @@ def rows_of(path: Path, sheet: str | None) -> Iterator[tuple[int, list[Any]]]:
         )
     with open(path, "rb") as stream:
         head = stream.read(512)
+    if cure := pointer(head):
+        raise UserError(f"{path}: is {cure}.")
     if is_web_page(head):
         raise UserError(
             f"{path}: is a web page, not a table. If it was saved from a site, log in there and get it again; if a program "
@@ -174,7 +179,8 @@ def rows_of_sheet(path: Path, sheet: str | None, head: bytes) -> Iterator[tuple[
     if not head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise UserError(f"{path}: is no Excel file (it begins with {head[:20]!r}). If it is text, call it .csv; else {again}")
     try:
-        with pd.ExcelFile(path) as book:
+        # What its readers warn of, a style or their own end, is nothing to the user.
+        with warnings.catch_warnings(action="ignore"), pd.ExcelFile(path) as book:
             if sheet is not None and sheet not in book.sheet_names:
                 sheets = ", ".join(map(repr, book.sheet_names))
                 raise UserError(f"{path}: has no sheet {sheet!r}. It has: {sheets}. Correct the `sheet` of the dataset.")
