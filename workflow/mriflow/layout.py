@@ -18,7 +18,7 @@ from mriflow.base.errors import UserError
 from mriflow.base.files import write_csv
 from mriflow.images.kinds import suffix_of
 from mriflow.images.ukb_zip import split_path
-from mriflow.tables.labels import read_labels, usable
+from mriflow.tables.labels import read_labels, usable, why_left_out
 
 
 def layout(labels: Path, table: Path, *, column: str, classes: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -39,11 +39,12 @@ def layout(labels: Path, table: Path, *, column: str, classes: Mapping[str, str]
         If no scan has the label.
     """
     scans = read_labels(labels, category=column if classes else None)
+    why = why_left_out(scans, column)
     scans = scans[usable(scans, column)]
     if classes is not None:
         scans = scans[scans[column].isin(classes)]
     if scans.empty:
-        raise UserError(f"{labels}: no scan has a usable {column!r}.")
+        raise UserError(f"{labels}: no scan has a usable {column!r}.{why}")
 
     folder = table.parent
     table.unlink(missing_ok=True)

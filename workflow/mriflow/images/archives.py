@@ -79,7 +79,8 @@ def to_nifti(header: Path, folder: Path, affine: Sequence[Sequence[float]] | Non
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     made = nib.Nifti1Image(data, np.array(oriented, float))
-    made.header.set_xyzt_units(*(image.header.get_xyzt_units() if isinstance(image, nib.Nifti1Pair) else ("mm", "sec")))
+    if isinstance(image, nib.Nifti1Pair):
+        made.header["xyzt_units"] = image.header["xyzt_units"]
     with whole_file(path) as temporary:
         nib.save(made, temporary)
     if unpacked:  # from an archive, and no longer needed. The header first: one without voxels would be a broken image

@@ -83,7 +83,10 @@ def affine_mm(image: Any) -> np.ndarray:
 
 def unit_mm(image: Any) -> float:
     """Return how many mm the unit of an image's header is (`affine_mm`)."""
-    factor = UNITS_MM.get(image.header.get_xyzt_units()[0], 1.0)
+    try:
+        factor = UNITS_MM.get(image.header.get_xyzt_units()[0], 1.0)
+    except KeyError:  # a number that stands for no unit
+        return 1.0
     field = np.linalg.norm(image.affine[:3, :3], axis=0) * image.shape[:3] if len(image.shape) >= 3 else np.zeros(3)
     low, high = FIELD_MM
     return 1.0 if ((field >= low) & (field <= high)).all() else factor
