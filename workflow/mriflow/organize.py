@@ -20,8 +20,8 @@ from mriflow.images.find import as_nifti, find_images
 from mriflow.images.fingerprint import fingerprint, hash_of_voxels, voxels_of
 from mriflow.images.kinds import ANALYZE, OTHERS, REWRITTEN, is_nifti, suffix_of
 from mriflow.images.ukb_zip import split_path
-from mriflow.tables.choice import choose_images
-from mriflow.tables.labels import TEXT_COLUMNS, usable
+from mriflow.tables.choice import ALTERNATIVES, choose_images
+from mriflow.tables.labels import RESERVED, TEXT_COLUMNS, usable
 from mriflow.tables.people import Columns, check_expected, join_fetched, join_images, people_of, refuse_strangers, rows_of_scans
 from mriflow.tables.problems import join_problems, reasons_of
 from mriflow.tables.reader import read_table
@@ -80,6 +80,8 @@ def organize(
     UserError
         For a table, archive or image folder that is missing, unreadable or not as described.
     """
+    if taken := set(columns) & RESERVED:
+        raise UserError(f"the dataset's `columns` have {min(taken)!r}, a name of the workflow's own. Choose another.")
     if fetched is not None and table is not None:
         listed = read_fetched(fetched)
         raw, columns = read_participants(table, sheet, listed, columns)
@@ -112,12 +114,12 @@ def organize(
     if scans_per_session == "first":
         rows = choose_images(rows)
         # A list without alternatives stays as it was, so that nothing is made anew for it.
-        listed += ["alternatives"] if (rows["alternatives"] != "").any() else []
-        rows["alternatives"] = [relative_paths(cell, labels.parent) for cell in rows["alternatives"]]
+        listed += [ALTERNATIVES] if (rows[ALTERNATIVES] != "").any() else []
+        rows[ALTERNATIVES] = [relative_paths(cell, labels.parent) for cell in rows[ALTERNATIVES]]
     rows["path"] = [os.path.relpath(path, labels.parent) if path else "" for path in rows["path"]]
 
-    write_csv(rows.loc[usable(rows), listed], scans)
-    rows = rows.drop(columns="alternatives", errors="ignore")
+    write_csv(rows.loc[usable(rows), listed].rename(columns={ALTERNATIVES: "alternatives"}), scans)
+    rows = rows.drop(columns=ALTERNATIVES, errors="ignore")
     write_csv(rows, labels)
     log_counts(rows)
     return rows

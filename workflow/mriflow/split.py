@@ -71,6 +71,9 @@ def split(
     everything = read_labels(labels, category=target if classes else None)
     scans = everything[usable(everything, target)]
     why = why_left_out(everything, target)
+    # A label may be called as a column of splits.csv is.
+    everything, scans = (table.rename(columns=own_name) for table in (everything, scans))
+    target, stratify = own_name(target), [own_name(name) for name in stratify or []]
     if classes is not None:
         others = scans[~scans[target].isin(classes)]
         if len(others):
@@ -112,6 +115,11 @@ def split(
         write_csv(measure_balance(whole, target, classes, stratify or [], meant), balance)
     write_csv(table, splits)
     return table
+
+
+def own_name(label: str) -> str:
+    """Return the name of a label beside the columns of splits.csv."""
+    return f"{label} (label)" if label in ("fold", "part") else label
 
 
 def parts_drawn(

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from mriflow.config.mistakes import Mistakes, hint, in_short, instead
-from mriflow.tables.labels import TEXT_COLUMNS
+from mriflow.tables.labels import RESERVED
 
 # What an experiment names, and the section of the config in which it is looked up.
 SECTIONS = {
@@ -20,7 +20,6 @@ SECTIONS = {
     "training": "training",
 }
 LOSSES = {"regression": ("auto", "l1", "l2", "soft-label"), "classification": ("auto", "cross-entropy")}
-OUR_COLUMNS = set(TEXT_COLUMNS) - {"subject", "session", "site", "path"}
 
 
 def check_dataset_names(datasets: dict, published: dict, mistakes: Mistakes) -> None:
@@ -118,6 +117,7 @@ def check_images(at: tuple, dataset: dict, mistakes: Mistakes) -> None:
     try:
         groups = re.compile(pattern).groupindex.keys()
         others = groups - {"subject", "session", "site"} if "table" in dataset else set()
+        others |= groups & (RESERVED | {"path"})
         if "images" in dataset and ("subject" not in groups or others):
             mistakes.add((*at, "pattern"), f"{text} and, with a table, no other but session and site")
     except re.error as error:
@@ -141,7 +141,7 @@ def check_ukbfetch(at: tuple, dataset: dict, mistakes: Mistakes) -> None:
 def check_columns(at: tuple, columns: dict, mistakes: Mistakes) -> None:
     """Add the columns of a dataset that are the workflow's own, and ranges the wrong way round."""
     for name, column in columns.items():
-        if name in OUR_COLUMNS:
+        if name in RESERVED:
             text = f"{name!r} is a column that the workflow itself writes to labels.csv, expected another name"
             mistakes.add((*at, name), text)
         if "pattern" in column:

@@ -15,6 +15,7 @@ from mriflow.tables.problems import join_problems, reasons_of
 
 # BIDS' entity `ce`, and what people write who do not know it.
 CONTRAST = re.compile(r"(?:^|_)ce-|(?:^|[_.-])(?:gd|gad|gado|gadolinium|post-?gad|post-?contrast)(?![a-z])", re.IGNORECASE)
+ALTERNATIVES = "(alternatives)"  # no label has such a name
 SMALL = 0.75  # of the largest field of view among the images of the session, along the shortest axis of each
 NAMED = 3  # images that a note names
 
@@ -32,7 +33,7 @@ def choose_images(rows: pd.DataFrame) -> pd.DataFrame:
         As `organize` has them, with id, subject, session, path, fingerprint, problem, notes; the problems of files are known.
     """
     rows = rows.sort_values("id", ignore_index=True)
-    rows["alternatives"] = ""
+    rows[ALTERNATIVES] = ""
     images = rows[(rows["path"] != "") & (rows["subject"] != "")]
     for _, scans in images.groupby(["subject", "session"]):
         candidates = scans[usable(scans)]
@@ -51,7 +52,7 @@ def choose_images(rows: pd.DataFrame) -> pd.DataFrame:
             problem = f"scan: another of the session is used ({rows.loc[chosen, 'id']})"
             rows.loc[index, "problem"] = join_problems(rows.loc[index, "problem"], problem)
         if others:
-            rows.loc[chosen, "alternatives"] = json.dumps(rows.loc[others, ["path", "fingerprint"]].to_dict("records"))
+            rows.loc[chosen, ALTERNATIVES] = json.dumps(rows.loc[others, ["path", "fingerprint"]].to_dict("records"))
     return rows
 
 

@@ -19,6 +19,8 @@ from mriflow.base.errors import UserError
 from mriflow.tables.problems import of_whole_scan, reasons_of
 
 TEXT_COLUMNS = ["id", "subject", "session", "site", "path", "fingerprint", "problem", "notes"]
+# Names that no label can have: columns that `organize` writes itself, and words of its problems and notes.
+RESERVED = set(TEXT_COLUMNS) - {"subject", "session", "site", "path"} | {"scan", "rows"}
 
 
 def read_labels(path: str | Path, category: str | Sequence[str] | None = None) -> pd.DataFrame:
