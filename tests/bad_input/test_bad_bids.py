@@ -53,7 +53,7 @@ BIDS_SETS = [
     case(
         bids(names=("sub-01/anat/sub-01_T2w.nii.gz",)),
         "{tmp}/bids: none of its 1 images, such as 'sub-01_T2w.nii.gz', is meant. Correct the `ignore` of the "
-        "dataset, '.*(?<!_T1w)\\\\.nii(\\\\.gz)?'.",
+        "dataset, '.*_part-(phase|real|imag)_.*|(?!.*_T1w\\\\.nii(\\\\.gz)?$).*'.",
         id="BIDS without T1w images",
     ),
     case(bids(names=("sub-01/anat/sub-01_T1w.nii.gz", "derivatives/x/sub-02_T1w.nii.gz")), "", id="derivatives are left out"),

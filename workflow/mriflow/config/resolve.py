@@ -120,12 +120,13 @@ def columns_to_read(config: dict, dataset: str) -> dict:
 
 def described_bids(folder: str) -> dict:
     """Return how a BIDS dataset is read (https://bids-specification.readthedocs.io): its T1w images and participants.tsv."""
-    entities = r"(_(?P<session>ses-[A-Za-z0-9]+))?(_(acq|ce|rec|run)-[A-Za-z0-9]+)*"
+    # Of a complex image the magnitude alone is used.
+    entities = r"(_(?P<session>ses-[A-Za-z0-9+]+))?(_(?!ses-)[a-z]+-[A-Za-z0-9+]+)*"
     return {
         "table": str(Path(folder) / "participants.tsv"),
         "images": [folder],
-        "pattern": rf"(?P<subject>sub-[A-Za-z0-9]+){entities}_T1w\.nii(\.gz)?",
-        "ignore": r".*(?<!_T1w)\.nii(\.gz)?",
+        "pattern": rf"(?P<subject>sub-[A-Za-z0-9+]+){entities}_T1w\.nii(\.gz)?",
+        "ignore": r".*_part-(phase|real|imag)_.*|(?!.*_T1w\.nii(\.gz)?$).*",
         "scans_per_session": "first",
     }
 

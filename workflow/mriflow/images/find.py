@@ -69,6 +69,13 @@ def find_images(
         name = scan_id(path) if image == path else without_suffix(path)
         rows.append({"id": name, "path": str(image), "subject": None, **(groups or {})})
     scans = pd.DataFrame(rows, columns=None if rows else ["id", "path", "subject"])
+    # Of T1.nii beside T1.nii.gz the compressed one has the id T1, as every other file of such a folder.
+    places = [str(path.parent / name) for path, name in zip(meant, scans["id"], strict=True)]
+    beside = scans["id"].groupby(places).transform("size") > 1
+    scans["id"] = [
+        path.name if twin and suffix_of(path) != NIFTI[1] else name
+        for path, twin, name in zip(meant, beside, scans["id"], strict=True)
+    ]
     # The ids of files with the same name get their folders in front.
     twins = scans["id"].duplicated(keep=False)
     if twins.any():

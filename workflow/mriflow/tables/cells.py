@@ -146,6 +146,8 @@ def read_value(cell: Any, column: Mapping[str, Any]) -> tuple[str | float | None
         return number, ""
     if "format" in column:
         if (identifier := whole(text)) is None:
+            if "{}" in column["format"]:  # a prefix for texts, too
+                return column["format"].format(text), ""
             return None, f"not a whole number ({shown(text)})"
         return column["format"].format(identifier), ""
     return text, ""

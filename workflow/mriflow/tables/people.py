@@ -14,7 +14,7 @@ from mriflow.images.kinds import is_image, without_suffix
 from mriflow.tables.cells import as_code, as_text, as_written, read_value, same_code, shown
 from mriflow.tables.identifiers import looks_like_date, refuse_spoilt, warn_of_dates
 from mriflow.tables.problems import join_problems
-from mriflow.tables.reader import EXCEL, TEXT, pick_column
+from mriflow.tables.reader import EXCEL, TEXT, decimal_comma, pick_column
 from mriflow.tables.sidecars import read_sidecars, with_sidecar
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,11 @@ def rows_of_scans(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFra
     """Return one row per image of a table that has a column with their paths, from the table's own folder."""
     values, problems = read_columns(raw, columns, file)
     known = values["path"].notna()
+    values, problems, completed = complete_scans(values, problems)
     rows = merge_twins(values[known], problems[known], ["path"], columns)
+    for row in rows:
+        row["notes"] = join_problems(row["notes"], completed.get(row["path"], ""))
+    known |= values["subject"].isin(values["subject"][known].dropna())  # rows that have completed others
     for row in rows:
         path = file.parent / as_path(row["path"])
         row |= {"path": str(path), "id": without_suffix(path) if is_image(path) else path.name}
@@ -70,6 +74,34 @@ def rows_of_scans(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFra
     twins = table["id"].duplicated(keep=False)
     table.loc[twins, "id"] = [re.sub(r"[^\w.-]+", "_", path).strip("_") for path in table["path"][twins]]
     return note_dates(table, columns, file)
+
+
+def complete_scans(values: pd.DataFrame, problems: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
+    """Complete the rows of scans from rows of the same subject without a path, as REDCap exports one for each event.
+
+    Returns
+    -------
+    The values and problems, and by path a note of what was taken from where. A value that two such rows tell differently is
+    not taken, with a problem.
+    """
+    values, problems, notes = values.copy(), problems.copy(), {}
+    events = values[values["path"].isna() & values["subject"].notna()]
+    rows_of = {subject: rows for subject, rows in events.groupby("subject")}
+    for index in values.index[values["path"].notna() & values["subject"].isin(rows_of)]:
+        rows, taken = rows_of[values.loc[index, "subject"]], []
+        for name in values.columns.difference(["path", "subject", "session"], sort=False):
+            distinct = rows[name].dropna().unique()
+            if values.loc[index, name] is not None or problems.loc[index, name] or not len(distinct):
+                continue
+            if len(distinct) > 1:
+                problems.loc[index, name] = f"contradictory ({', '.join(map(as_written, distinct))})"
+            else:
+                values.loc[index, name] = distinct[0]
+                taken.append(name)
+        if taken:
+            note = f"rows: {', '.join(taken)} of another row of the subject (without a path)"
+            notes[str(values.loc[index, "path"])] = note
+    return values, problems, notes
 
 
 def note_dates(rows: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFrame:
@@ -119,12 +151,15 @@ def merge_twins(values: pd.DataFrame, problems: pd.DataFrame, keys: list[str], c
 def read_columns(raw: pd.DataFrame, columns: Columns, file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the values of all `columns` and, in a table of the same shape, what is wrong with them."""
     values, problems = {}, {}
+    commas = decimal_comma(file)
     described = read_sidecars([file.with_suffix(".json")] if file.suffix == ".tsv" else [])
     for name, column in with_sidecar(columns, described).items():
         if name == "subject":
             refuse_spoilt(pick_column(raw, column["from"], file), column["from"], file)
         cells = pick_column(raw, column["from"], file)
         tell_of_codes(cells, column, file)
+        if commas and "range" in column:
+            cells = cells.map(lambda cell: re.sub(r"^\s*([+-]?\d+),(\d+)\s*$", r"\1.\2", cell))
         read = [read_value(cell, column) for cell in cells]
         values[name] = pd.Series([value for value, _ in read], index=raw.index, dtype=object)
         problems[name] = pd.Series([problem for _, problem in read], index=raw.index, dtype=object)

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import logging
 import re
 import warnings
 from collections.abc import Collection, Iterator
@@ -12,6 +13,8 @@ import pandas as pd
 
 from mriflow.base.errors import UserError, nearest
 from mriflow.base.files import dead_link, is_web_page, pointer
+
+log = logging.getLogger(__name__)
 
 MOST_NAMED = 50  # names of columns in a message
 FIRST_LINES = 20  # that show what parts the columns
@@ -42,9 +45,37 @@ def read_table(path: str | Path, sheet: str | None = None, only: Collection[str]
     """
     path = Path(path)
     try:
-        return table_of(rows_of(path, sheet), only, path)
+        try:
+            return table_of(rows_of(path, sheet), only, path)
+        except StrayQuote as error:
+            if only is None:
+                raise
+            return table_without_quotes(path, only, error)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions and the disk.") from error
+
+
+class StrayQuote(UserError):
+    """A quotation mark in a text table that opens or closes nothing."""
+
+
+def table_without_quotes(path: Path, only: Collection[str], error: StrayQuote) -> pd.DataFrame:
+    """Read a table whose quotation marks mean nothing, if that leaves every row whole and none stands in a column that is read.
+
+    Raises
+    ------
+    StrayQuote
+        The error as it was, if not.
+    """
+    first, *rows = list(rows_of_text(path, b"", quotes=False))
+    if {len(row) for _, row in rows} != {len(first[1])}:
+        raise error
+    stripped = [(line, [re.sub(r'^"(.*)"$', r"\1", cell.strip()) for cell in row]) for line, row in (first, *rows)]
+    table = table_of(iter(stripped), only, path)
+    if table.map(lambda cell: '"' in cell).any(axis=None):
+        raise error
+    log.warning("%s The columns that are used have none, so it is taken as it stands.", error)
+    return table
 
 
 def column_names(path: Path, sheet: str | None = None) -> list[str]:
@@ -117,13 +148,17 @@ def table_of(rows: Iterator[tuple[int, list[Any]]], only: Collection[str] | None
     return pd.DataFrame(cells, columns=list(kept.values()), index=[line - 2 for line in lines], dtype=object)
 
 
-def rows_of_text(path: Path, head: bytes) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line and the cells of each row of a .csv or .tsv file in which something stands."""
+def rows_of_text(path: Path, head: bytes, quotes: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line and the cells of each row of a .csv or .tsv file in which something stands.
+
+    Of a table parted by semicolons, as Excel writes it in much of Europe, the text may be that of Windows (cp1252). With
+    `quotes` False, quotation marks are signs like all others.
+    """
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
         raise UserError(f"{path}: is no UTF-8 text (UTF-16, or no text at all). Save it again as 'CSV UTF-8'.")
     line = 1
     try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
+        with open(path, encoding=encoding_of(path), newline="") as stream:
             lines = list(itertools.islice(stream, FIRST_LINES))
             stream.seek(0)
             if declared := re.fullmatch(r"sep=([^\s\"]|\t)\s*", "".join(lines[:1]), re.IGNORECASE):  # Excel's own first line
@@ -131,8 +166,15 @@ def rows_of_text(path: Path, head: bytes) -> Iterator[tuple[int, list[str]]]:
                 line = 2
             separator, first = declared[1] if declared else separator_of(lines, path), line
             # Strict, or a quotation mark that is not closed swallows the rows that follow.
-            reader = csv.reader(stream, delimiter=separator, skipinitialspace=True, strict=True)
+            marks: Any = {} if quotes else {"quoting": csv.QUOTE_NONE}
+            reader = csv.reader(stream, delimiter=separator, skipinitialspace=True, strict=True, **marks)
+            width = 0
             for row in reader:
+                width = width or len(row)
+                # A mark that is not closed takes in the lines that follow, up to the next mark: each is a row for itself.
+                swallowed = separator.join(row).strip("\r\n").splitlines() if reader.line_num + first > line + 1 else []
+                if width > 2 and len(swallowed) > 1 and all(text.count(separator) == width - 1 for text in swallowed):
+                    raise csv.Error(f"it takes in {len(swallowed) - 1} line(s) that follow")
                 if any(map(str.strip, row)):
                     yield line, row
                 line = reader.line_num + first
@@ -143,10 +185,35 @@ def rows_of_text(path: Path, head: bytes) -> Iterator[tuple[int, list[str]]]:
             f"{path}: line {number} is not UTF-8 text (found the byte 0x{byte:02x}). Save it again as 'CSV UTF-8'."
         ) from error
     except csv.Error as error:
-        raise UserError(
+        raise StrayQuote(
             f"{path}: the row that begins in line {line} has a quotation mark out of place ({error}). Correct it, or save the "
             "table again."
         ) from error
+
+
+def encoding_of(path: Path) -> str:
+    """Return how the text of a table is encoded: in UTF-8, or, of one parted by semicolons, as Windows does in Europe."""
+    with open(path, "rb") as stream:
+        head = list(itertools.islice(stream, FIRST_LINES))
+        lines = [line.decode("cp1252", errors="replace") for line in head]
+        if not has_semicolons(lines, path) or all(first_odd_byte(line) is None for line in itertools.chain(head, stream)):
+            return "utf-8-sig"
+    log.warning("%s: is no UTF-8 text; it is read as that of Windows (cp1252)", path)
+    return "cp1252"
+
+
+def has_semicolons(lines: list[str], path: Path) -> bool:
+    """Return whether a table that begins with these lines is parted by semicolons."""
+    declared = re.fullmatch(r"(\xef\xbb\xbf)?sep=(\S)\s*", "".join(lines[:1]), re.IGNORECASE)
+    return declared[2] == ";" if declared else path.suffix.lower() != ".tsv" and separator_of(lines, path) == ";"
+
+
+def decimal_comma(path: Path) -> bool:
+    """Return whether a comma stands for the decimal point in a table: in one parted by semicolons it can mean nothing else."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return False
+    with open(path, "rb") as stream:
+        return has_semicolons([line.decode("cp1252", errors="replace") for line in itertools.islice(stream, FIRST_LINES)], path)
 
 
 def separator_of(lines: list[str], path: Path) -> str:
