@@ -1,13 +1,16 @@
 """Tables as other programs export them, and files as they lie there, are read; what was made of them is told."""
 
+import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import write_scan
+from conftest import shared, write_scan
 from mriflow.base.errors import UserError
 from mriflow.config.resolve import described_bids
 from mriflow.images.archives import ignored
@@ -104,3 +107,15 @@ def test_a_table_of_commas_is_still_refused_if_it_is_no_utf8(tmp_path):
 )
 def test_identifiers_get_a_prefix(cell, form, subject):
     assert read_value(cell, {"format": form})[0] == subject
+
+
+def test_the_log_of_an_excel_file_has_no_warning_of_pandas(tmp_path):
+    """An old Excel file, of which pandas says that its reader will be gone one day."""
+    table = shared("ixi-tables") / "IXI.xls"
+    write_scan(tmp_path / "images/IXI002-Guys-0828-T1.nii.gz", VOXELS)
+    columns = {"subject": {"from": "IXI_ID", "format": "IXI{:03d}"}}
+    flags = ["--table", table, "--images", tmp_path / "images", "--pattern", r"(?P<subject>IXI\d+)-.*"]
+    flags += ["--columns", json.dumps(columns)]
+    files = ["--labels", tmp_path / "d/labels.csv", "--scans", tmp_path / "d/scans.csv"]
+    run = subprocess.run([sys.executable, "-m", "mriflow.organize", *flags, *files], capture_output=True, text=True, check=True)
+    assert "arning" not in run.stderr

@@ -39,7 +39,7 @@ def read_labels(path: str | Path, category: str | Sequence[str] | None = None) -
     text = [*TEXT_COLUMNS, *([category] if isinstance(category, str) else category or [])]
     made = "`python -m mriflow.organize` makes it."
     try:
-        labels = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
+        labels = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""], low_memory=False)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such table; {made}") from error
     except ValueError as error:  # pandas' own errors are such
