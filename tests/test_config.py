@@ -1,6 +1,7 @@
 """A config is checked and made whole; every mistake is told with its file, key, what was found and what is allowed."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ import yaml
 
 from mriflow.base.errors import UserError
 from mriflow.config.mistakes import PATTERNS, Validator
-from mriflow.config.resolve import merge, resolve, settings
+from mriflow.config.resolve import columns_to_read, merge, resolve, settings
 from mriflow.reference import main
+from mriflow.tables.cells import read_value
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "config" / "config.yaml"
@@ -564,3 +566,53 @@ def test_a_manual_out_of_date_is_told_and_can_be_written_anew(tmp_path):
         main(["--check", "--folder", str(tmp_path)])
     main(["--folder", str(tmp_path)])
     assert manual.read_text() == text
+
+
+def test_a_class_or_site_that_is_declared_is_a_value_whatever_it_looks_like(tmp_path):
+    overlay = """
+run: [one]
+experiments: {one: {dataset: mine, target: severity, preprocess: affine-4mm, split: plain, network: sfcn, training: short}}
+targets: {severity: {column: severity, type: classification, classes: {None: Healthy, Mild: Mild, Severe: Severe}}}
+splits: {plain: {method: k-fold, stratify: []}}
+datasets:
+  mine:
+    title: Mine
+    table: t.csv
+    sites: [NA, EU]
+    columns:
+      path: {from: file}
+      subject: {from: who}
+      site: {from: where}
+      severity: {from: severity}
+"""
+    columns = columns_to_read(resolved(written(tmp_path, overlay)), "mine")
+    assert {name: column.get("values") for name, column in columns.items()} == {
+        "path": None, "subject": None, "site": ["NA"], "severity": ["None"],
+    }  # fmt: skip
+    # As JSON, as the command line gives it.
+    assert read_value("None", json.loads(json.dumps(columns["severity"]))) == ("None", "")
+    assert read_value("", columns["severity"]) == read_value("n/a", columns["severity"]) == (None, "")
+
+
+def test_paths_may_begin_with_ones_home_and_have_backslashes(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    mine = {"title": "Mine", "table": r"~\my-data\my.csv", "columns": {"subject": {"from": "who"}, "path": {"from": "file"}}}
+    bids = {"title": "BIDS", "bids": r"my-bids\raw", "columns": {}}
+    names = {"preprocess": "affine-4mm", "split": "plain", "network": "sfcn", "training": "short", "target": "age"}
+    overlay = {
+        "run": ["one", "two"],
+        "experiments": {"one": {"dataset": "mine", **names}, "two": {"dataset": "bids", **names}},
+        "splits": {"plain": {"method": "k-fold", "stratify": []}},
+        "datasets": {"mine": mine, "bids": bids},
+    }
+    for dataset in (mine, bids):
+        dataset["columns"]["age"] = {"from": "age", "range": [0, 110]}
+    config = resolved(written(tmp_path, overlay))
+    assert config["datasets"]["mine"]["table"] == "/home/me/my-data/my.csv"
+    assert config["datasets"]["bids"]["table"] == "my-bids/raw/participants.tsv"
+    assert config["datasets"]["bids"]["images"] == ["my-bids/raw"]
+
+
+def test_a_place_of_results_that_snakemake_would_not_find_is_refused(tmp_path):
+    text = message(written(tmp_path, {"pathvars": {"results": "~/results"}}))
+    assert "pathvars.results: found '~/results', expected a path with slashes and without ~" in text

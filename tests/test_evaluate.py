@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -392,3 +393,11 @@ def test_classical_with_too_few_of_a_class_is_the_trivial_guess():
     labels = np.array(["0"] * 8 + ["1"] * 2)
     features = np.random.default_rng(0).normal(size=(10, 20))
     assert classical(features, labels, np.arange(10), features[:1], ["0", "1"]).tolist() == [[0.8, 0.2]]
+
+
+def test_a_target_that_is_the_same_for_all_has_no_r2():
+    with warnings.catch_warnings(action="error"):
+        metrics = with_intervals(regression_metrics, np.full(6, 30.0), np.arange(6.0), list("abcdef"))
+    assert [metrics[name]["value"] for name in ("r2", "r", "slope")] == [None, None, None]
+    assert metrics["r2"] == {"value": None, "low": None, "high": None}
+    assert metrics["mae"]["value"] == 27.5

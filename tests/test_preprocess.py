@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 import os
 import resource
 import shutil
@@ -682,3 +683,22 @@ def test_prune_removes_what_was_not_used_and_nothing_else(brain, tmp_path, caplo
     assert (shard / "s.npy").read_bytes() == before
     with pytest.raises(UserError, match="no such folder"):
         prune(tmp_path / "absent")
+
+
+def test_an_alternative_stands_in_for_a_scan_that_fails_under_the_same_id(brain, tmp_path, caplog):
+    scans = make_list(tmp_path, 4, brain)
+    table = pd.read_csv(scans)
+    for number in (0, 1):
+        (tmp_path / f"scan-{number}.nii.gz").write_bytes(b"broken")
+    others = json.dumps([{"path": f"scan-{n}.nii.gz", "fingerprint": f"scan-{n}"} for n in (1, 3, 2)])
+    table = table[:1].assign(alternatives=others)
+    table.to_csv(scans, index=False)
+    index = run(scans, tmp_path / "out")
+    assert index[["id", "fingerprint"]].to_numpy().tolist() == [["scan-0", "scan-3"]] and index["problem"].isna().all()
+    assert "scan-0: scan-3.nii.gz is used in its place, for it has the problem scan: file is not compressed" in caplog.text
+    table.assign(alternatives=others.replace("scan-3", "scan-1").replace("scan-2", "scan-1")).to_csv(scans, index=False)
+    index = run(scans, tmp_path / "none")
+    assert index["problem"].str.startswith("scan: file is not compressed").all(), "the problem is that of the first choice"
+    write_brain(tmp_path / "scan-0.nii.gz", brain)
+    table.assign(fingerprint="mended").to_csv(scans, index=False)
+    assert run(scans, tmp_path / "out")["fingerprint"].tolist() == ["mended"]

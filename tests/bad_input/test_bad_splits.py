@@ -59,7 +59,7 @@ SPLITS = [
     ),
     case(
         splits({"id": [f"s{i}-0" for i in range(6)], "part": ["train"] * 4 + ["val", "test"]}),
-        "{tmp}/mine.csv: the validation part of fold 0 has 1 scan(s), expected 0 or at least 2. Give it more.",
+        "{tmp}/mine.csv: fold 0 has 1 scan(s) in the validation part that can be used, expected 0 or at least 2. Give it more.",
         id="one validation scan",
     ),
     case(

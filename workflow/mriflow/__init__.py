@@ -25,7 +25,8 @@ What they share::
 
     images/      what opens an image
         find            which file is which scan
-        archives        tar archives, and Analyze images
+        archives        tar archives, and images rewritten as NIfTI
+        kinds           which files are images, and the cure for those that are not read
         nifti           one scan's file, or what is wrong with it
         headers         what the header says, voxels unread
         ukb_zip         the zips of UK Biobank
@@ -38,9 +39,13 @@ What they share::
     tables/      what opens a table
         reader          csv, tsv, xls, xlsx
         cells           the value of a cell, or what is wrong with it
+        identifiers     those that a spreadsheet has spoilt
         labels          labels.csv, and the index of a shard
         problems        the grammar of the column `problem`
         people          the rows of a dataset's table, joined with the images
+        choice          which image stands for a session
+        sidecars        what BIDS says of a table's columns
+        visits          what BIDS tells of a single visit
         ukb_table       the same for UK Biobank
         cohort          who is in, and why others are not
         splits          splits.csv, and the check for leaks

@@ -69,7 +69,8 @@ def preprocess(
     Parameters
     ----------
     scans
-        The list that `organize` made: id, path (from its own folder), fingerprint.
+        The list that `organize` made: id, path (from its own folder), fingerprint; and where there are others of the session,
+        the `alternatives`, tried in turn if a scan fails.
     array
         The .npy file to write: uint8, shape (scans without a problem, x, y, z), axes RAS; with several channels (scans,
         channels, x, y, z).
@@ -149,8 +150,24 @@ def preprocess(
 def finish_scan(
     folder: Path, settings: PreprocessSettings, kept: Path, cache: Path | None, scan_and_key: tuple[Mapping[str, str], str]
 ) -> Result:
-    """Return the result of a scan from the folder `kept`, or make it, and keep it in that folder if it is good."""
+    """Return the result of a scan, or, if it fails, that of the first of its alternatives that does not, under its id."""
     scan, key = scan_and_key
+    result = finish_image(folder, settings, kept, cache, scan, key)
+    for other in json.loads(scan.get("alternatives") or "[]") if result.volume is None else ():
+        instead = {**scan, **other}
+        tried = finish_image(folder, settings, kept, cache, instead, scan_key(instead, settings))
+        if tried.volume is not None:
+            log.warning(
+                "%s: %s is used in its place, for it has the problem %s", scan["id"], other["path"], result.row["problem"]
+            )
+            return tried
+    return result
+
+
+def finish_image(
+    folder: Path, settings: PreprocessSettings, kept: Path, cache: Path | None, scan: Mapping[str, str], key: str
+) -> Result:
+    """Return the result of an image from the folder `kept`, or make it, and keep it in that folder if it is good."""
     finished = kept / f"{key}.npz"
     if finished.is_file():
         return load_result(finished)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import yaml
 from mriflow.base import recipes
-from mriflow.config.resolve import resolve, settings, training_part
+from mriflow.config.resolve import columns_to_read, resolve, settings, training_part
 from mriflow.base.errors import UserError
+from mriflow.base.files import files_below
 from mriflow.tables.split_file import folds_of
 from snakemake.exceptions import WorkflowError
 
@@ -103,8 +104,11 @@ def source(key):
 
 
 def files_inside(wildcards, input):
-    """How many files each folder of images holds: Snakemake itself looks at the time of the folder, not into it."""
-    return [sum(len(files) for _, _, files in os.walk(folder)) for folder in input.images if os.path.isdir(folder)]
+    """How many files each folder of images holds, and when its tables changed: Snakemake looks at the folder's own time."""
+    folders = [list(files_below(Path(folder))) for folder in input.images if os.path.isdir(folder)]
+    described = [file for files in folders for file in files if file.suffix in (".tsv", ".json") and file.exists()]
+    changed = [max(file.stat().st_mtime for file in described)] if "bids" in dataset(wildcards) and described else []
+    return [*map(len, folders), *changed]
 
 
 # Preprocess

@@ -4,6 +4,7 @@ import argparse
 import errno
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -30,6 +31,9 @@ def progress(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
 def run_stage(main: Callable[[], object]) -> None:
     """Run a stage's `main` and end the process with 0, 1 (the user's error, its text alone) or 130 (Ctrl-C)."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    if not sys.warnoptions:  # what libraries warn their own users of is nothing to ours
+        for kind in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
+            warnings.simplefilter("ignore", kind)
     try:
         main()
     except UserError as error:

@@ -51,6 +51,68 @@ def write_json(value: Any, path: str | Path) -> None:
     write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", path)
 
 
+def files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Yield every file below a folder, sorted, also through links to folders unless they lead in a circle.
+
+    Parameters
+    ----------
+    above
+        The folders around it, their own paths.
+
+    Raises
+    ------
+    OSError
+        If a folder may not be looked into.
+    """
+    own = folder.resolve()
+    if own in above:
+        return
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from files_below(path, above | {own})
+        else:
+            yield path
+
+
+def as_path(text: str) -> str:
+    r"""Return a path as someone wrote it, with ~ for one's home, and with the backslashes of Windows as slashes.
+
+    >>> as_path(r"scans\p01.nii.gz")
+    'scans/p01.nii.gz'
+    """
+    if "\\" in text and not Path(text).exists():
+        text = text.replace("\\", "/")
+    return os.path.expanduser(text)  # noqa: PTH111 - Path's raises for a user that there is not
+
+
+def head_of(path: Path) -> bytes:
+    """Return how a file begins, nothing if it cannot be read."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(512)
+    except OSError:
+        return b""
+
+
+def pointer(head: bytes) -> str:
+    """Return what to do about a file that begins so if it only stands for another, whose content is elsewhere; else ''."""
+    if head.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, its content is not here: git lfs pull"
+    if b"annex/objects/" in head[:200] and len(head) < 500:
+        return "a pointer of git-annex, its content is not here: datalad get, or git annex get"
+    return ""
+
+
+def dead_link(path: Path) -> str:
+    """Return what to do about a link that leads nowhere, '' if a path is none."""
+    if not os.path.islink(path) or os.path.exists(path):  # noqa: PTH110, PTH114 - Path's raise for a name that is too long
+        return ""
+    target = path.readlink()
+    if "annex/objects/" in str(target):
+        return "a link of git-annex, its content is not here: datalad get, or git annex get"
+    return f"a link to {target}, which is not there"
+
+
 def is_web_page(head: bytes) -> bool:
     """Return whether a file that begins so is a web page, as comes in place of a file where one has to log in."""
     return head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith((b"<!doctype html", b"<html"))

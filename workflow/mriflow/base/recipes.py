@@ -4,7 +4,7 @@ Raise a stage's number when its results should change: then it, and what follows
 """
 
 SIMULATE = 1
-ORGANIZE = 2
+ORGANIZE = 3
 PREPROCESS = 3
 SPLIT = 1
 TRAIN = 3

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from mriflow.config.mistakes import Mistakes, hint, in_short, instead
-from mriflow.tables.labels import TEXT_COLUMNS
+from mriflow.tables.labels import RESERVED
 
 # What an experiment names, and the section of the config in which it is looked up.
 SECTIONS = {
@@ -21,7 +21,6 @@ SECTIONS = {
 }
 LOSSES = {"regression": ("auto", "l1", "l2", "soft-label"), "classification": ("auto", "cross-entropy")}
 HEAD_SIZE = "head_size"  # a covariate that every scan has
-OUR_COLUMNS = set(TEXT_COLUMNS) - {"subject", "session", "site", "path"}
 
 
 def check_dataset_names(datasets: dict, published: dict, mistakes: Mistakes) -> None:
@@ -48,12 +47,21 @@ def check_blocks(whole: dict, mistakes: Mistakes) -> None:
             text = f"found {block['early_stopping']} with `select: {block['select']}`, expected 0, or `select: best`: a "
             text += "training that stops early is not brought to the end of its schedule"
             mistakes.add(("training", name, "early_stopping"), text)
+    check_pathvars(whole, mistakes)
     results = "" if mistakes.touch("pathvars") else whole["pathvars"]["results"]
     for name, block in whole["splits"].items():
         check_split_file(("splits", name, "file"), block, results, mistakes)
     for name, dataset in whole["datasets"].items():
         check_images(("datasets", name), dataset, mistakes)
         check_columns(("datasets", name, "columns"), dataset["columns"], mistakes)
+
+
+def check_pathvars(whole: dict, mistakes: Mistakes) -> None:
+    """Add a place of the results that Snakemake would not find, for it takes ~ and backslashes as they stand."""
+    for name, path in {}.items() if mistakes.touch("pathvars") else whole["pathvars"].items():
+        if path.startswith("~") or "\\" in path:
+            text = f"found {in_short(path)}, expected a path with slashes and without ~, in full or from the Snakefile's folder"
+            mistakes.add(("pathvars", name), text)
 
 
 def check_ascending(at: tuple, pair: list, mistakes: Mistakes) -> None:
@@ -114,6 +122,7 @@ def check_images(at: tuple, dataset: dict, mistakes: Mistakes) -> None:
     try:
         groups = re.compile(pattern).groupindex.keys()
         others = groups - {"subject", "session", "site"} if "table" in dataset else set()
+        others |= groups & (RESERVED | {"path"})
         if "images" in dataset and ("subject" not in groups or others):
             mistakes.add((*at, "pattern"), f"{text} and, with a table, no other but session and site")
     except re.error as error:
@@ -137,7 +146,7 @@ def check_ukbfetch(at: tuple, dataset: dict, mistakes: Mistakes) -> None:
 def check_columns(at: tuple, columns: dict, mistakes: Mistakes) -> None:
     """Add the columns of a dataset that are the workflow's own, and ranges the wrong way round."""
     for name, column in columns.items():
-        if name in OUR_COLUMNS:
+        if name in RESERVED:
             text = f"{name!r} is a column that the workflow itself writes to labels.csv, expected another name"
             mistakes.add((*at, name), text)
         if "pattern" in column:

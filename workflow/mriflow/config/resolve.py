@@ -13,8 +13,10 @@ from typing import Any
 import yaml
 
 from mriflow.base.errors import UserError
+from mriflow.base.files import as_path
 from mriflow.config.checks import SECTIONS, check_blocks, check_dataset_names, check_experiments
 from mriflow.config.mistakes import Mistakes, Source, in_short, instead
+from mriflow.tables.cells import as_text
 
 # Keys of the training block of which a single training knows nothing.
 NOT_OF_TRAINING = ("seeds", "gpu", "allow_cpu", "tta")
@@ -48,10 +50,15 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
     named |= blocks_of(config, "datasets").keys()
     below = {name: read_yaml(path) for name, path in published.items() if name in named}
     whole = merge({"datasets": below}, config)
-    for dataset in blocks_of(whole, "datasets").values():
+    for name, dataset in blocks_of(whole, "datasets").items():
+        whole["datasets"][name] = dataset = with_paths(dataset)
         if isinstance(dataset.get("bids"), str) and isinstance(dataset.get("columns"), dict):
             dataset |= {**described_bids(dataset["bids"]), **dataset}
             dataset["columns"] = {"subject": {"from": "participant_id"}, **dataset["columns"]}
+
+    for split in blocks_of(whole, "splits").values():
+        if isinstance(split.get("file"), str):
+            split["file"] = as_path(split["file"])
 
     sources = [Source(relative_to_folder(published[n], folder), {"datasets": {n: below[n]}}, f"datasets.{n}.") for n in below]
     sources += [Source(relative_to_folder(file, folder), read_yaml(file)) for file in map(Path, files) if file.exists()]
@@ -109,14 +116,46 @@ def training_part(settings: dict, part: str) -> dict:
     return parts[part]
 
 
+PATHS = ("table", "bids")
+
+
+def with_paths(dataset: dict) -> dict:
+    """Return a dataset with its paths as this machine takes them (`mriflow.base.files.as_path`)."""
+    changed = {key: as_path(dataset[key]) for key in PATHS if isinstance(dataset.get(key), str)}
+    if isinstance(dataset.get("images"), list):
+        changed["images"] = [as_path(one) if isinstance(one, str) else one for one in dataset["images"]]
+    if isinstance(fetch := dataset.get("ukbfetch"), dict):
+        changed["ukbfetch"] = {key: as_path(text) if isinstance(text, str) else text for key, text in fetch.items()}
+    return dataset | changed
+
+
+def columns_to_read(config: dict, dataset: str) -> dict:
+    """Return the columns of a dataset of a resolved config as `organize` reads them.
+
+    A class of a target, or a site, that would be read as a value that is not known (None, NA) is one of its `values`.
+    """
+    described = config["datasets"][dataset]
+    declared: dict[str, list[str]] = {"site": [*described["sites"]]}
+    for names in config["experiments"].values():
+        if names["dataset"] == dataset:
+            target = config["targets"][names["target"]]
+            declared.setdefault(target["column"], []).extend(map(str, target.get("classes", [])))
+    columns = {}
+    for name, column in described["columns"].items():
+        values = list(dict.fromkeys(value for value in declared.get(name, []) if as_text(value) == ""))
+        columns[name] = {**column, "values": values} if values else column
+    return columns
+
+
 def described_bids(folder: str) -> dict:
     """Return how a BIDS dataset is read (https://bids-specification.readthedocs.io): its T1w images and participants.tsv."""
-    entities = r"(_(?P<session>ses-[A-Za-z0-9]+))?(_(acq|ce|rec|run)-[A-Za-z0-9]+)*"
+    # Of a complex image the magnitude alone is used.
+    entities = r"(_(?P<session>ses-[A-Za-z0-9+]+))?(_(?!ses-)[a-z]+-[A-Za-z0-9+]+)*"
     return {
         "table": str(Path(folder) / "participants.tsv"),
         "images": [folder],
-        "pattern": rf"(?P<subject>sub-[A-Za-z0-9]+){entities}_T1w\.nii(\.gz)?",
-        "ignore": r".*(?<!_T1w)\.nii(\.gz)?",
+        "pattern": rf"(?P<subject>sub-[A-Za-z0-9+]+){entities}_T1w\.nii(\.gz)?",
+        "ignore": r".*_part-(phase|real|imag)_.*|(?!.*_T1w\.nii(\.gz)?$).*",
         "scans_per_session": "first",
     }
 
