@@ -1,5 +1,6 @@
 """What BIDS tells of a single visit, in sub-*_sessions.tsv and sub-*_scans.tsv, goes before what participants.tsv tells."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from conftest import write_scan
 from mriflow.config.resolve import described_bids
 from mriflow.organize import organize
 from mriflow.tables.labels import read_labels
+from test_workflow import checkout, jobs, snakemake
 
 AGE = {"age": {"from": "age", "range": [0, 110], "unit": "years", "required": True}}
 TWO = ("sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz", "sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz")
@@ -137,3 +139,18 @@ def test_not_available_is_no_level_even_if_it_is_described(tmp_path):
     described = {"participants.json": '{"sex": {"Levels": {"M": "male", "n/a": "not known"}}}'}
     labels = visits(tmp_path, described, ONE, {"sex": {"from": "sex"}}, "participant_id\tsex\nsub-01\tn/a\n")
     assert labels["sex"].isna().all()
+
+
+def test_a_corrected_age_of_a_visit_is_organized_again_and_an_untouched_folder_is_not(tmp_path):
+    folder = checkout(tmp_path / "run")
+    for number, name in enumerate(TWO):
+        write_scan(folder / "my-bids" / name, np.full((4, 4, 4), number, np.uint8))
+    (folder / "my-bids/participants.tsv").write_text("participant_id\tgroup\tgender\tage\nsub-01\tcontrol\tm\t30\n")
+    sessions = folder / "my-bids/sub-01/sub-01_sessions.tsv"
+    sessions.write_text(SESSIONS)
+    asked = ["data/my-bids/labels.csv", "--configfile", "config/experiments/my-bids.yaml"]
+    snakemake(folder, *asked)
+    assert jobs(snakemake(folder, "-n", *asked)) == {}
+    sessions.write_text(SESSIONS.replace("33.5", "34.5"))
+    os.utime(sessions, (1, 1))  # the folder's own time, and the clock, tell nothing
+    assert jobs(snakemake(folder, "-n", *asked))["organize"] == 1

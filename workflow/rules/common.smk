@@ -103,9 +103,12 @@ def source(key):
     return files
 
 
-def files_inside(wildcards, input):
-    """How many files each folder of images holds, and when its tables changed: Snakemake looks at the folder's own time."""
-    folders = [list(files_below(Path(folder))) for folder in input.images if os.path.isdir(folder)]
+def files_inside(wildcards):
+    """How many files each folder of images holds, and when its tables changed: Snakemake looks at the folder's own time.
+
+    It asks for no `input`, for Snakemake keeps no params that do, and would not see that one has changed.
+    """
+    folders = [list(files_below(Path(folder))) for folder in dataset(wildcards).get("images", []) if os.path.isdir(folder)]
     described = [file for files in folders for file in files if file.suffix in (".tsv", ".json") and file.exists()]
     changed = [max(file.stat().st_mtime for file in described)] if "bids" in dataset(wildcards) and described else []
     return [*map(len, folders), *changed]
