@@ -402,7 +402,7 @@ def test_defaults_are_filled_in_at_every_depth(tmp_path):
     assert config["training"]["short"]["loss"] == "auto"
     assert config["training"]["short"]["augmentation"]["noise"] == 0
     assert config["training"]["full"]["augmentation"] == {
-        "shift_mm": 4,
+        "shift_mm": 0,
         "mirror": 0.5,
         "rotate_degrees": 0,
         "scale": 0,
