@@ -72,7 +72,7 @@ def test_dry_run_of_a_clean_checkout_shows_the_whole_run(overlay, tmp_path):
         assert planned["preprocess"] == 4
     if overlay and overlay.stem in ("ixi-age", "ixi-sex"):
         assert planned["download"] == 2
-        assert planned["train"] == 5
+        assert planned["train"] == 15
 
 
 def test_dag_is_drawn_without_any_data(tmp_path):
