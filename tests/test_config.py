@@ -9,7 +9,7 @@ import yaml
 
 from mriflow.base.errors import UserError
 from mriflow.config.mistakes import PATTERNS, Validator
-from mriflow.config.resolve import columns_to_read, merge, resolve, settings
+from mriflow.config.resolve import columns_to_read, merge, resolve, settings, training_part, weights_to_start_from
 from mriflow.reference import main
 from mriflow.tables.cells import read_value
 
@@ -278,6 +278,44 @@ MISTAKES = {
         "datasets: {demo: {sites: [SE, NO]}}",
         ["mine.yaml: datasets.demo.sites[1]: found false (a truth value), expected text; put it in quotes"],
     ),
+    "a start named twice": (
+        "networks: {sfcn-small: {init: {from: a.pt, weights: a.pt}}}",
+        ["mine.yaml: networks.sfcn-small.init.weights: found beside `from`, its name now, expected `from` alone"],
+    ),
+    "a start without a name": (
+        "networks: {sfcn-small: {init: {freeze: features}}}",
+        ["networks.sfcn-small.init.from: missing, expected a file of weights, a model.pt, or an experiment of this"],
+    ),
+    "a start from an experiment that there is not": (
+        "networks: {sfcn-small: {init: {from: demo-aeg}}}",
+        [
+            "networks.sfcn-small.init.from: found 'demo-aeg', which is no experiment; did you mean 'demo-age'?",
+            "a file is written with its folder, ./demo-aeg",
+        ],
+    ),
+    "a start from itself": (
+        "networks: {sfcn-small: {init: {from: demo-age}}}",
+        ["init.from: found 'demo-age', which starts from 'demo-age', expected no circle: one of them needs a network"],
+    ),
+    "starts in a circle": (
+        {
+            "experiments": {"demo-age": {"network": "one"}, "again": {**DEMO_AGE, "network": "two"}},
+            "networks": {
+                name: {"name": "SFCN", "init": {"from": start}} for name, start in (("one", "again"), ("two", "demo-age"))
+            },
+        },
+        ["networks.one.init.from: found 'demo-age', which starts from 'again', which starts from 'demo-age', expected no"],
+    ),
+    "a start from another network": (
+        {
+            "experiments": {"demo-age": {"network": "wide"}},
+            "networks": {"wide": {"name": "SFCN", "init": {"from": "demo-sex"}}},
+        },
+        [
+            "networks.wide.init.from: found 'demo-sex', which experiment 'demo-age' cannot start from: its network is the",
+            "it is of the same dataset, with another split or target, so that it sees subjects who are tested here",
+        ],
+    ),
     "unknown key of a dataset": (
         "datasets: {demo: {shard: 2}}",
         ["mine.yaml: datasets.demo.shard: unknown key; did you mean 'shards'? Allowed: affine, bids, citation"],
@@ -517,6 +555,36 @@ def test_settings_are_all_that_one_experiment_uses():
     assert used["training"]["epochs"] == load(BASE)["training"]["short"]["epochs"]
     with pytest.raises(UserError, match="run: has no experiment 'demo-sx'; did you mean 'demo-sex'"):
         settings(resolved(), "demo-sx")
+
+
+def test_an_experiment_that_another_starts_from_is_kept_though_it_is_not_run(tmp_path):
+    small = load(BASE)["networks"]["sfcn-small"]
+    overlay = {
+        "run": ["third"],
+        "experiments": {
+            "second": {**DEMO_AGE, "network": "further", "training": "seeds"},
+            "third": {**DEMO_AGE, "dataset": "ixi", "network": "furthest", "training": "seeds"},
+        },
+        "networks": {"further": {**small, "init": {"from": "demo-age"}}, "furthest": {**small, "init": {"from": "second"}}},
+        "training": {"seeds": {"epochs": 1, "batch_size": 4, "learning_rate": 0.1, "seeds": [0, 1]}},
+    }
+    config = resolved(written(tmp_path, overlay))
+    assert list(config["experiments"]) == ["third", "second", "demo-age"]
+    assert list(config["datasets"]) == ["ixi", "demo"]
+    starts = {name: weights_to_start_from(config, name, 2, 1) for name in config["experiments"]}
+    assert starts == {
+        "third": "<results>/second/fold-0_seed-1/model.pt",
+        "second": "<results>/demo-age/fold-2_seed-0/model.pt",
+        "demo-age": [],
+    }
+    assert training_part(settings(config, "second"), "network") == small
+
+
+@pytest.mark.parametrize(("file", "read"), [("a/weights.p", "a/weights.p"), ("weights", "./weights")])
+def test_the_name_of_before_of_a_file_to_start_from_is_still_read(file, read, tmp_path):
+    config = resolved(written(tmp_path, {"networks": {"sfcn-small": {"init": {"weights": file}}}}))
+    assert config["networks"]["sfcn-small"]["init"] == {"from": read, "freeze": "none"}
+    assert weights_to_start_from(config, "demo-age", 2, 1) == read
 
 
 def schemas_below(schema: dict, at: str = ""):

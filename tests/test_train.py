@@ -40,10 +40,11 @@ SMALL = {"name": "SFCN", "arguments": {"channels": [4, 8, 8], "dropout": 0.2}}
 
 
 def run(folder, data, target=AGE, inputs=None, network=SMALL, fold=0, seed=0, deadline=None, **changes):
+    start = {name: changes.pop(name) for name in ("dataset", "init", "freeze") if name in changes}
     files = {"model": folder / "model.pt", "history": folder / "history.csv", "warnings": folder / "warnings.json"}
     blocks = {"target": target, "inputs": inputs or training_inputs(), "network": network}
     run_of = {"work": folder / "work", "deadline": deadline, "fold": fold, "seed": seed}
-    return train(**files, **data, **run_of, **blocks, training=training_settings(**changes))
+    return train(**files, **data, **run_of, **blocks, **start, training=training_settings(**changes))
 
 
 def command(folder, data, **changes):

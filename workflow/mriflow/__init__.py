@@ -58,6 +58,8 @@ What they share::
         covariates      numbers beside the image
         networks        SFCN, and those of MONAI
         pretrained      weights to start from
+        seen            whose scans a model has seen
+        freezing        what of a network is not trained
         objectives      what is learned, and what an error costs
         optimizers      optimiser and learning rate
         forward         precision, compilation, a network run over scans

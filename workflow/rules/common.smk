@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 from mriflow.base import recipes
-from mriflow.config.resolve import columns_to_read, resolve, settings, training_part
+from mriflow.config.resolve import columns_to_read, resolve, settings, training_part, weights_to_start_from
 from mriflow.base.errors import UserError
 from mriflow.base.files import files_below
 from mriflow.tables.split_file import folds_of
@@ -24,7 +24,7 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 *overlays, first_configfile = workflow.configfiles
 try:
     CONFIG = resolve(config, [Path(first_configfile), *map(Path, overlays)], Path(workflow.basedir))
-    FOLDS = {name: folds_of(settings(CONFIG, name)) for name in CONFIG["run"]}
+    FOLDS = {name: folds_of(settings(CONFIG, name)) for name in CONFIG["experiments"]}
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -42,7 +42,7 @@ FIGURES = {
 
 wildcard_constraints:
     dataset="|".join(DATASETS),
-    experiment="|".join(EXPERIMENTS),
+    experiment="|".join(CONFIG["experiments"]),
     target="|".join(CONFIG["targets"]),
     block="|".join(CONFIG["preprocess"]),
     shard=r"\d+",

@@ -21,6 +21,7 @@ SECTIONS = {
 }
 LOSSES = {"regression": ("auto", "l1", "l2", "soft-label"), "classification": ("auto", "cross-entropy")}
 HEAD_SIZE = "head_size"  # a covariate that every scan has
+EXPERIMENT_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]*")  # a file's name has a dot or a slash
 
 
 def check_dataset_names(datasets: dict, published: dict, mistakes: Mistakes) -> None:
@@ -47,6 +48,8 @@ def check_blocks(whole: dict, mistakes: Mistakes) -> None:
             text = f"found {block['early_stopping']} with `select: {block['select']}`, expected 0, or `select: best`: a "
             text += "training that stops early is not brought to the end of its schedule"
             mistakes.add(("training", name, "early_stopping"), text)
+    for name, block in whole["networks"].items():
+        check_init(("networks", name, "init"), block.get("init"), mistakes)
     check_pathvars(whole, mistakes)
     results = "" if mistakes.touch("pathvars") else whole["pathvars"]["results"]
     for name, block in whole["splits"].items():
@@ -68,6 +71,14 @@ def check_ascending(at: tuple, pair: list, mistakes: Mistakes) -> None:
     """Add a pair of limits that is not in ascending order."""
     if not pair[0] < pair[1]:
         mistakes.add(at, f"found {pair}, expected the smaller number first, then the larger")
+
+
+def check_init(at: tuple, init: dict | None, mistakes: Mistakes) -> None:
+    """Add weights to start from that are named twice, by `from` and by `weights`, its name of before, or not at all."""
+    if init is not None and {"from", "weights"} <= init.keys():
+        mistakes.add((*at, "weights"), "found beside `from`, its name now, expected `from` alone")
+    elif init is not None and not {"from", "weights"} & init.keys():
+        mistakes.add((*at, "from"), "missing, expected a file of weights, a model.pt, or an experiment of this config")
 
 
 def check_split_file(at: tuple, split: dict, results: str, mistakes: Mistakes) -> None:
@@ -184,6 +195,66 @@ def check_experiments(whole: dict, published: dict, mistakes: Mistakes) -> None:
             check_channels(experiment, names, blocks["dataset"], blocks["preprocess"], mistakes)
         if {"dataset", "split"} <= blocks.keys():
             check_split(experiment, names, blocks["dataset"], blocks["split"], mistakes)
+        if "network" in blocks:
+            check_start(experiment, whole, known, mistakes)
+
+
+def start_of(config: dict, experiment: str) -> str | None:
+    """Return the experiment that the training of another starts from, or None; it need not be there."""
+    network = config["networks"].get(config["experiments"][experiment]["network"], {})
+    start = network.get("init", {}).get("from", "")
+    return start if EXPERIMENT_NAME.fullmatch(start) else None
+
+
+def check_start(experiment: str, whole: dict, known: dict[str, dict], mistakes: Mistakes) -> None:
+    """Add an experiment to start from that there is not, that itself starts from this one, or that does not fit it."""
+    experiments, start = whole["experiments"], start_of(whole, experiment)
+    at = ("networks", experiments[experiment]["network"], "init", "from")
+    if start is None:
+        return
+    if start not in known.get("experiments", [start]):
+        text = f"found {start!r}, which is no experiment{instead(start, known['experiments'])}; a file is written with its "
+        mistakes.add(at, f"{text}folder, ./{start}")
+    chain: list[str] = [experiment]
+    following: str | None = start
+    while following and following in experiments and following not in chain:
+        chain.append(following)
+        following = start_of(whole, following)
+    if following == experiment:
+        text = ", which starts from ".join(repr(name) for name in [*chain, experiment])
+        mistakes.add(at, f"found {text}, expected no circle: one of them needs a network block without `init`")
+    elif start in experiments:
+        check_start_fits(at, experiment, start, whole, mistakes)
+
+
+def check_start_fits(at: tuple, experiment: str, start: str, whole: dict, mistakes: Mistakes) -> None:
+    """Add an experiment to start from that has another network, or another split of the same dataset."""
+    ours, theirs = (
+        {kind: whole[section].get(whole["experiments"][name][kind]) for kind, section in SECTIONS.items()}
+        for name in (experiment, start)
+    )
+    found = f"found {start!r}, which experiment {experiment!r} cannot start from"
+    of_network = [layout(used["network"]) for used in (ours, theirs)]
+    if theirs["network"] and of_network[0] != of_network[1]:
+        mistakes.add(at, f"{found}: its network is {in_short(of_network[1])}, here it is {in_short(of_network[0])}")
+    channels = [(used["preprocess"] or {}).get("channels", ["image"]) for used in (ours, theirs)]
+    if channels[0] != channels[1]:
+        mistakes.add(
+            at, f"{found}: its scans have the channels {in_short(channels[1])}, here they have {in_short(channels[0])}"
+        )
+    same_dataset = whole["experiments"][experiment]["dataset"] == whole["experiments"][start]["dataset"]
+    drawn = [[used["split"], used["target"] and used["target"]["column"]] for used in (ours, theirs)]
+    methods = {split["method"] for split, _ in drawn if split}
+    if same_dataset and "k-fold" in methods and "file" not in methods and drawn[0] != drawn[1]:
+        text = "of the same dataset, with another split or target, so that it sees subjects who are tested here; expected the "
+        mistakes.add(at, f"{found}: it is {text}same split for both, with `method: file` if the targets are two")
+
+
+def layout(network: dict | None) -> dict:
+    """Return what of a network block has to be the same for weights to be handed on."""
+    arguments = (network or {}).get("arguments", {})
+    kept = {key: value for key, value in arguments.items() if key != "head" and not key.startswith("drop")}
+    return {"name": (network or {}).get("name"), "arguments": kept}
 
 
 def check_loss(experiment: str, names: dict, target: dict, training: dict, mistakes: Mistakes) -> None:

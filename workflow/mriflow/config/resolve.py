@@ -14,7 +14,7 @@ import yaml
 
 from mriflow.base.errors import UserError
 from mriflow.base.files import as_path
-from mriflow.config.checks import SECTIONS, check_blocks, check_dataset_names, check_experiments
+from mriflow.config.checks import EXPERIMENT_NAME, SECTIONS, check_blocks, check_dataset_names, check_experiments, start_of
 from mriflow.config.mistakes import Mistakes, Source, in_short, instead
 from mriflow.tables.cells import as_text
 
@@ -36,8 +36,8 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
 
     Returns
     -------
-    The config with every default filled in, with the experiments of `run` alone and the datasets that these use, each
-    whole (file and config merged). Keys stand in the schema's order: to write out a default changes nothing.
+    The config with every default filled in, with the experiments of `run`, those that these start from, and the datasets that
+    they use, each whole (file and config merged). Keys stand in the schema's order: to write out a default changes nothing.
 
     Raises
     ------
@@ -70,7 +70,16 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
     check_experiments(whole, published, mistakes)
     mistakes.raise_if_any()
 
-    experiments = {name: whole["experiments"][name] for name in whole["run"]}
+    for init in (network["init"] for network in whole["networks"].values() if "init" in network):
+        if "weights" in init:  # the name of `from` before, of a file alone
+            file = init.pop("weights")
+            init["from"] = f"./{file}" if EXPERIMENT_NAME.fullmatch(file) else file
+        init["from"] = as_path(init["from"])
+    wanted = list(whole["run"])
+    for name in wanted:  # it grows: an experiment may start from one that starts from another
+        start = start_of(whole, name)
+        wanted += [start] if start and start not in wanted else []
+    experiments = {name: whole["experiments"][name] for name in wanted}
     datasets = {name: whole["datasets"][name] for name in (used["dataset"] for used in experiments.values())}
     return {**whole, "experiments": experiments, "datasets": datasets}
 
@@ -83,7 +92,7 @@ def settings(config: dict, experiment: str) -> dict:
     ``{experiment, names, dataset, target, preprocess, split, network, training, auxiliary, covariates, impute}``: whole
     blocks (of `auxiliary` a list), and under `names` the name of each.
     """
-    if experiment not in config["run"]:
+    if experiment not in config["experiments"]:
         raise UserError(f"run: has no experiment {experiment!r}{instead(experiment, config['run'])}")
     names = config["experiments"][experiment]
     blocks = {kind: config[section][names[kind]] for kind, section in SECTIONS.items()}
@@ -110,7 +119,7 @@ def training_part(settings: dict, part: str) -> dict:
             "covariates": settings["covariates"],
             "impute": settings["impute"],
         },
-        "network": settings["network"],
+        "network": {key: value for key, value in settings["network"].items() if key != "init"},
         "training": {key: value for key, value in settings["training"].items() if key not in NOT_OF_TRAINING},
     }
     return parts[part]
@@ -145,6 +154,23 @@ def columns_to_read(config: dict, dataset: str) -> dict:
         values = list(dict.fromkeys(value for value in declared.get(name, []) if as_text(value) == ""))
         columns[name] = {**column, "values": values} if values else column
     return columns
+
+
+def weights_to_start_from(config: dict, experiment: str, fold: int, seed: int) -> str | list:
+    """Return the file that a training starts from: one of weights, or the model of another experiment; [] if from none.
+
+    Of an experiment on the same dataset it is the model of the same fold, which has seen nobody who is tested; on another one,
+    that of fold 0. The seed is the same, or the first if that experiment has not this one: it says itself how many models
+    are to be started from.
+    """
+    start = start_of(config, experiment)
+    ours = config["experiments"][experiment]
+    if start is None:
+        return config["networks"][ours["network"]].get("init", {}).get("from", [])
+    theirs = config["experiments"][start]
+    seeds = config["training"][theirs["training"]]["seeds"]
+    fold, seed = fold if ours["dataset"] == theirs["dataset"] else 0, seed if seed in seeds else seeds[0]
+    return f"<results>/{start}/fold-{fold}_seed-{seed}/model.pt"
 
 
 def described_bids(folder: str) -> dict:
