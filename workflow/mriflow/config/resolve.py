@@ -160,8 +160,8 @@ def weights_to_start_from(config: dict, experiment: str, fold: int, seed: int) -
     """Return the file that a training starts from: one of weights, or the model of another experiment; [] if from none.
 
     Of an experiment on the same dataset it is the model of the same fold, which has seen nobody who is tested; on another one,
-    that of fold 0. The seed is the same, or the first if that experiment has not this one: it says itself how many there are
-    to start from.
+    that of fold 0. The seed is the same, or the first if that experiment has not this one: it says itself how many models
+    are to be started from.
     """
     start = start_of(config, experiment)
     ours = config["experiments"][experiment]
