@@ -14,6 +14,7 @@ from conftest import ROOT
 sys.path.insert(0, str(ROOT / "profiles/sge"))
 import dialect
 import gridengine
+from command import lasting_command
 from dialect import Request
 from jobs import Job
 
@@ -184,6 +185,29 @@ def test_queue_is_read_from_the_xml_of_qstat():
     assert queue["8"].in_error and not queue["7"].in_error
     with pytest.raises(gridengine.MasterAway, match="cut off"):
         gridengine.read_queue(xml[:100])
+
+
+def test_script_outlives_its_snakemake_and_the_config_files(tmp_path):
+    folder = tmp_path / "it's a dir" / ".snakemake/tmp.1"
+    folder.mkdir(parents=True)
+    command = f"cd 'x' && python -m snakemake --wait-for-files {str(folder)!r} 'in put.txt' --configfiles 'a b.yaml'"
+    command += " \"c'd.yaml\" --config 'n=1' --mode 'remote' && exit 0 || exit 1"
+    (folder / "job.sh").write_text(f"#!/bin/sh\n# properties = {{}}\n{command}\n")
+    wanted = "cd 'x' && python -m snakemake --wait-for-files 'in put.txt' --mode 'remote' && exit 0 || exit 1\n"
+    lasting = lasting_command(folder / "job.sh", tmp_path / "inputs.txt", ".snakemake/mriflow/1a.yaml")
+    assert lasting == f"#!/bin/sh\n# properties = {{}}\nexport JOB_CONFIG=.snakemake/mriflow/1a.yaml\n{wanted}"
+    kept = lasting_command(folder / "job.sh", tmp_path / "inputs.txt", None)
+    assert "--configfiles 'a b.yaml'" in kept and "tmp.1" not in kept
+
+
+def test_list_of_many_inputs_outlives_its_snakemake(tmp_path):
+    folder = tmp_path / ".snakemake/tmp.1"
+    folder.mkdir(parents=True)
+    (folder / "list.txt").write_text(f"{folder}\nin.txt\n")
+    (folder / "job.sh").write_text(f"#!/bin/sh\nsnakemake --wait-for-files-file '{folder}/list.txt' --mode 'remote'\n")
+    lasting = lasting_command(folder / "job.sh", tmp_path / "inputs.txt", None)
+    assert lasting.endswith(f"snakemake --wait-for-files-file {tmp_path}/inputs.txt --mode 'remote'\n")
+    assert (tmp_path / "inputs.txt").read_text() == "in.txt\n"
 
 
 def test_job_is_kept_under_the_names_that_earlier_versions_wrote():

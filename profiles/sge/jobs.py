@@ -8,9 +8,11 @@ A record is a folder of .snakemake/sge, named for the rule and a hash of its out
     1.end                  why it failed, once `status` has reported it to Snakemake
 """
 
+import contextlib
 import hashlib
 import json
 import math
+import os
 import re
 import shlex
 import sys
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gridengine
+from command import lasting_command
 from dialect import PROFILE, Request, Site, write_whole
 
 STATE = Path(".snakemake/sge")
@@ -127,13 +130,10 @@ class Record:
         return Path("logs/sge", safe_name(self.job().rule), f"{self.read('json').get('id')}.log")
 
     def prepare(self, job: Job, script: Path) -> None:
-        """Keep a job and the script that Snakemake wants run, also for what is in the queue already.
-
-        The script would wait for a temporary folder of the Snakemake that wrote it, which may be gone by then.
-        """
+        """Keep a job and the script that Snakemake wants run, also for what is in the queue already."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / "job.json", job.to_json())
-        command = re.sub(rf"(?<= ){re.escape(shlex.quote(str(script.parent.absolute())))}(?= )", "", script.read_text())
+        command = lasting_command(script, self.folder / "inputs.txt", os.environ.get("JOB_CONFIG"))
         write_whole(self.folder / "command.sh", command)
 
     def submit(self, site: Site, mem_mb: int) -> None:
@@ -173,6 +173,17 @@ class Record:
 def say(text: str) -> None:
     """Print a message for the user, on stderr: what stands on stdout is an answer to Snakemake."""
     print(f"sge: {text}", file=sys.stderr, flush=True)
+
+
+def say_once(text: str, of: str, seconds: float = 3600) -> None:
+    """Print a message unless one `of` the same was printed a while ago, for another job too."""
+    file = STATE / f"said-{short_hash(of)}"
+    with contextlib.suppress(OSError):
+        if time.time() - file.stat().st_mtime < seconds:
+            return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    say(text)
 
 
 def title(rule: str, wildcards: dict[str, str]) -> str:

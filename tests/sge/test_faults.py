@@ -271,6 +271,20 @@ def test_job_whose_snakemake_ended_by_itself_is_taken_over_and_still_does_its_wo
     assert (place.folder / "one.txt").exists()
 
 
+@pytest.mark.parametrize("inputs", [1, 30])  # of more than 20 Snakemake writes a list into a folder that it removes
+def test_job_that_starts_after_its_snakemake_ended_by_itself_does_its_work(workdir, inputs):
+    names = [f"in{number}.txt" for number in range(inputs)]
+    ends = {"cluster-generic-status-cmd": "false"}
+    place = workdir(one("touch {output}", more=f"    input: {names}\n"), qsub="-h", profile=ends)
+    for name in names:
+        (place.folder / name).touch()
+    assert place.run() == 1
+    assert not list(place.folder.glob(".snakemake/tmp.*")) and place.queue(), place.output()
+    subprocess.run(["qrls", *place.queue()], check=True)
+    place.wait_for(lambda: not place.queue(), "the job to end")
+    assert (place.folder / "one.txt").exists(), next(place.folder.glob("logs/sge/one/*")).read_text()
+
+
 def test_job_on_a_node_that_does_not_see_its_input_is_not_taken_for_done(workdir):
     place = workdir(one("cat in.txt > {output}", more="    input: 'in.txt'\n").replace("'one.txt'", "update('one.txt')"))
     (place.folder / "one.txt").write_text("old")

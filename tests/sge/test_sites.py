@@ -1,0 +1,46 @@
+"""What real sites and their users do to a run, on a real Grid Engine: nothing is silently wrong, nothing runs twice."""
+
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from conftest import ROOT
+
+
+def held_demo(workdir):
+    """Return a working directory with the workflow, where the simulation of twenty people is held in the queue."""
+    place = workdir("", qsub="-h", profile={"printshellcmds": True})
+    (place.folder / "Snakefile").unlink()
+    for name in ("Snakefile", "envs"):
+        (place.folder / name).symlink_to(ROOT / name)
+    for name in ("config", "workflow"):
+        shutil.copytree(ROOT / name, place.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    overlay(place, subjects=20, voxel_mm=4)
+    process = place.start("--configfile", "mine.yaml", "--", "resources/demo/DEMO.csv")
+    place.wait_for(lambda: "Submitted job" in place.output(), "the job in the queue", timeout=30)
+    return place, process
+
+
+def overlay(place, **simulate) -> None:
+    (place.folder / "mine.yaml").write_text(yaml.safe_dump({"datasets": {"demo": {"simulate": simulate}}}))
+
+
+@pytest.mark.parametrize("edit", ["changed", "half saved"])
+def test_config_that_is_edited_while_a_job_waits_is_not_that_of_the_job(workdir, edit):
+    place, process = held_demo(workdir)
+    (job,) = place.queue()
+    if edit == "changed":
+        overlay(place, subjects=30, voxel_mm=4)
+        dataset = place.folder / "config/datasets/demo.yaml"
+        dataset.write_text(dataset.read_text().replace("seed: 0", "seed: 1"))
+        (place.folder / "workflow/mriflow/base/recipes.py").open("a").write("# one more line\n")
+    else:
+        (place.folder / "mine.yaml").unlink()
+        (place.folder / "config/config.yaml").write_text("run: [demo-\n  age")
+    subprocess.run(["qrls", job], check=True)
+    assert process.wait(120) == 0, place.output()
+    log = place.read(f"logs/sge/simulate/{job}.log")
+    assert "--subjects 20 --seed 0 --voxel-mm 4" in log, log
+    assert ("the code changed since this job was submitted" in place.output()) == (edit == "changed")
