@@ -10,6 +10,7 @@
 trap '' USR1 USR2
 
 start=$(date +%s)
+begun=
 job_folder=$PWD
 note() { # whole or not at all, for it is read from another machine
     printf '%s\n' "$2" > "$job_folder/$record.$1.part" && mv "$job_folder/$record.$1.part" "$job_folder/$record.$1"
@@ -18,6 +19,7 @@ finish() {
     code=$?
     # Snakemake ends with 0 when it did nothing because its input did not show on this node.
     if [ "$code" = 0 ] && grep -q '^Missing files after' "$SGE_STDOUT_PATH"; then code=75; fi
+    if [ "$code" != 0 ] && [ -z "$begun" ]; then code=75; fi
     [ -z "$scratch" ] || rm -rf -- "$scratch"
     note exit "$JOB_ID $code"
 }
@@ -32,4 +34,5 @@ fi
 # Snakemake itself needs one thread; it gives its jobs theirs. Left alone, the libraries would map memory for each core of the node.
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 MALLOC_ARENA_MAX=2
 source "$profile/prologue.sh" || exit 75
+begun=yes
 bash "$job_folder/$command"

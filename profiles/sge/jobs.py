@@ -15,6 +15,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -140,9 +141,10 @@ class Record:
         """Submit the job with this much memory. Raises MasterAway, after which it can be called again, or Refused."""
         job = self.job()
         request = Request.of(job.resources, job.threads)._replace(mem_mb=mem_mb)
+        self.log().parent.mkdir(parents=True, exist_ok=True)
+        self.set_logs_aside(job)
         if not self.last or self.answered or self.file("start").exists():  # what another left is not this one's
             self.last += 1
-        Path("logs/sge", safe_name(job.rule)).mkdir(parents=True, exist_ok=True)
         self.file("sh").write_text(job_script(job, request, site, self.folder / str(self.last)))
         arguments = qsub_arguments(job.rule, job.name, request, site, job.note is not None)
         submission = {"walltime": request.walltime, "qsub": arguments, HASH_KEY: job.hash}
@@ -150,6 +152,13 @@ class Record:
         submission["limited"] = site.memory_limit(request) is not None
         self.write("json", **submission)  # before it is there, so that a Snakemake killed in between leaves a trace
         self.write("json", **submission, id=gridengine.submit([*arguments, str(self.file("sh"))]))
+
+    def set_logs_aside(self, job: Job) -> None:
+        """Keep the stage's logs of the try or walltime before beside its output: a log that shows after that is of the next."""
+        before = self.read("json").get("id", "before")
+        for log in map(Path, job.logs):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.move(log, self.log().with_name(f"{before}-{log.name}"))
 
     def arrived(self, queue: gridengine.Snapshot) -> bool:
         """Return whether Grid Engine took the last submission though its answer was lost, and note the id."""

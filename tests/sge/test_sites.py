@@ -2,11 +2,13 @@
 
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
 
 from conftest import ROOT
+from sge.test_faults import WAITS, before, ended, one, wait_for_start
 
 
 def held_demo(workdir):
@@ -44,3 +46,28 @@ def test_config_that_is_edited_while_a_job_waits_is_not_that_of_the_job(workdir,
     log = place.read(f"logs/sge/simulate/{job}.log")
     assert "--subjects 20 --seed 0 --voxel-mm 4" in log, log
     assert ("the code changed since this job was submitted" in place.output()) == (edit == "changed")
+
+
+def test_job_that_fails_before_its_stage_shows_its_own_output_and_no_earlier_log(workdir):
+    place = workdir(one("echo mistake $((6 * 7)) > {log}; exit 3", more="    log: 'one.log'\n"))
+    assert place.run() == 1
+    first = place.submissions()[0]["id"]
+    shown = place.output().count("mistake 42")
+    (place.folder / "profiles/sge/prologue.sh").write_text("echo there is no such module; exit 1\n")
+    assert place.run() == 1
+    assert "there is no such module" in place.output()
+    assert place.output().count("mistake 42") == shown > 0
+    assert place.read(f"logs/sge/one/{first}-one.log") == "mistake 42\n"
+
+
+@pytest.mark.parametrize("failure", ["exit 1", "echo Fatal Python error"])
+def test_state_that_cannot_be_asked_for_ends_no_run(workdir, failure):
+    place = workdir(one(WAITS))
+    fails = f"[ -e go ] || {{ echo >> asked; {failure}; }}"
+    before(place, "python3", f'case "$1" in *status*) {fails};; esac; exec {sys.executable} "$@"')
+    process = place.start()
+    wait_for_start(place)
+    place.wait_for(lambda: place.read("asked").count("\n") > 2, "questions in vain")
+    (place.folder / "go").touch()
+    assert process.wait(60) == 0, place.output()
+    ended(place)
