@@ -1,10 +1,14 @@
 """What profiles/sge asks of Grid Engine, in the dialects of two sites. Needs none; tests/sge/ is about the real one."""
 
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -16,7 +20,7 @@ import dialect
 import gridengine
 from command import lasting_command
 from dialect import Request
-from jobs import Job
+from jobs import Job, job_script
 
 GPU = "-l gpu=true -l 'gpu_type=!(gtx1080ti|p100|titanx|titanxp|v100)'"
 HOUR = 3600
@@ -208,6 +212,28 @@ def test_list_of_many_inputs_outlives_its_snakemake(tmp_path):
     lasting = lasting_command(folder / "job.sh", tmp_path / "inputs.txt", None)
     assert lasting.endswith(f"snakemake --wait-for-files-file {tmp_path}/inputs.txt --mode 'remote'\n")
     assert (tmp_path / "inputs.txt").read_text() == "in.txt\n"
+
+
+@pytest.mark.parametrize("sign", ["2.json", "1.start"])
+def test_job_ends_when_another_has_taken_its_place(tmp_path, sign):
+    record = tmp_path / ".snakemake/sge/one-1a"
+    record.mkdir(parents=True)
+    (record / "1.json").write_text("{}")
+    (record / "command.sh").write_text("trap '' TERM; echo $$ > process; sleep 60\n")
+    site = dialect.check_site()
+    site.settings["poll"] = 1
+    job = Job("one", {}, "one-1a", "", {}, 1, [], None)
+    (record / "1.sh").write_text(job_script(job, Request(1000, HOUR), site, record.relative_to(tmp_path) / "1", ["6"]))
+    environment = os.environ | {"JOB_ID": "7", "QUEUE": "q", "SGE_STDOUT_PATH": os.devnull}
+    process = subprocess.Popen(["bash", record / "1.sh"], cwd=tmp_path, env=environment, start_new_session=True)
+    end = time.monotonic() + 20
+    while not (tmp_path / "process").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    (record / sign).write_text('{"id": "7", "host": "another"}')
+    assert process.wait(20) == -signal.SIGKILL
+    command = Path(f"/proc/{(tmp_path / 'process').read_text().strip()}/stat")
+    assert not command.exists() or command.read_text().split()[2] == "Z"
+    assert not (record / "1.exit").exists()
 
 
 def test_job_is_kept_under_the_names_that_earlier_versions_wrote():

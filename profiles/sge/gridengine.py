@@ -64,20 +64,58 @@ def look(folder: Path, max_age: float) -> Snapshot:
     with open(folder / "qstat.lock", "w") as lock:
         with contextlib.suppress(OSError):  # a file system without locks costs a qstat too many at worst
             fcntl.flock(lock, fcntl.LOCK_EX)
-        kept, now = folder / "qstat.json", time.time()
+        kept, now, names = folder / "qstat.json", time.time(), {}
         with contextlib.suppress(OSError, ValueError, KeyError):
             last = json.loads(kept.read_text())
+            names = last.get("names", {})
             if now - max_age <= last["answered"] <= now:
                 if last["jobs"] is None:
                     raise MasterAway("qstat failed a moment ago")
                 return Snapshot(last["asked"], {job: Queued(*value) for job, value in last["jobs"].items()})
         try:
-            jobs = read_queue(run("qstat", "-u", getpass.getuser(), "-xml"))
+            # -s: all of them, whatever the defaults of the user (~/.sge_qstat) leave out
+            jobs = read_queue(run("qstat", "-u", getpass.getuser(), "-s", "psr", "-xml"))
+            jobs, names = own_names(jobs, folder, names)
         except MasterAway:
-            write_whole(kept, json.dumps({"asked": now, "answered": time.time(), "jobs": None}))
+            write_whole(kept, json.dumps({"asked": now, "answered": time.time(), "jobs": None, "names": names}))
             raise
-        write_whole(kept, json.dumps({"asked": now, "answered": time.time(), "jobs": jobs}))
+        write_whole(kept, json.dumps({"asked": now, "answered": time.time(), "jobs": jobs, "names": names}))
         return Snapshot(now, jobs)
+
+
+def own_names(jobs: dict[str, Queued], folder: Path, names: dict[str, str]) -> tuple[dict[str, Queued], dict[str, str]]:
+    """Return the jobs under the names that they were submitted with, which a site may change, and those names to remember.
+
+    `names` are those that were found before; only for the ids that are new is Grid Engine asked.
+    """
+    strange = [number for number, queued in jobs.items() if not (folder / queued.name).is_dir()]
+    names = {number: names[number] for number in strange if number in names}
+    with contextlib.suppress(MasterAway):
+        for number, described in details([number for number in strange if number not in names]).items():
+            script = Path(described.get("cwd", "/"), described.get("script_file", ""))
+            ours = script.parent.parent.resolve() == folder.resolve()
+            names[number] = script.parent.name if ours else jobs[number].name
+    return {number: queued._replace(name=names.get(number, queued.name)) for number, queued in jobs.items()}, names
+
+
+def details(jobs: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return what Grid Engine says of each of these jobs that it knows, whatever `look` leaves out. Raises MasterAway."""
+    known: dict[str, dict[str, str]] = {}
+    if not jobs:
+        return known
+    try:
+        answer = run("qstat", "-j", ",".join(jobs))
+    except MasterAway as error:
+        if "do not exist" in str(error):
+            return known
+        raise
+    for line in answer.splitlines():
+        key, _, value = line.partition(":")
+        if key == "job_number":
+            known[value.strip()] = one = {}
+        elif known:
+            one[key] = value.strip()
+    return known
 
 
 def read_queue(xml: str) -> dict[str, Queued]:
@@ -111,9 +149,9 @@ def delete(jobs: Sequence[str]) -> None:
 def error_reason(job: str) -> str:
     """Return why a job is in the error state, in Grid Engine's words."""
     with contextlib.suppress(MasterAway, Refused):
-        for line in run("qstat", "-j", job).splitlines():
-            if line.startswith("error reason"):
-                return line.split(":", 1)[1].strip()
+        for key, value in details([job]).get(job, {}).items():
+            if key.startswith("error reason"):
+                return value
     return "reason unknown"
 
 

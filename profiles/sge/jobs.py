@@ -27,6 +27,7 @@ from dialect import PROFILE, Request, Site, write_whole
 
 STATE = Path(".snakemake/sge")
 GROWTH = 1.5
+FENCE = 3  # times `poll`: how often a job looks whether another has taken its place
 HASH_KEY = "fingerprint"  # of a job's hash on disk: renamed, jobs in the queue would not be taken over
 
 
@@ -98,6 +99,11 @@ class Record:
         """Whether the last submission was given an id; one that was cut short may be in the queue all the same."""
         return "id" in self.read("json")
 
+    def ids(self) -> list[str]:
+        """Return the ids of all submissions."""
+        found = [json.loads(file.read_text()).get("id") for file in sorted(self.folder.glob("[0-9]*.json"))]
+        return [job_id for job_id in found if job_id]
+
     def file(self, ending: str, number: int | None = None) -> Path:
         """Return a file of a submission, by default of the last."""
         return self.folder / f"{number or self.last}.{ending}"
@@ -145,7 +151,7 @@ class Record:
         self.set_logs_aside(job)
         if not self.last or self.answered or self.file("start").exists():  # what another left is not this one's
             self.last += 1
-        self.file("sh").write_text(job_script(job, request, site, self.folder / str(self.last)))
+        self.file("sh").write_text(job_script(job, request, site, self.folder / str(self.last), self.ids()))
         arguments = qsub_arguments(job.rule, job.name, request, site, job.note is not None)
         submission = {"walltime": request.walltime, "qsub": arguments, HASH_KEY: job.hash}
         submission |= {"mem_mb": mem_mb, "time": time.time(), "started_from": read_note(job)}
@@ -170,7 +176,7 @@ class Record:
     def adopt(self, queue: gridengine.Snapshot) -> bool:
         """Return whether the last submission is in the queue, alive, and note its id if that was lost."""
         submission = self.read("json")
-        earlier = {json.loads(file.read_text()).get("id") for file in self.folder.glob("[0-9]*.json")} - {submission.get("id")}
+        earlier = set(self.ids()) - {submission.get("id")}
         for job_id, queued in queue.jobs.items():
             alive = not queued.in_error and not queued.being_deleted
             if queued.name == self.folder.name and job_id not in earlier and alive:
@@ -213,8 +219,8 @@ def qsub_arguments(rule: str, name: str, request: Request, site: Site, saves_pro
     return [*fixed, *site.arguments(request, warned=saves_progress)]
 
 
-def job_script(job: Job, request: Request, site: Site, record: Path) -> str:
-    """Return the script that is handed to qsub; `record` is where its notes go, without their endings."""
+def job_script(job: Job, request: Request, site: Site, record: Path, before: list[str]) -> str:
+    """Return the script that is handed to qsub; `record` is where its notes go, without their endings, `before` earlier ids."""
     scratch = site.dialect.get("scratch_folder", "") if request.disk_mb else ""
     return "\n".join(
         [
@@ -225,6 +231,8 @@ def job_script(job: Job, request: Request, site: Site, record: Path) -> str:
             f"walltime={request.walltime}",
             f"margin={site.margin(request)}",
             f'scratch="{scratch}"',
+            f"before='{' '.join(before)}'",
+            f"fence={FENCE * site.settings['poll']}",
             "",
             (PROFILE / "job.sh").read_text(),
         ]

@@ -59,25 +59,11 @@ def state(name: str) -> str:
             say_once(f"{record}: {warning}", of=warning)
     if code == 0:
         return "success"
-    if code is None:
-        submission = record.read("json")
-        try:
-            queue = gridengine.look(STATE, site.settings["poll"])
-        except MasterAway:
-            return "running"
-        queued = queue.jobs.get(submission["id"])
-        queued = queued if queued and queued.name == name else None  # ids begin anew one day
-        if queued and queued.in_error:
-            reason = gridengine.error_reason(submission["id"])
-            gridengine.delete([submission["id"]])
-            return fail(record, "queue", f"was put into the error state and deleted: {reason}")
-        if queued or queue.asked <= submission["time"]:
-            record.file("gone").unlink(missing_ok=True)
-            return "running"
-        if not record.read("gone"):
-            record.write("gone", since=time.time())
-        if time.time() - record.read("gone")["since"] < site.settings["grace"]:
-            return "running"
+    try:
+        if in_queue := look_for(record, site):
+            return in_queue
+    except MasterAway:
+        return "running"
     if note := note_of(record):
         if note["reason"] not in WALLTIME:
             reason = f"saved and stopped on {note['reason']}: it was deleted, or killed at the end of its walltime"
@@ -87,6 +73,34 @@ def state(name: str) -> str:
         say(f"{record}: saved at epoch {note['epoch']}, step {note['step']} when its walltime ended; goes on in a new job")
         return submit_again(record, site)
     return fail(record, *diagnose(record, code))
+
+
+def look_for(record: Record, site: Site) -> str:
+    """Return the state of the last submission as the queue shows it, or nothing if it is over. Raises MasterAway."""
+    submission = record.read("json")
+    queue = gridengine.look(STATE, site.settings["poll"])
+    queued = queue.jobs.get(submission["id"])
+    queued = queued if queued and queued.name == record.folder.name else None  # ids begin anew one day
+    if queued and queued.in_error:
+        reason = gridengine.error_reason(submission["id"])
+        gridengine.delete([submission["id"]])
+        return fail(record, "queue", f"was put into the error state and deleted: {reason}")
+    left_code = record.exit_code() is not None
+    if left_code and time.time() - record.file("exit").stat().st_mtime > site.settings["grace"]:
+        return ""
+    if queued or queue.asked <= submission["time"]:  # one that left an exit code, too: Grid Engine may start it again
+        record.file("gone").unlink(missing_ok=True)
+        return "running"
+    if left_code:
+        return ""
+    if not record.read("gone"):
+        record.write("gone", since=time.time())
+    if time.time() - record.read("gone")["since"] < site.settings["grace"]:
+        return "running"
+    if submission["id"] in gridengine.details([submission["id"]]):  # what is not listed may be there all the same
+        record.file("gone").unlink()
+        return "running"
+    return ""
 
 
 def submit_again(record: Record, site: Site) -> str:

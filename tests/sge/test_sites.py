@@ -1,14 +1,17 @@
 """What real sites and their users do to a run, on a real Grid Engine: nothing is silently wrong, nothing runs twice."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
 
 from conftest import ROOT
-from sge.test_faults import WAITS, before, ended, one, wait_for_start
+from sge.test_faults import WAITS, before, ended, one, started, wait_for_start
 
 
 def held_demo(workdir):
@@ -71,3 +74,69 @@ def test_state_that_cannot_be_asked_for_ends_no_run(workdir, failure):
     (place.folder / "go").touch()
     assert process.wait(60) == 0, place.output()
     ended(place)
+
+
+def test_waiting_job_that_the_users_qstat_leaves_out_is_not_taken_for_lost(workdir):
+    place = workdir(one("touch {output}"), qsub="-h", grace=2)
+    before(place, "qstat", f'HOME={place.folder} exec /usr/bin/qstat "$@"')
+    (place.folder / ".sge_qstat").write_text("-s r\n")
+    process = place.start()
+    place.wait_for(lambda: "Submitted job" in place.output(), "the job in the queue", 30)
+    time.sleep(8)
+    subprocess.run(["qrls", place.submissions()[0]["id"]], check=True)
+    assert process.wait(60) == 0, place.output()
+    ended(place)
+
+
+RENAMES = """#!/bin/bash
+source "$SGE_ROOT/util/resources/jsv/jsv_include.sh"
+jsv_on_start() { :; }
+jsv_on_verify() { jsv_set_param N "site_$(jsv_get_param N)"; jsv_correct; }
+jsv_main
+"""
+
+
+def test_job_that_the_site_renames_is_known_again(workdir):
+    place = workdir(one(WAITS), grace=2)
+    (place.folder / "renames.jsv").write_text(RENAMES)
+    (place.folder / "renames.jsv").chmod(0o755)
+    place.change("settings.yaml", {"qsub": f"-jsv {place.folder}/renames.jsv"})
+    before(place, "qsub", 'export SGE_ROOT=/var/lib/gridengine; exec /usr/bin/qsub "$@"')
+    process = place.start()
+    wait_for_start(place)
+    (job,) = [one["id"] for one in place.submissions()]
+    time.sleep(6)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert place.run("--unlock") == 0
+    process = place.start()
+    place.wait_for(lambda: "is in the queue already" in place.output(), "the job to be found", 30)
+    assert "site_one-" in subprocess.run(["qstat", "-j", job], capture_output=True, text=True, check=True).stdout
+    (place.folder / "go").touch()
+    assert process.wait(60) == 0, place.output()
+    ended(place)
+
+
+# A training that saves and ends when it is warned, as it is before it is killed.
+SAVES = """
+mkdir -p work
+trap 'echo "{\\"reason\\": \\"SIGUSR2\\", \\"epoch\\": 1, \\"step\\": $RANDOM}" > work/stopped.json; exit 1' USR2
+if [ $(wc -l < started) -gt 1 ] && kill -0 $(head -1 started); then touch overlap; fi
+until [ -e go ]; do sleep 0.2; done
+touch $1
+"""
+
+
+@pytest.mark.long
+def test_training_that_an_admin_starts_again_runs_once_at_a_time(workdir, cell):
+    place = workdir(one("bash train.sh {output}", rule="train"))
+    (place.folder / "train.sh").write_text(SAVES)
+    process = place.start()
+    wait_for_start(place)
+    cell("reschedule", place.submissions()[0]["id"])
+    place.wait_for(lambda: len(started(place)) == 2, "the second start", 120)
+    time.sleep(3)
+    (place.folder / "go").touch()
+    assert process.wait(60) == 0, place.output()
+    assert len(started(place)) == 2, place.output()
+    assert not (place.folder / "overlap").exists()

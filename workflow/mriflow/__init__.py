@@ -55,6 +55,7 @@ What they share::
         plan            what an epoch draws, and who takes which scans
         memory          which batch fits
         checkpoint      what an exact resume needs
+        lock            one process alone in a work folder
         stop            when to stop early
         device          CPU or GPU
         distributed     several GPUs

@@ -15,6 +15,7 @@ import torch
 from mriflow.base.errors import UserError
 from mriflow.base.files import whole_file, write_csv
 from mriflow.training.forward import out_of_memory
+from mriflow.training.lock import refresh
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Checkpoints:
 
     def write(self, state: dict[str, Any]) -> None:
         """Write a checkpoint, whole or not at all, and the history in it as a table to look at."""
+        refresh(self.last.parent)
         with whole_file(self.last) as temporary:
             with open(temporary, "wb") as stream:
                 torch.save(state, stream)
