@@ -261,6 +261,13 @@ def test_preview_shows_the_qsub_line_and_how_to_try_the_job_by_hand(rule):
     assert ("-l gpu=true" in done.stdout) == (rule == "train")
 
 
+def test_dry_run_shows_what_is_asked_for():
+    command = [Path(sys.executable).parent / "snakemake", "--profile", "profiles/sge", "-n", "--forceall", "--nolock"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    preprocess = shown.stdout.partition("rule preprocess:")[2].partition("resources:")
+    assert "threads: 2" in preprocess[0] and "mem_mb=14000" in preprocess[2].partition("\n")[0], shown.stdout + shown.stderr
+
+
 def test_memory_of_several_threads_is_that_of_all_and_divided_by_the_slots_once():
     done = preview("preprocess", "--set-threads", "preprocess=3")
     assert done.returncode == 0, done.stderr

@@ -17,9 +17,10 @@ from dialect import write_whole
 # What the commands print when the master or the way to it is down, rather than the request wrong.
 AWAY = re.compile(
     r"commlib|got send (error|timeout)|unable to (contact|send message to|connect to) qmaster"
-    r"|failed receiving gdi|receive timeout|cannot (connect|get connection)|no response from JSV|allowed per user",
+    r"|failed receiving gdi|receive timeout|cannot (connect|get connection)|no response from JSV",
     re.IGNORECASE,
 )
+FULL = re.compile(r"allowed per (user|cluster)")  # max_u_jobs and max_jobs of a site
 
 
 class MasterAway(Exception):
@@ -28,6 +29,10 @@ class MasterAway(Exception):
 
 class Refused(Exception):
     """Grid Engine refused a request, for the reason given."""
+
+
+class Full(MasterAway):
+    """The site takes no more jobs until some have ended."""
 
 
 class Queued(NamedTuple):
@@ -136,6 +141,13 @@ def submit(arguments: Sequence[str]) -> str:
     return number[0]
 
 
+def could_run(arguments: Sequence[str]) -> bool:
+    """Return whether the site has a node on which a job with these arguments could ever run, if all were free."""
+    with contextlib.suppress(MasterAway, Refused):
+        return "found suitable queue" in run("qsub", "-w", "v", *arguments)
+    return False
+
+
 def delete(jobs: Sequence[str]) -> None:
     """Delete jobs, those that have ended meanwhile too, and leave qdel to itself if it takes long."""
     if jobs:
@@ -173,6 +185,8 @@ def run(*command: str, timeout: float = 60) -> str:
         raise MasterAway(f"{command[0]} did not answer within {timeout:g} s") from None
     if done.returncode:
         message = (done.stderr or done.stdout).strip()
+        if FULL.search(message):
+            raise Full(message)
         # A qstat that fails says nothing about a job; it may always be tried again.
         raise MasterAway(message) if command[0] == "qstat" or AWAY.search(message) else Refused(message)
     return done.stdout

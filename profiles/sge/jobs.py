@@ -18,12 +18,13 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gridengine
 from command import lasting_command
-from dialect import PROFILE, Request, Site, write_whole
+from dialect import PROFILE, Request, Site, fill, write_whole
 
 STATE = Path(".snakemake/sge")
 GROWTH = 1.5
@@ -143,21 +144,31 @@ class Record:
         command = lasting_command(script, self.folder / "inputs.txt", os.environ.get("JOB_CONFIG"))
         write_whole(self.folder / "command.sh", command)
 
-    def submit(self, site: Site, mem_mb: int) -> None:
-        """Submit the job with this much memory. Raises MasterAway, after which it can be called again, or Refused."""
+    def submit(self, site: Site, mem_mb: int, avoid: Sequence[str] = ()) -> None:
+        """Submit the job with this much memory, and with the arguments `avoid` if the site has a node for it then.
+
+        Raises MasterAway, after which it can be called again, or Refused.
+        """
         job = self.job()
         request = Request.of(job.resources, job.threads)._replace(mem_mb=mem_mb)
+        arguments = qsub_arguments(job.rule, job.name, request, site, job.note is not None)
         self.log().parent.mkdir(parents=True, exist_ok=True)
         self.set_logs_aside(job)
         if not self.last or self.answered or self.file("start").exists():  # what another left is not this one's
             self.last += 1
         self.file("sh").write_text(job_script(job, request, site, self.folder / str(self.last), self.ids()))
-        arguments = qsub_arguments(job.rule, job.name, request, site, job.note is not None)
+        if avoid and gridengine.could_run([*arguments, *avoid, str(self.file("sh"))]):
+            arguments += avoid
         submission = {"walltime": request.walltime, "qsub": arguments, HASH_KEY: job.hash}
         submission |= {"mem_mb": mem_mb, "time": time.time(), "started_from": read_note(job)}
         submission["limited"] = site.memory_limit(request) is not None
         self.write("json", **submission)  # before it is there, so that a Snakemake killed in between leaves a trace
         self.write("json", **submission, id=gridengine.submit([*arguments, str(self.file("sh"))]))
+
+    def avoid_failed_host(self, site: Site) -> list[str]:
+        """Return the arguments that keep the job off the host whose failure ended the last submission, if it was that."""
+        host = self.read("start").get("host") if self.read("end").get("why") == "machine" else None
+        return fill(site.dialect["avoid_host"], host) if host and "avoid_host" in site.dialect else []
 
     def set_logs_aside(self, job: Job) -> None:
         """Keep the stage's logs of the try or walltime before beside its output: a log that shows after that is of the next."""
@@ -190,7 +201,7 @@ def say(text: str) -> None:
     print(f"sge: {text}", file=sys.stderr, flush=True)
 
 
-def say_once(text: str, of: str, seconds: float = 3600) -> None:
+def say_once(text: str, of: str, seconds: float = 600) -> None:
     """Print a message unless one `of` the same was printed a while ago, for another job too."""
     file = STATE / f"said-{short_hash(of)}"
     with contextlib.suppress(OSError):

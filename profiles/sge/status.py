@@ -20,7 +20,7 @@ from typing import Any
 
 import gridengine
 from dialect import Site, clock, read_site
-from gridengine import MasterAway, Refused
+from gridengine import Full, MasterAway, Refused
 from jobs import GROWTH, STATE, Record, read_note, say, say_once
 
 GPU_MEMORY = re.compile(r"CUDA out of memory")
@@ -28,6 +28,11 @@ NO_MEMORY = re.compile(
     r"(?<!OutOf)MemoryError|bad_alloc|([Cc]annot|can't|[Uu]nable to) allocate|failed to map segment|too little memory"
 )
 WARNING = re.compile(r"^warning: (.*)$", re.MULTILINE)  # of Snakemake within the job
+MACHINE = re.compile(
+    r"Stale (NFS )?file handle|Input/output error|Remote I/O error|Transport endpoint is not connected"
+    r"|asked for \d+ GPUs? and sees |no CUDA-capable device|CUDA-capable device\(s\) is/are busy|uncorrectable ECC"
+    r"|Driver/library version mismatch|CUDA driver initialization failed"
+)
 KILLED = re.compile(r"\bKilled\b|died with <Signals\.SIGKILL")
 WALLTIME = ("walltime", "SIGUSR1")  # the clock of the job itself, or Grid Engine's warning at s_rt
 NOT_STARTED = 75  # of job.sh
@@ -112,6 +117,8 @@ def submit_again(record: Record, site: Site) -> str:
             if queue.asked <= record.read("json")["time"] or record.arrived(queue):
                 return "running"
         record.submit(site, record.read("json")["mem_mb"])
+    except Full as error:
+        say_once(f"{record}: is submitted again as soon as the site takes more jobs: {error}", of="full")
     except MasterAway as error:
         if first:
             say(f"{record}: is submitted again as soon as Grid Engine's master answers: {error}")
@@ -143,6 +150,10 @@ def diagnose(record: Record, code: int | None) -> tuple[str, str]:
     memory = f"had too little memory with mem_mb={mem_mb}; the next try asks for {GROWTH * mem_mb:.0f} MB"
     if code == NOT_STARTED:
         return "lost", "could not start: its node did not see its input in time, or its prologue or scratch folder failed"
+    if machine := MACHINE.search(text):
+        line = next(line for line in text.splitlines() if machine[0] in line)
+        host = record.read("start").get("host")
+        return "machine", f"failed by its machine, {host}, which the next try avoids if the site has others: {line.strip()}"
     if GPU_MEMORY.search(text):
         return "error", "had too little memory on its GPU; take a smaller `batch_size` or another gpu_model"
     if NO_MEMORY.search(text):

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import logging
+import socket
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mriflow.base.errors import UserError
+from mriflow.base.files import OF_THE_MACHINE
 
 
 def stage_parser(description: str | None) -> argparse.ArgumentParser:
@@ -38,6 +40,11 @@ def run_stage(main: Callable[[], object]) -> None:
         print("interrupted: what was finished is kept; run the same command again to go on", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
+        if error.errno in OF_THE_MACHINE:
+            sys.exit(
+                f"error: the machine {socket.gethostname()} failed, and this is no mistake of yours: "
+                f"{error.filename or 'a file'}: {error.strerror}. Run the same command again; what was finished is kept."
+            )
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         sys.exit(

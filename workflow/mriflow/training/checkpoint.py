@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from mriflow.base.errors import UserError
-from mriflow.base.files import whole_file, write_csv
+from mriflow.base.files import tried_again, whole_file, write_csv
 from mriflow.training.forward import out_of_memory
 from mriflow.training.lock import refresh
 
@@ -29,6 +29,7 @@ def hash_of(**settings: Any) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+@tried_again
 def save_bytes(value: dict[str, Any], path: Path) -> None:
     """Write tensors, numbers and texts to `path`, whole or not at all; equal values give equal bytes.
 
@@ -60,6 +61,7 @@ class Checkpoints:
         self.wait()
         self.writing = self.writer.submit(self.write, {**on_cpu(state), "settings_hash": self.settings_hash})
 
+    @tried_again
     def write(self, state: dict[str, Any]) -> None:
         """Write a checkpoint, whole or not at all, and the history in it as a table to look at."""
         refresh(self.last.parent)

@@ -64,7 +64,7 @@ def taken(mine: Path, lock: Path) -> bool:
     try:
         os.link(mine, lock)
     except FileExistsError:
-        return os.path.samefile(mine, lock)  # a network file system may have lost the answer only
+        return mine.samefile(lock)  # a network file system may have lost the answer only
     except OSError:
         try:
             with lock.open("x", encoding="utf-8") as stream:
@@ -106,8 +106,8 @@ def wait_for_stale(lock: Path, mine: Path, minutes: float) -> None:
         while silence(touched, mine) < patience:
             if (here and not over) or time_of(lock) not in (touched, None):
                 raise UserError(
-                    f"{lock}: {described(holder)} trains here, and two must not. Wait for it, or end it; if you know that it is "
-                    "gone, delete this file."
+                    f"{lock}: {described(holder)} trains here, and two must not. Wait for it, or end it; if you know that it "
+                    "is gone, delete this file."
                 )
             if time_of(lock) is None:
                 return
