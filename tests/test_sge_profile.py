@@ -180,6 +180,17 @@ def test_look_at_the_queue_is_shared_and_so_is_its_failure(tmp_path, monkeypatch
         assert calls.read_text().count("x") == 1
 
 
+@pytest.mark.parametrize(
+    "answer", ["7", "7\nQueues are long today.", "Welcome, user 3\n7", 'Your job 7 ("one") has been submitted']
+)
+def test_id_is_found_whatever_the_site_says_beside_it(tmp_path, monkeypatch, answer):
+    qsub = tmp_path / "qsub"
+    qsub.write_text(f"#!/bin/sh\n[ \"$1 $2\" = '-b n' ] && cat <<'END'\n{answer}\nEND\n")
+    qsub.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert gridengine.submit(["one.sh"]) == "7"
+
+
 def test_queue_is_read_from_the_xml_of_qstat():
     xml = """<job_info><queue_info><job_list state="running"><JB_job_number>7</JB_job_number><JB_name>train-1a</JB_name>
     <state>r</state></job_list></queue_info><job_info><job_list state="pending"><JB_job_number>8</JB_job_number>

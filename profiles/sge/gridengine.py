@@ -133,12 +133,12 @@ def read_queue(xml: str) -> dict[str, Queued]:
 
 
 def submit(arguments: Sequence[str]) -> str:
-    """Hand a job to qsub and return its id. Raises MasterAway or Refused."""
-    answer = run("qsub", *arguments)
-    number = answer.strip().splitlines()[-1:] or [""]
-    if not number[0].isdigit():
+    """Hand a job to qsub and return its id, which a site may wrap in words of its own. Raises MasterAway or Refused."""
+    answer = run("qsub", "-b", "n", *arguments)  # a script, whatever ~/.sge_request says
+    number = re.search(r"^\s*(\d+)\s*$", answer, re.MULTILINE) or re.search(r"[Yy]our job (\d+)", answer)
+    if not number:
         raise Refused(f"qsub answered {answer!r} where the id of a job was expected")
-    return number[0]
+    return number[1]
 
 
 def could_run(arguments: Sequence[str]) -> bool:

@@ -357,14 +357,16 @@ def test_snakemake_runs_as_a_job_once_the_data_are_there(workdir):
     download = "rule download:\n    output: 'data.txt'\n    localrule: True\n    shell: 'touch {output}'\n"
     place = workdir(one("touch {output}", more="    input: 'data.txt'\n") + download)
 
-    def head() -> subprocess.CompletedProcess:
+    def head(target: str = "one.txt") -> subprocess.CompletedProcess:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = os.environ | {"PATH": path, "HOURS": "1"}
-        return subprocess.run(["profiles/sge/head.sh"], cwd=place.folder, env=environment, capture_output=True, text=True)
+        return subprocess.run(
+            ["profiles/sge/head.sh", target], cwd=place.folder, env=environment, capture_output=True, text=True
+        )
 
     refused = head()
     assert refused.returncode == 1
-    assert "  snakemake --cores 1 --until download\n" in refused.stderr
+    assert "  snakemake --cores 1 'one.txt' --until download\n" in refused.stderr
     assert not place.submissions()
     (place.folder / "data.txt").touch()
     (place.folder / ".snakemake/locks").mkdir(parents=True, exist_ok=True)
