@@ -205,10 +205,10 @@ def say_once(text: str, of: str, seconds: float = 600) -> None:
     """Print a message unless one `of` the same was printed a while ago, for another job too."""
     file = STATE / f"said-{short_hash(of)}"
     with contextlib.suppress(OSError):
-        if time.time() - file.stat().st_mtime < seconds:
+        if file.exists() and time.time() - file.stat().st_mtime < seconds:
             return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
     say(text)
 
 

@@ -47,7 +47,8 @@ def main() -> None:
     try:
         print(state(sys.argv[1].partition(".")[2]))
     except (Exception, SystemExit) as error:  # Snakemake stops watching all jobs if this fails for one
-        print(error if isinstance(error, SystemExit) else traceback.format_exc(), file=sys.stderr)
+        text = str(error) if isinstance(error, SystemExit | OSError) else traceback.format_exc()
+        say_once(text, of=text.partition(": '")[0])  # a full disk fails in the files of all jobs
         print("running")
 
 

@@ -45,6 +45,11 @@ def run_stage(main: Callable[[], object]) -> None:
                 f"error: the machine {socket.gethostname()} failed, and this is no mistake of yours: "
                 f"{error.filename or 'a file'}: {error.strerror}. Run the same command again; what was finished is kept."
             )
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            sys.exit(
+                f"error: {error.filename or 'a file'}: {error.strerror}. You may not write or read there: `ls -ld` shows whose "
+                "it is. Have it made yours, or write elsewhere (`pathvars` in the config)."
+            )
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         sys.exit(
