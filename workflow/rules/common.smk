@@ -12,25 +12,22 @@ from pathlib import Path
 import yaml
 from mriflow.base import recipes
 from mriflow.base.errors import UserError
-from mriflow.config.handover import code_warning, hand_over
+from mriflow.config.handover import hand_over, handed_over
 from mriflow.config.resolve import resolve, settings
 from mriflow.tables.split_file import folds_of
 from snakemake.exceptions import WorkflowError
-from snakemake.logging import logger
 
 # The Python that runs Snakemake runs the jobs too, whether its environment is activated or not.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
 # Snakemake lists the config files of the command line first, though they are merged last.
 *overlays, first_configfile = workflow.configfiles
-in_job = workflow.remote_exec and "JOB_CONFIG" in os.environ
 try:
-    CONFIG = config if in_job else resolve(config, [Path(first_configfile), *map(Path, overlays)], Path(workflow.basedir))
+    CONFIG = handed_over(config, Path(workflow.basedir)) if workflow.remote_exec else None
+    CONFIG = CONFIG or resolve(config, [Path(first_configfile), *map(Path, overlays)], Path(workflow.basedir))
     FOLDS = {name: folds_of(settings(CONFIG, name)) for name in CONFIG["run"]}
 except UserError as error:
     raise WorkflowError(str(error)) from None
-if in_job and (changed := code_warning(Path(workflow.basedir))):
-    logger.warning(changed)
 
 EXPERIMENTS = CONFIG["run"]
 DATASETS = CONFIG["datasets"]

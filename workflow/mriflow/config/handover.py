@@ -6,6 +6,7 @@ each job, in the environment variable JOB_CONFIG.
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 import yaml
@@ -28,12 +29,17 @@ def hand_over(config: dict, folder: Path) -> None:
     os.environ["JOB_CONFIG"] = str(path)
 
 
-def code_warning(folder: Path) -> str:
-    """Return what a job has to say if the code in `folder` is not that of the run which submitted it, else nothing."""
-    path = Path(os.environ["JOB_CONFIG"])
-    if path.read_text(encoding="utf-8").startswith(f"# code {code_hash(folder)}\n"):
-        return ""
-    return "warning: the code changed since this job was submitted (git pull?): it runs the new code with the config of then"
+def handed_over(config: dict, folder: Path) -> dict | None:
+    """Return the config that a job read, if it is the whole one of the run that submitted it; else nothing.
+
+    Says so on stderr if the code in `folder` is not that of the run any more.
+    """
+    if "JOB_CONFIG" not in os.environ:
+        return None
+    if not Path(os.environ["JOB_CONFIG"]).read_text(encoding="utf-8").startswith(f"# code {code_hash(folder)}\n"):
+        text = "the code changed since this job was submitted (git pull?): it runs the new code with the config of then"
+        print(f"warning: {text}", file=sys.stderr)
+    return config
 
 
 def code_hash(folder: Path) -> str:
