@@ -1,4 +1,5 @@
 import errno
+import io
 import itertools
 import json
 import os
@@ -231,6 +232,29 @@ def test_a_full_disk_keeps_the_checkpoint_before(data, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         run(tmp_path, data)
     assert (tmp_path / "work/last.ckpt").read_bytes() == before
+
+
+def test_a_write_that_fails_for_a_moment_is_made_again(data, tmp_path, monkeypatch):
+    whole = run(tmp_path / "whole", data)
+    save, failures = torch.save, iter([errno.ESTALE, errno.EIO])
+
+    class Failing(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, _):
+            raise OSError(number, "the machine")
+
+    def fails_at_first(state, stream):
+        nonlocal number
+        number = next(failures, None)
+        save(state, Failing() if number else stream)
+
+    number = None
+    monkeypatch.setattr("mriflow.training.checkpoint.torch.save", fails_at_first)
+    monkeypatch.setattr("mriflow.base.files.PAUSES", (0, 0, 0))
+    assert run(tmp_path, data).equals(whole)
+    assert next(failures, None) is None
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ESTALE, "stale"), MemoryError(), RuntimeError("can't allocate memory")])

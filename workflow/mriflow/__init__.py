@@ -69,6 +69,7 @@ What they share::
         plan            what an epoch draws, and who takes which scans
         memory          which batch fits
         checkpoint      what an exact resume needs
+        lock            one process alone in a work folder
         stop            when to stop early
         device          CPU or GPU
         distributed     several GPUs
@@ -101,6 +102,7 @@ What they share::
         checks          what no schema can check
         mistakes        a mistake in words
         lookup          a dataset by its name
+        handover        what the jobs of a run are given
         docs            the tables of config/README.md
     base/        what every stage needs
         cli             arguments, progress bars, how a command ends

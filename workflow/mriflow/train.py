@@ -28,6 +28,7 @@ from mriflow.base.cli import run_stage, stage_parser
 from mriflow.base.files import write_csv, write_json
 from mriflow.training.checkpoint import on_cpu, save_bytes
 from mriflow.training.distributed import is_worker, join_team, launch
+from mriflow.training.lock import sole_writer
 from mriflow.training.profiling import profile_training
 from mriflow.training.setup import prepare, read_data, seed_everything
 from mriflow.training.stop import StopFlag, interruptible, moment
@@ -109,7 +110,7 @@ def train(
     KeyboardInterrupt
         After Ctrl-C, TERM, USR1 or USR2, or at the deadline, once the checkpoint is saved.
     """
-    with join_team(gpus, allow_cpu) as team:
+    with join_team(gpus, allow_cpu) as team, sole_writer(work, training["checkpoint_minutes"], team.rank):
         if team.rank == 0:
             (work / "stopped.json").unlink(missing_ok=True)  # a note that is found after this run is of this run
         seed_everything(seed, team.device)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import yaml
 from mriflow.base import recipes
-from mriflow.config.resolve import columns_to_read, resolve, settings, training_part, weights_to_start_from
 from mriflow.base.errors import UserError
 from mriflow.base.files import files_below
+from mriflow.config.handover import hand_over, handed_over
+from mriflow.config.resolve import columns_to_read, resolve, settings, training_part, weights_to_start_from
 from mriflow.tables.split_file import folds_of
 from snakemake.exceptions import WorkflowError
 
@@ -23,7 +24,8 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 # Snakemake lists the config files of the command line first, though they are merged last.
 *overlays, first_configfile = workflow.configfiles
 try:
-    CONFIG = resolve(config, [Path(first_configfile), *map(Path, overlays)], Path(workflow.basedir))
+    CONFIG = handed_over(config, Path(workflow.basedir)) if workflow.remote_exec else None
+    CONFIG = CONFIG or resolve(config, [Path(first_configfile), *map(Path, overlays)], Path(workflow.basedir))
     FOLDS = {name: folds_of(settings(CONFIG, name)) for name in CONFIG["experiments"]}
 except UserError as error:
     raise WorkflowError(str(error)) from None
@@ -38,6 +40,11 @@ FIGURES = {
     "regression": ["learning-curves", "predicted-vs-true", "residual-vs-true"],
     "classification": ["learning-curves", "roc", "confusion-matrix"],
 }
+
+
+onstart:
+    if workflow.non_local_exec:
+        hand_over(CONFIG, Path(workflow.basedir))
 
 
 wildcard_constraints:
@@ -72,16 +79,9 @@ def option(flag, value):
     return [] if not value else [flag if value is True else f"{flag}={value}"]
 
 
-def as_json(*keys):
-    """A function of the wildcards that gives a part of an experiment as JSON, for a command line."""
-
-    def part(wildcards):
-        value = experiment(wildcards)
-        for key in keys:
-            value = value[key]
-        return json.dumps(value)
-
-    return part
+def settings_as_json(wildcards):
+    """Everything that an experiment uses as JSON, for a command line."""
+    return json.dumps(experiment(wildcards))
 
 
 def simulated_flag(wildcards):

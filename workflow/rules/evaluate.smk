@@ -17,7 +17,7 @@ rule settings:
     conda:
         "../../envs/conda.yaml"
     params:
-        settings=as_json(),
+        settings=settings_as_json,
     shell:
         "printf '%s\\n' {params.settings:q} > {output:q} 2> {log:q}"
 

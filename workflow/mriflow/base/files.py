@@ -1,14 +1,45 @@
 """Files that are either whole or not there: everything is written under a temporary name and renamed."""
 
+import errno
+import functools
 import json
+import logging
 import os
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import pandas as pd
+
+log = logging.getLogger(__name__)
+
+
+# A disk or network file system that fails for a moment, or for this machine alone; none of it is a mistake of the user's.
+OF_THE_MACHINE = (errno.EIO, errno.ESTALE, getattr(errno, "EREMOTEIO", errno.EIO), errno.ENOTCONN)
+PAUSES = (1, 5, 20)  # seconds between the tries to write
+
+Arguments = ParamSpec("Arguments")
+
+
+def tried_again(write: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Have a function that writes a file called again, three times at most, where the machine and not the file is at fault."""
+
+    @functools.wraps(write)
+    def persistent(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        for pause in PAUSES:
+            try:
+                return write(*args, **kwargs)
+            except OSError as error:
+                if error.errno not in OF_THE_MACHINE:
+                    raise
+                log.warning("%s: %s; writing it again in %g s", error.filename or "a file", error.strerror, pause)
+                time.sleep(pause)
+        return write(*args, **kwargs)
+
+    return persistent
 
 
 @contextmanager
@@ -27,19 +58,25 @@ def whole_file(path: str | Path, *, shared: bool = False) -> Iterator[Path]:
         with open(temporary, "rb") as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
+    except (OSError, RuntimeError) as error:
+        cause = error.__context__ if isinstance(error, RuntimeError) else error  # torch hides it
+        if not isinstance(cause, OSError):
+            raise
+        cause.filename = cause.filename or str(path)
+        raise cause from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what failed first is told
+            temporary.unlink(missing_ok=True)
 
 
+@tried_again
 def write_text(text: str, path: str | Path) -> None:
     """Write `text` to `path`, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
+@tried_again
 def write_csv(table: pd.DataFrame, path: str | Path) -> None:
     """Write `table` without its index to `path`, whole or not at all."""
     with whole_file(path) as temporary:
