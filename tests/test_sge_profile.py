@@ -264,7 +264,7 @@ def preview(*arguments, program="preview"):
 
 @pytest.mark.parametrize("rule", ["train", "report"])
 def test_preview_shows_the_qsub_line_and_how_to_try_the_job_by_hand(rule):
-    done = preview(rule, "--configfile", "config/experiments/ixi-age.yaml")
+    done = preview(rule, "--configfile", "config/experiments/ixi-age-gpu.yaml")
     assert done.returncode == 0, done.stderr
     assert f"qsub -terse -S /bin/bash -cwd -j y -r n -N {rule}-example -o 'logs/sge/{rule}/$JOB_ID.log' -l tmem=" in done.stdout
     assert re.search(r"^qrsh -cwd .*-l h_rt=0:59:59", done.stdout, re.MULTILINE)

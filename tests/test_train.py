@@ -722,4 +722,5 @@ def test_leak_in_splits_stops_training(data, tmp_path):
     table.to_csv(tmp_path / "leaky.csv", index=False)
     with pytest.raises(UserError, match="leak"):
         run(tmp_path, data | {"splits": tmp_path / "leaky.csv"})
-    assert os.listdir(tmp_path) == ["leaky.csv"]
+    assert sorted(os.listdir(tmp_path)) == ["leaky.csv", "work"]
+    assert not os.listdir(tmp_path / "work")
