@@ -4,7 +4,8 @@ Train one network per fold and seed of an experiment.
 The checkpoint stands in the undeclared folder `work/`, where Snakemake does not delete it: a failed or killed job goes on
 from its last step that was saved when it is run again.
 
-INPUT:  preprocessed/<dataset>/<block>/*, data/<dataset>/labels.csv, results/<experiment>/splits.csv
+INPUT:  preprocessed/<dataset>/<block>/*, data/<dataset>/labels.csv, results/<experiment>/splits.csv;
+        if it searches, results/<experiment>/search.json
 OUTPUT: results/<experiment>/fold-<fold>_seed-<seed>/model.pt
         results/<experiment>/fold-<fold>_seed-<seed>/history.csv   losses and metrics after every epoch
         results/<experiment>/fold-<fold>_seed-<seed>/warnings.json what is wrong with the training
@@ -18,6 +19,7 @@ rule train:
         labels=experiment_labels,
         splits="<results>/{experiment}/splits.csv",
         init=lambda wildcards: experiment(wildcards)["network"].get("init", {}).get("weights", []),
+        chosen=chosen,
     output:
         model="<results>/{experiment}/fold-{fold}_seed-{seed}/model.pt",
         history="<results>/{experiment}/fold-{fold}_seed-{seed}/history.csv",
@@ -41,6 +43,7 @@ rule train:
         network=for_training("network"),
         training=for_training("training"),
         allow_cpu=lambda wildcards: option("--allow-cpu", experiment(wildcards)["training"]["allow_cpu"]),
+        search=lambda wildcards, input: option("--chosen", input.chosen),
         recipe=recipes.TRAIN,
     shell:
         "python -m mriflow.train"
@@ -60,4 +63,5 @@ rule train:
         " --training {params.training:q}"
         " --gpus {resources.gpu}"
         " {params.allow_cpu}"
+        " {params.search:q}"
         " > {log:q} 2>&1"
