@@ -15,6 +15,7 @@ The commands, in running order::
     quality      how well that went
     split        folds with a training, a validation and a test part
     train        one network on one fold
+    choose       what a search over training keys found best in each fold
     evaluate     how good the predictions are, beside the baselines
     plot         a figure, as PDF and PNG
     pages        a page of the report
@@ -100,6 +101,7 @@ What they share::
     config/      the config
         resolve         merged, checked, filled in
         checks          what no schema can check
+        search          the trials of a search
         mistakes        a mistake in words
         lookup          a dataset by its name
         handover        what the jobs of a run are given

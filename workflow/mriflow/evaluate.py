@@ -48,6 +48,7 @@ def evaluate(
     labels: Path,
     splits: Path,
     settings: Path,
+    search: Path | None = None,
 ) -> dict[str, Any]:
     """Write `predictions` (one row per test scan) and `metrics` (see the return value).
 
@@ -63,14 +64,16 @@ def evaluate(
         The dataset's labels.csv and the experiment's splits.csv.
     settings
         JSON file with the experiment's part of the config (`mriflow.config.resolve.settings`).
+    search
+        What `choose` wrote, if keys of the training block were searched.
 
     Returns
     -------
     experiment, dataset, simulated (whether its scans are), target, type, unit, n (test scans), n_excluded (of the
     split, but failed preprocessing), folds, seeds; for each method every metric as value, low and high (95 % interval
     over subjects); the differences of the network from each other method (`differences_of`); warnings about trainings; notes
-    (what a method was made of, or why it was not made); classes and confusion matrix of a classification (rows are the
-    truth); and the provenance.
+    (what a method was made of, or why it was not made); search (how many trials, and the best of each fold), if there was one;
+    classes and confusion matrix of a classification (rows are the truth); and the provenance.
 
     Raises
     ------
@@ -144,6 +147,8 @@ def evaluate(
     result["differences"] = differences_of(found, classes)
     result["warnings"] = [one for path in warnings for one in json.loads(path.read_text())]
     result["notes"] = notes_of(list(confounders), shares, unwatched)
+    if search:
+        result["search"] = json.loads(search.read_text())
     if classes is not None:
         result["classes"] = classes
         result["confusion"] = confusion_matrix(predicted["truth"].astype(str), predicted["network"], labels=classes).tolist()
@@ -221,6 +226,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--labels", type=Path, required=True, help="the dataset's labels.csv")
     parser.add_argument("--splits", type=Path, required=True, help="the experiment's splits.csv")
     parser.add_argument("--settings", type=Path, required=True, help="the experiment's part of the config, .json")
+    parser.add_argument("--search", type=Path, help="what `choose` found best in each fold, .json, if keys were searched")
     evaluate(**vars(parser.parse_args(argv)))
 
 

@@ -26,9 +26,11 @@ import pandas as pd
 
 from mriflow.base.cli import run_stage, stage_parser
 from mriflow.base.files import write_csv, write_json
+from mriflow.config.search import with_keys
 from mriflow.training.checkpoint import on_cpu, save_bytes
 from mriflow.training.distributed import is_worker, join_team, launch
 from mriflow.training.lock import sole_writer
+from mriflow.training.loop import Diverged
 from mriflow.training.profiling import profile_training
 from mriflow.training.setup import prepare, read_data, seed_everything
 from mriflow.training.stop import StopFlag, interruptible, moment
@@ -59,6 +61,7 @@ def train(
     gpus: int = 0,
     allow_cpu: bool = False,
     deadline: float | None = None,
+    trial: bool = False,
 ) -> pd.DataFrame:
     """Train one network and write `model` and `history`.
 
@@ -97,6 +100,8 @@ def train(
         How many GPUs the job was given, and whether it may use the CPU if it sees none of them.
     deadline
         When to have saved and stopped, in seconds since the epoch. It changes nothing of what is trained.
+    trial
+        Whether it is a trial of a search, which ends well if it diverges: then the last row of its history has no val_loss.
 
     Returns
     -------
@@ -118,10 +123,18 @@ def train(
         prepared = prepare(data, work, fold, seed, target, inputs, network, training, team, dataset, init, freeze)
         trainer, training_part, validation_part = prepared[:3]
         with StopFlag(deadline) as stop:
-            trainer.train(training_part, validation_part, stop)
+            diverged = False
+            try:
+                trainer.train(training_part, validation_part, stop)
+            except Diverged as error:
+                if not trial:
+                    raise
+                diverged = True
+                trainer.history.append({"epoch": trainer.epoch + 1, "val_loss": float("nan")})
+                log.warning("%s", error)
         if team.rank == 0:
             write_csv(trainer.table(), history)
-            found = [*prepared.warnings, *watch(trainer, training_part, validation_part)]
+            found = [*prepared.warnings, *([] if diverged else watch(trainer, training_part, validation_part))]
             write_json([{"fold": fold, "seed": seed, **one} for one in found], warnings)
             save_bytes(
                 {
@@ -244,6 +257,10 @@ def main(argv: list[str] | None = None) -> None:
         default="none",
         help="what is not trained: features is all but the output layer",
     )
+    parser.add_argument(
+        "--chosen", type=Path, help="what `choose` found best: replaces keys of --training by those of the fold"
+    )
+    parser.add_argument("--trial", action="store_true", help="a trial of a search: if it diverges, its history says so")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs that the job was given (default: 0, use one if there is one)")
     parser.add_argument("--allow-cpu", action="store_true", help="use the CPU if the job was given a GPU and sees none")
     parser.add_argument(
@@ -257,6 +274,10 @@ def main(argv: list[str] | None = None) -> None:
     look.add_argument("--overfit", type=int, default=0, metavar="N", help="train and validate on N training scans alone")
     look.add_argument("--fast-dev-run", action="store_true", help="train for one epoch of two batches")
     given = parser.parse_args(argv)
+    if chosen := vars(given).pop("chosen"):
+        of_fold = next(one for one in json.loads(chosen.read_text())["chosen"] if one["fold"] == given.fold)
+        log.info("trial %s of the search: %s", of_fold["trial"], of_fold["keys"])
+        given.training = with_keys(given.training, of_fold["keys"])
     looking = given.profile or given.overfit or given.fast_dev_run
     with interruptible(), ExitStack() as stack:
         if is_worker() or not given.training["copy_to_scratch"]:
@@ -268,7 +289,7 @@ def main(argv: list[str] | None = None) -> None:
             # Of two --arrays the last counts.
             launch(given.gpus, [*arguments, "--arrays", *map(str, copied)] if copied else arguments)
         elif looking:
-            unused = ("model", "history", "warnings", "work")
+            unused = ("model", "history", "warnings", "work", "trial")
             look_into(**{name: value for name, value in vars(given).items() if name not in unused})
         else:
             train(**{name: value for name, value in vars(given).items() if name not in ("profile", "overfit", "fast_dev_run")})

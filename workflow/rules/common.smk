@@ -15,6 +15,7 @@ from mriflow.base.errors import UserError
 from mriflow.base.files import files_below
 from mriflow.config.handover import hand_over, handed_over
 from mriflow.config.resolve import columns_to_read, resolve, settings, training_part, weights_to_start_from
+from mriflow.config.search import trial_runs, trials
 from mriflow.tables.split_file import folds_of
 from snakemake.exceptions import WorkflowError
 
@@ -55,6 +56,7 @@ wildcard_constraints:
     shard=r"\d+",
     fold=r"\d+",
     seed=r"\d+",
+    trial="[0-9a-f]{8}",
 
 
 # Look something up in the config
@@ -77,11 +79,6 @@ def experiments_on(wildcards):
 def option(flag, value):
     """A flag with its value for a command line, or nothing if there is no value."""
     return [] if not value else [flag if value is True else f"{flag}={value}"]
-
-
-def settings_as_json(wildcards):
-    """Everything that an experiment uses as JSON, for a command line."""
-    return json.dumps(experiment(wildcards))
 
 
 def simulated_flag(wildcards):
@@ -165,7 +162,13 @@ def experiment_labels(wildcards):
 # Train
 def for_training(part):
     """A function of the wildcards that gives what training has to know of a part of an experiment, as JSON."""
-    return lambda wildcards: json.dumps(training_part(experiment(wildcards), part))
+    return lambda wildcards: json.dumps(training_part(experiment(wildcards), part, wildcards.get("trial")))
+
+
+def chosen(wildcards):
+    """What a search chose in each fold of an experiment, if it searches; its trials themselves have nothing to wait for."""
+    final = "search" in experiment(wildcards) and "trial" not in wildcards.keys()
+    return f"<results>/{wildcards.experiment}/search.json" if final else []
 
 
 # Evaluate

@@ -17,7 +17,7 @@ rule settings:
     conda:
         "../../envs/conda.yaml"
     params:
-        settings=settings_as_json,
+        settings=lambda wildcards: json.dumps(experiment(wildcards)),
     shell:
         "printf '%s\\n' {params.settings:q} > {output:q} 2> {log:q}"
 
@@ -31,6 +31,7 @@ rule evaluate:
         indices=experiment_shards("csv"),
         labels=experiment_labels,
         splits="<results>/{experiment}/splits.csv",
+        search=chosen,
     output:
         predictions="<results>/{experiment}/predictions.csv",
         metrics="<results>/{experiment}/metrics.json",
@@ -44,6 +45,7 @@ rule evaluate:
         mem_mb=8000,
         runtime=240,
     params:
+        search=lambda wildcards, input: option("--search", input.search),
         recipe=recipes.EVALUATE,
     shell:
         "python -m mriflow.evaluate"
@@ -56,4 +58,5 @@ rule evaluate:
         " --labels {input.labels:q}"
         " --splits {input.splits:q}"
         " --settings {input.settings:q}"
+        " {params.search:q}"
         " > {log:q} 2>&1"

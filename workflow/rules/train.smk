@@ -5,7 +5,8 @@ The checkpoint stands in the undeclared folder `work/`, where Snakemake does not
 from its last step that was saved when it is run again.
 
 INPUT:  preprocessed/<dataset>/<block>/*, data/<dataset>/labels.csv, results/<experiment>/splits.csv,
-        what it starts from (`init`): a file of weights, or the model.pt of another experiment
+        what it starts from (`init`): a file of weights, or the model.pt of another experiment;
+        if it searches, results/<experiment>/search.json
 OUTPUT: results/<experiment>/fold-<fold>_seed-<seed>/model.pt
         results/<experiment>/fold-<fold>_seed-<seed>/history.csv   losses and metrics after every epoch
         results/<experiment>/fold-<fold>_seed-<seed>/warnings.json what is wrong with the training
@@ -19,6 +20,7 @@ rule train:
         labels=experiment_labels,
         splits="<results>/{experiment}/splits.csv",
         init=lambda wildcards: weights_to_start_from(CONFIG, wildcards.experiment, int(wildcards.fold), int(wildcards.seed)),
+        chosen=chosen,
     output:
         model="<results>/{experiment}/fold-{fold}_seed-{seed}/model.pt",
         history="<results>/{experiment}/fold-{fold}_seed-{seed}/history.csv",
@@ -45,6 +47,7 @@ rule train:
         freeze=lambda wildcards: option("--freeze", experiment(wildcards)["network"].get("init", {}).get("freeze")),
         training=for_training("training"),
         allow_cpu=lambda wildcards: option("--allow-cpu", experiment(wildcards)["training"]["allow_cpu"]),
+        search=lambda wildcards, input: option("--chosen", input.chosen),
         recipe=recipes.TRAIN,
     shell:
         "python -m mriflow.train"
@@ -67,4 +70,5 @@ rule train:
         " --training {params.training:q}"
         " --gpus {resources.gpu}"
         " {params.allow_cpu}"
+        " {params.search:q}"
         " > {log:q} 2>&1"

@@ -11,6 +11,7 @@ COMMANDS = {
     "quality": "how well that went",
     "split": "folds with a training, a validation and a test part",
     "train": "one network on one fold",
+    "choose": "what a search over training keys found best in each fold",
     "evaluate": "how good the predictions are, beside the baselines",
     "plot": "a figure, as PDF and PNG",
     "pages": "a page of the report",

@@ -191,6 +191,7 @@ def check_experiments(whole: dict, published: dict, mistakes: Mistakes) -> None:
             check_auxiliary(experiment, names, blocks["dataset"], whole["targets"], known, mistakes)
         if {"split", "training"} <= blocks.keys():
             check_select(experiment, names, blocks["split"], blocks["training"], mistakes)
+        check_search(experiment, names, blocks.get("split"), known.get("searches", {}), mistakes)
         if {"dataset", "preprocess"} <= blocks.keys():
             check_channels(experiment, names, blocks["dataset"], blocks["preprocess"], mistakes)
         if {"dataset", "split"} <= blocks.keys():
@@ -333,6 +334,18 @@ def check_select(experiment: str, names: dict, split: dict, training: dict, mist
         text = f"found 'best', but {names['split']!r}, the split of experiment {experiment!r}, has `validation: 0`; expected "
         text += "last or average, or a share for validation"
         mistakes.add(("training", names["training"], "select"), text)
+
+
+def check_search(experiment: str, names: dict, split: dict | None, searches: dict, mistakes: Mistakes) -> None:
+    """Add a search that there is not, or that has no validation scans to choose by."""
+    at, search = ("experiments", experiment, "search"), names.get("search")
+    if search is not None and search not in searches:
+        mistakes.add(at, f"found {search!r}, which is not in `searches`{instead(search, searches)}")
+    elif search is not None and split and split["method"] != "file" and not split["validation"]:
+        text = (
+            f"found {search!r}, but {names['split']!r}, the split of the experiment, has `validation: 0`; expected a share for "
+        )
+        mistakes.add(at, f"{text}validation, for the trial with the lowest validation loss is chosen")
 
 
 def check_split(experiment: str, names: dict, dataset: dict, split: dict, mistakes: Mistakes) -> None:

@@ -16,6 +16,7 @@ from mriflow.base.errors import UserError
 from mriflow.base.files import as_path
 from mriflow.config.checks import EXPERIMENT_NAME, SECTIONS, check_blocks, check_dataset_names, check_experiments, start_of
 from mriflow.config.mistakes import Mistakes, Source, in_short, instead
+from mriflow.config.search import check_searches, searchable, training_of_trial
 from mriflow.tables.cells import as_text
 
 # Keys of the training block of which a single training knows nothing.
@@ -67,6 +68,7 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
     mistakes.add_schema_errors(schema)
     whole = filled(without_mistakes(whole, mistakes), schema)
     check_blocks(whole, mistakes)
+    check_searches(whole["searches"], schema, mistakes)
     check_experiments(whole, published, mistakes)
     mistakes.raise_if_any()
 
@@ -80,6 +82,9 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
         start = start_of(whole, name)
         wanted += [start] if start and start not in wanted else []
     experiments = {name: whole["experiments"][name] for name in wanted}
+    keys = searchable(schema)
+    for search in whole["searches"].values():
+        search["keys"] = {key: filled(values, {"items": keys[key]}) for key, values in search["keys"].items()}
     datasets = {name: whole["datasets"][name] for name in (used["dataset"] for used in experiments.values())}
     return {**whole, "experiments": experiments, "datasets": datasets}
 
@@ -90,7 +95,7 @@ def settings(config: dict, experiment: str) -> dict:
     Returns
     -------
     ``{experiment, names, dataset, target, preprocess, split, network, training, auxiliary, covariates, impute}``: whole
-    blocks (of `auxiliary` a list), and under `names` the name of each.
+    blocks (of `auxiliary` a list), and under `names` the name of each; if it searches, `search`, too.
     """
     if experiment not in config["experiments"]:
         raise UserError(f"run: has no experiment {experiment!r}{instead(experiment, config['run'])}")
@@ -98,11 +103,13 @@ def settings(config: dict, experiment: str) -> dict:
     blocks = {kind: config[section][names[kind]] for kind, section in SECTIONS.items()}
     auxiliary = [config["targets"][name] for name in names["auxiliary"]]
     others = {"auxiliary": auxiliary, "covariates": names["covariates"], "impute": names["impute"]}
+    if "search" in names:
+        others["search"] = config["searches"][names["search"]]
     return {"experiment": experiment, "names": {kind: names[kind] for kind in SECTIONS}, **blocks, **others}
 
 
-def training_part(settings: dict, part: str) -> dict:
-    """Return what training has to know of an experiment's target, inputs, network or training block.
+def training_part(settings: dict, part: str, trial: str | None = None) -> dict:
+    """Return what training has to know of an experiment's target, inputs, network or training block, or of a trial's.
 
     What it need not know (a unit, a folder's name, one more seed, another card) trains nothing again.
     """
@@ -110,7 +117,9 @@ def training_part(settings: dict, part: str) -> dict:
         {"column": one["column"], "type": one["type"], "classes": list(one.get("classes", []))}
         for one in (settings["target"], *settings["auxiliary"])
     ]
-    preprocess = settings["preprocess"]
+    preprocess, training = settings["preprocess"], settings["training"]
+    if trial:
+        training = training_of_trial(training, settings["search"], trial)
     parts: dict[str, dict] = {
         "target": {**targets[0], "auxiliary": targets[1:]},
         "inputs": {
@@ -120,7 +129,7 @@ def training_part(settings: dict, part: str) -> dict:
             "impute": settings["impute"],
         },
         "network": {key: value for key, value in settings["network"].items() if key != "init"},
-        "training": {key: value for key, value in settings["training"].items() if key not in NOT_OF_TRAINING},
+        "training": {key: value for key, value in training.items() if key not in NOT_OF_TRAINING},
     }
     return parts[part]
 
@@ -247,7 +256,7 @@ def merge(below: dict, above: dict) -> dict:
 def without_mistakes(config: dict, mistakes: Mistakes) -> dict:
     """Return the sections of a config with only the blocks in which there is no mistake, for the checks that follow."""
     kept: dict[str, Any] = {"run": [] if mistakes.touch("run") else config["run"]}
-    for section in ("experiments", *SECTIONS.values()):
+    for section in ("experiments", "searches", *SECTIONS.values()):
         blocks = blocks_of(config, section)
         kept[section] = {name: blocks[name] for name in blocks if not mistakes.touch(section, name)}
     return kept | {"pathvars": config.get("pathvars", {})}

@@ -54,7 +54,7 @@ def page_results(metrics: Sequence[Path], page: Path, csv: Path) -> pd.DataFrame
         left_out = f" ({result['n_excluded']} left out)" if result["n_excluded"] else ""
         title = f"{result['experiment']}: {result['target']}, {result['dataset']}, {result['n']} scans{left_out}"
         notes = [paragraph(f"{method}: {note}") for method, note in result.get("notes", {}).items()]
-        sections += [section(title, names, texts.values()), *warnings(result), *differences(result), *notes]
+        sections += [section(title, names, texts.values()), *warnings(result), *differences(result), *search(result), *notes]
     simulated = [result["experiment"] for result in results if result["simulated"]]
     body = [
         paragraph(f"Simulated data, not real scans: {', '.join(simulated)}." if simulated else ""),
@@ -88,6 +88,15 @@ def differences(result: Mapping[str, Any]) -> list[str]:
         lines.setdefault(pair, [pair]).append(f"{with_interval(one)}, {one['verdict']}")
     names = [METRICS[result["type"]][metric] for metric in dict.fromkeys(one["metric"] for one in found)]
     return [section("", ["difference", *names], lines.values())] if lines else []
+
+
+def search(result: Mapping[str, Any]) -> list[str]:
+    """Return the keys that a search chose in each fold, a row each, if there was one."""
+    found = result.get("search", {"trials": 0, "chosen": []})
+    keys = list(dict.fromkeys(key for one in found["chosen"] for key in one["keys"]))
+    rows = [[one["fold"], *(one["keys"][key] for key in keys), f"{one['val_loss']:.3g}"] for one in found["chosen"]]
+    text = f"Each fold's best of {found['trials']} trials, chosen by its own validation part."
+    return [section("", ["fold", *keys, "validation loss"], rows), paragraph(text)] if rows else []
 
 
 def best_method(metric: str, cells: Mapping[str, Mapping[str, Any]]) -> str | None:

@@ -49,6 +49,10 @@ class Part(NamedTuple):
     ids: list[str]
 
 
+class Diverged(UserError):
+    """A loss that is no number any more."""
+
+
 class Trainer:
     """One training: what changes from step to step, and how it is saved.
 
@@ -279,10 +283,10 @@ class Trainer:
                 log.info("weights after the last epoch, %d", self.epoch)
 
     def refuse_divergence(self, other_loss: float = 0.0) -> None:
-        """Raise a UserError, before anything is saved, if a loss is no number any more; asking every step would cost time."""
+        """Raise `Diverged`, before anything is saved, if a loss is no number any more; asking every step would cost time."""
         loss = self.loss_sum.item() + other_loss
         if not np.isfinite(loss):
-            raise UserError(
+            raise Diverged(
                 f"the loss became {loss} in epoch {self.epoch + 1}: training diverged. Lower "
                 "`learning_rate` of the experiment's training block (try a tenth)."
             )
