@@ -4,6 +4,7 @@ import hashlib
 import logging
 import random
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from mriflow.tables.splits import read_splits
 from mriflow.training.checkpoint import hash_of
 from mriflow.training.covariates import Covariates, read_covariates
 from mriflow.training.distributed import Team
+from mriflow.training.forward import precision, work_of
 from mriflow.training.loader import ScanLoader, Shards, open_shards
 from mriflow.training.loop import Part, Trainer
 from mriflow.training.networks import build_network
@@ -122,6 +124,10 @@ def prepare(
     )
     if "init" in network:
         load_pretrained(net, Path(network["init"]["weights"]))
+    of_voxel = partial(work_of, net, data.shards.shape, data.shards.channels, covariates.width)
+    chosen = precision(team.device, training, of_voxel)
+    if chosen != torch.float32:
+        log.info("computing in %s (`mixed_precision`)", str(chosen).removeprefix("torch."))
     parameters = sum(p.numel() for p in net.parameters())
     log.info("%s with %d parameters, grid %s", network["name"], parameters, "x".join(map(str, data.shards.shape)))
     if team.size > 1 and team.device.type == "cuda":
@@ -144,7 +150,7 @@ def prepare(
     )
     image = inputs["channels"].index("image") if "image" in inputs["channels"] else None
     trainer = Trainer(
-        net, objective, training, len(training_part.ids), work, settings_hash, seed, team, inputs["voxel_mm"], image
+        net, objective, training, len(training_part.ids), work, settings_hash, seed, team, inputs["voxel_mm"], image, chosen
     )
     return Prepared(trainer, training_part, validation_part, covariates)
 
