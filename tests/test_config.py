@@ -1,12 +1,14 @@
 """A config is checked and made whole; every mistake is told with its file, key, what was found and what is allowed."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from mriflow.base.errors import UserError
+from mriflow.config.cost import cost
 from mriflow.config.mistakes import PATTERNS, Validator
 from mriflow.config.resolve import merge, resolve, settings
 from mriflow.reference import main
@@ -524,3 +526,57 @@ def test_a_manual_out_of_date_is_told_and_can_be_written_anew(tmp_path):
         main(["--check", "--folder", str(tmp_path)])
     main(["--folder", str(tmp_path)])
     assert manual.read_text() == text
+
+
+def long_run(folder: Path) -> tuple[dict, list[str]]:
+    """Return the config of IXI's age, and what it costs in a folder."""
+    config = resolved(ROOT / "config/experiments/ixi-age.yaml")
+    return config, cost(config, folder, ["ixi"])
+
+
+def test_a_long_run_is_told_of_with_hours_memory_and_disk_and_a_short_one_is_not(tmp_path):
+    _, told = long_run(tmp_path)
+    text = "\n".join(told)
+    assert re.search(r"ixi, affine-2mm: 581 scans \(as published\), \d+ minutes of one core \(5.5 s a scan\)", text)
+    assert re.search(
+        r"ixi-age: 5 networks, 150 epochs of 395 scans, SFCN at 80x96x80: \d+ minutes of a GPU .*not measured", text
+    )
+    assert re.search(r"memory +2.6 GB for preprocessing, [\d.]+ GB for training", text)
+    assert "4.5 GB downloaded, 0.4 GB preprocessed" in text
+    demo = resolved()
+    assert cost(demo, tmp_path, demo["datasets"]) == []
+
+
+def test_what_is_there_costs_nothing_and_what_was_measured_goes_before_the_rule(tmp_path):
+    config, _ = long_run(tmp_path)
+    columns = "s\th:m:s\tmax_rss\tcpu_time\n"
+    for kind, name, row in (
+        ("preprocess", "ixi_affine-2mm_shard-000", "50\t0:00:50\t2000\t100"),
+        ("train", "ixi-age_fold-0_seed-0", "7200\t2:00:00\t2000\t-"),
+        ("train", "ixi-age_fold-1_seed-0", "-\t-\t-\t-"),  # of a job that was killed
+    ):
+        (tmp_path / "benchmarks" / kind).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "benchmarks" / kind / f"{name}.tsv").write_text(f"{columns}{row}\n")
+    made = tmp_path / "preprocessed/ixi/affine-2mm/shard-000.npy"
+    model = tmp_path / "results/ixi-age/fold-0_seed-0/model.pt"
+    organized = tmp_path / "data/ixi/scans.csv"
+    for file in (made, model, organized):
+        file.parent.mkdir(parents=True)
+        file.write_text("id\n" + "scan\n" * 240)
+    text = "\n".join(cost(config, tmp_path, ["ixi"]))
+    assert "230 scans (organized), 38 minutes of one core (measured by earlier jobs)" in text
+    assert "ixi-age: 4 networks" in text and "8.0 hours (measured by earlier jobs)" in text
+    assert "downloaded" not in text
+    for fold in range(5):
+        model = tmp_path / f"results/ixi-age/fold-{fold}_seed-0/model.pt"
+        model.parent.mkdir(exist_ok=True)
+        model.touch()
+    assert not any("training" in line for line in cost(config, tmp_path, ["ixi"]))
+
+
+def test_scans_of_a_table_of_ones_own_are_counted_and_unknown_ones_are_said_to_be_unknown(tmp_path):
+    config = resolved(ROOT / "config/experiments/my-data.yaml")
+    assert any("1,000 scans (how many is not known" in line for line in cost(config, tmp_path, ["my-data"]))
+    (tmp_path / "my-data").mkdir()
+    (tmp_path / "my-data/my.csv").write_text("file\n" + "scan\n" * 300)
+    assert any("300 scans (rows of my-data/my.csv)" in line for line in cost(config, tmp_path, ["my-data"]))

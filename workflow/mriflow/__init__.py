@@ -85,6 +85,7 @@ What they share::
         checks          what no schema can check
         mistakes        a mistake in words
         lookup          a dataset by its name
+        cost            what a long run will cost
         docs            the tables of config/README.md
     base/        what every stage needs
         cli             arguments, progress bars, how a command ends

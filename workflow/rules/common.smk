@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 from mriflow.base import recipes
+from mriflow.config.cost import cost
 from mriflow.config.resolve import resolve, settings, training_part
 from mriflow.base.errors import UserError
 from mriflow.tables.split_file import folds_of
@@ -37,6 +38,10 @@ FIGURES = {
     "regression": ["learning-curves", "predicted-vs-true", "residual-vs-true"],
     "classification": ["learning-curves", "roc", "confusion-matrix"],
 }
+
+if workflow.output_settings.dryrun:
+    for line in cost(CONFIG, Path.cwd(), PREPROCESSED_DATASETS):
+        print(line, file=sys.stderr)
 
 
 wildcard_constraints:
