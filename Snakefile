@@ -5,12 +5,15 @@ snakemake --cores 2 --configfile config/experiments/ixi-age.yaml           real 
 snakemake --profile profiles/sge                                           on a Sun Grid Engine
 """
 
+import os
+
 from snakemake.utils import min_version
 
 min_version("9.25")
 
 
-configfile: "config/config.yaml"
+# A job on a cluster is given the whole config of the run that submitted it.
+configfile: os.environ.get("JOB_CONFIG", "config/config.yaml")
 
 
 pathvars:

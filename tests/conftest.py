@@ -45,7 +45,7 @@ def training_settings(**changes) -> dict:
     schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
     block = schema["properties"]["training"]["additionalProperties"]
     given = filled({"epochs": 4, "batch_size": 4, "learning_rate": 0.01} | changes, block)
-    return {key: value for key, value in given.items() if key not in ("seeds", "gpu", "allow_cpu", "tta")}
+    return {key: value for key, value in given.items() if key not in ("gpu", "allow_cpu")}
 
 
 def training_inputs(**changes) -> dict:

@@ -28,7 +28,8 @@ def test_training_block_of_the_benchmarks_is_that_of_the_schema(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     from common import TRAINING
 
-    assert training_settings(epochs=1000, batch_size=2, learning_rate=1e-5) == TRAINING
+    block = training_settings(epochs=1000, batch_size=2, learning_rate=1e-5)
+    assert {key: block[key] for key in TRAINING} == TRAINING
 
 
 def test_benchmark_of_a_gpu_trains_with_few_packages_and_writes_its_tables(tmp_path):

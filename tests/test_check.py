@@ -18,7 +18,8 @@ from sklearn.metrics import roc_auc_score
 from conftest import ROOT, shared, write_scan
 from mriflow import check
 from mriflow.base.errors import UserError
-from mriflow.evaluation.site_baseline import auc, site_baseline
+from mriflow.evaluation.metrics import auc
+from mriflow.evaluation.site_baseline import site_baseline
 from mriflow.images.headers import read_header
 from mriflow.organize import organize
 from mriflow.reporting.findings import level_of_fault

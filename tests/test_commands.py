@@ -1,9 +1,12 @@
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from mriflow.base.cli import run_stage
 from mriflow.base.commands import COMMANDS
 from mriflow.base.files import whole_file, write_json
 from mriflow.training.checkpoint import Checkpoints, hash_of
@@ -65,6 +68,19 @@ def test_file_is_whole_or_not_there(tmp_path):
         raise RuntimeError
     assert target.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(errno.EACCES, "You may not write or read there"), (errno.ESTALE, "no mistake of yours"), (errno.ENOSPC, "no space left")],
+)
+def test_what_the_machine_refuses_is_told_in_words(number, told):
+    def stage():
+        raise OSError(number, os.strerror(number), "results/work")
+
+    with pytest.raises(SystemExit, match="^error: ") as ended:
+        run_stage(stage)
+    assert told in str(ended.value) and "results/work" in str(ended.value)
 
 
 def test_nan_is_no_json(tmp_path):

@@ -1,6 +1,8 @@
 """A config is checked and made whole; every mistake is told with its file, key, what was found and what is allowed."""
 
 import copy
+import itertools
+import json
 import re
 from pathlib import Path
 
@@ -10,8 +12,9 @@ import yaml
 from mriflow.base.errors import UserError
 from mriflow.config.cost import cost
 from mriflow.config.mistakes import PATTERNS, Validator
-from mriflow.config.resolve import merge, resolve, settings
+from mriflow.config.resolve import columns_to_read, merge, resolve, settings, training_part, weights_to_start_from
 from mriflow.reference import main
+from mriflow.tables.cells import read_value
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "config" / "config.yaml"
@@ -102,8 +105,40 @@ MISTAKES = {
         ["mine.yaml: preprocess.affine-4mm.voxel_mm: found 40, expected a number from 0.5 to 16"],
     ),
     "beyond a half-open range": (
-        "splits: {three-fold: {validation: 0.9}}",
-        ["mine.yaml: splits.three-fold.validation: found 0.9, expected a number above 0 and of at most 0.5"],
+        "training: {short: {learning_rate: 0}}",
+        ["mine.yaml: training.short.learning_rate: found 0, expected a number above 0"],
+    ),
+    "the key of a shift in voxels": (
+        "training: {short: {augmentation: {shift_voxels: 2}}}",
+        ["training.short.augmentation.shift_voxels: this key has become `shift_mm`, in mm: 2 voxels of 4 mm are 8."],
+    ),
+    "early stopping without the best epoch": (
+        "training: {short: {early_stopping: 5}}",
+        ["training.short.early_stopping: found 5 with `select: last`, expected 0, or `select: best`"],
+    ),
+    "the best epoch without validation": (
+        "{splits: {three-fold: {validation: 0}}, training: {short: {select: best}}}",
+        ["training.short.select: found 'best', but 'three-fold', the split of experiment 'demo-age', has `validation: 0`"],
+    ),
+    "a covariate that there is not": (
+        "experiments: {demo-age: {covariates: [hight]}}",
+        ["experiments.demo-age.covariates: found 'hight', which dataset 'demo' of experiment 'demo-age' does not have"],
+    ),
+    "the target as a covariate": (
+        "experiments: {demo-age: {covariates: [age]}}",
+        ["experiments.demo-age.covariates: found 'age', the target itself, expected other columns"],
+    ),
+    "head size where the scan shows it": (
+        "{experiments: {demo-age: {covariates: [head_size]}}, preprocess: {affine-4mm: {registration: rigid}}}",
+        ["experiments.demo-age.covariates: found 'head_size' with `registration: rigid`, expected none"],
+    ),
+    "an auxiliary target that there is not": (
+        "experiments: {demo-age: {auxiliary: [sec]}}",
+        ["experiments.demo-age.auxiliary: found 'sec', which is not in `targets`; did you mean 'sex'?"],
+    ),
+    "the target as its own auxiliary": (
+        "experiments: {demo-age: {auxiliary: [age]}}",
+        ["experiments.demo-age.auxiliary: found 'age', the target itself, expected another target"],
     ),
     "a choice that there is not": (
         "training: {short: {optimizer: adam}}",
@@ -210,6 +245,14 @@ MISTAKES = {
         "preprocess: {affine-4mm: {percentiles: [99, 1]}}",
         ["mine.yaml: preprocess.affine-4mm.percentiles: found [99, 1], expected the smaller number first"],
     ),
+    "tissues of scans that are not T1-weighted": (
+        "{preprocess: {affine-4mm: {channels: [image, gm]}}, datasets: {demo: {modality: T2}}}",
+        ["mine.yaml: preprocess.affine-4mm.channels: found gm, expected [image], for tissues are told apart in T1-weighted"],
+    ),
+    "a channel twice": (
+        "preprocess: {affine-4mm: {channels: [image, image]}}",
+        ["mine.yaml: preprocess.affine-4mm.channels"],
+    ),
     "bins the wrong way round": (
         "training: {short: {bins: [95, 10]}}",
         ["mine.yaml: training.short.bins: found [95, 10], expected the smaller number first"],
@@ -237,6 +280,44 @@ MISTAKES = {
     "sites that YAML reads as truth values": (
         "datasets: {demo: {sites: [SE, NO]}}",
         ["mine.yaml: datasets.demo.sites[1]: found false (a truth value), expected text; put it in quotes"],
+    ),
+    "a start named twice": (
+        "networks: {sfcn-small: {init: {from: a.pt, weights: a.pt}}}",
+        ["mine.yaml: networks.sfcn-small.init.weights: found beside `from`, its name now, expected `from` alone"],
+    ),
+    "a start without a name": (
+        "networks: {sfcn-small: {init: {freeze: features}}}",
+        ["networks.sfcn-small.init.from: missing, expected a file of weights, a model.pt, or an experiment of this"],
+    ),
+    "a start from an experiment that there is not": (
+        "networks: {sfcn-small: {init: {from: demo-aeg}}}",
+        [
+            "networks.sfcn-small.init.from: found 'demo-aeg', which is no experiment; did you mean 'demo-age'?",
+            "a file is written with its folder, ./demo-aeg",
+        ],
+    ),
+    "a start from itself": (
+        "networks: {sfcn-small: {init: {from: demo-age}}}",
+        ["init.from: found 'demo-age', which starts from 'demo-age', expected no circle: one of them needs a network"],
+    ),
+    "starts in a circle": (
+        {
+            "experiments": {"demo-age": {"network": "one"}, "again": {**DEMO_AGE, "network": "two"}},
+            "networks": {
+                name: {"name": "SFCN", "init": {"from": start}} for name, start in (("one", "again"), ("two", "demo-age"))
+            },
+        },
+        ["networks.one.init.from: found 'demo-age', which starts from 'again', which starts from 'demo-age', expected no"],
+    ),
+    "a start from another network": (
+        {
+            "experiments": {"demo-age": {"network": "wide"}},
+            "networks": {"wide": {"name": "SFCN", "init": {"from": "demo-sex"}}},
+        },
+        [
+            "networks.wide.init.from: found 'demo-sex', which experiment 'demo-age' cannot start from: its network is the",
+            "it is of the same dataset, with another split or target, so that it sees subjects who are tested here",
+        ],
     ),
     "unknown key of a dataset": (
         "datasets: {demo: {shard: 2}}",
@@ -362,13 +443,13 @@ def test_defaults_are_filled_in_at_every_depth(tmp_path):
     assert config["training"]["short"]["loss"] == "auto"
     assert config["training"]["short"]["augmentation"]["noise"] == 0
     assert config["training"]["full"]["augmentation"] == {
-        "shift_voxels": 2,
+        "shift_mm": 0,
         "mirror": 0.5,
-        "rotate_degrees": 5,
-        "scale": 0.05,
+        "rotate_degrees": 0,
+        "scale": 0,
         "intensity": 0.1,
         "bias_field": 0,
-        "noise": 0.03,
+        "noise": 0,
     }
     assert config["preprocess"]["affine-2mm"]["percentiles"] == [0.5, 99.5]
     assert config["networks"]["densenet121"]["arguments"] == {}
@@ -471,12 +552,42 @@ def test_a_resolved_config_stays_as_it_is_when_it_is_resolved_again(tmp_path):
 
 def test_settings_are_all_that_one_experiment_uses():
     used = settings(resolved(), "demo-sex")
-    assert list(used) == ["experiment", "names", *DEMO_AGE]
+    assert list(used) == ["experiment", "names", *DEMO_AGE, "auxiliary", "covariates", "impute"]
     assert used["names"] == {**DEMO_AGE, "target": "sex"}
     assert used["target"]["classes"] == {"F": "Females", "M": "Males"}
     assert used["training"]["epochs"] == load(BASE)["training"]["short"]["epochs"]
     with pytest.raises(UserError, match="run: has no experiment 'demo-sx'; did you mean 'demo-sex'"):
         settings(resolved(), "demo-sx")
+
+
+def test_an_experiment_that_another_starts_from_is_kept_though_it_is_not_run(tmp_path):
+    small = load(BASE)["networks"]["sfcn-small"]
+    overlay = {
+        "run": ["third"],
+        "experiments": {
+            "second": {**DEMO_AGE, "network": "further", "training": "seeds"},
+            "third": {**DEMO_AGE, "dataset": "ixi", "network": "furthest", "training": "seeds"},
+        },
+        "networks": {"further": {**small, "init": {"from": "demo-age"}}, "furthest": {**small, "init": {"from": "second"}}},
+        "training": {"seeds": {"epochs": 1, "batch_size": 4, "learning_rate": 0.1, "seeds": [0, 1]}},
+    }
+    config = resolved(written(tmp_path, overlay))
+    assert list(config["experiments"]) == ["third", "second", "demo-age"]
+    assert list(config["datasets"]) == ["ixi", "demo"]
+    starts = {name: weights_to_start_from(config, name, 2, 1) for name in config["experiments"]}
+    assert starts == {
+        "third": "<results>/second/fold-0_seed-1/model.pt",
+        "second": "<results>/demo-age/fold-2_seed-0/model.pt",
+        "demo-age": [],
+    }
+    assert training_part(settings(config, "second"), "network") == small
+
+
+@pytest.mark.parametrize(("file", "read"), [("a/weights.p", "a/weights.p"), ("weights", "./weights")])
+def test_the_name_of_before_of_a_file_to_start_from_is_still_read(file, read, tmp_path):
+    config = resolved(written(tmp_path, {"networks": {"sfcn-small": {"init": {"weights": file}}}}))
+    assert config["networks"]["sfcn-small"]["init"] == {"from": read, "freeze": "none"}
+    assert weights_to_start_from(config, "demo-age", 2, 1) == read
 
 
 def schemas_below(schema: dict, at: str = ""):
@@ -528,55 +639,106 @@ def test_a_manual_out_of_date_is_told_and_can_be_written_anew(tmp_path):
     assert manual.read_text() == text
 
 
-def long_run(folder: Path) -> tuple[dict, list[str]]:
-    """Return the config of IXI's age, and what it costs in a folder."""
-    config = resolved(ROOT / "config/experiments/ixi-age.yaml")
-    return config, cost(config, folder, ["ixi"])
+def test_a_class_or_site_that_is_declared_is_a_value_whatever_it_looks_like(tmp_path):
+    overlay = """
+run: [one]
+experiments: {one: {dataset: mine, target: severity, preprocess: affine-4mm, split: plain, network: sfcn, training: short}}
+targets: {severity: {column: severity, type: classification, classes: {None: Healthy, Mild: Mild, Severe: Severe}}}
+splits: {plain: {method: k-fold, stratify: []}}
+datasets:
+  mine:
+    title: Mine
+    table: t.csv
+    sites: [NA, EU]
+    columns:
+      path: {from: file}
+      subject: {from: who}
+      site: {from: where}
+      severity: {from: severity}
+"""
+    columns = columns_to_read(resolved(written(tmp_path, overlay)), "mine")
+    assert {name: column.get("values") for name, column in columns.items()} == {
+        "path": None, "subject": None, "site": ["NA"], "severity": ["None"],
+    }  # fmt: skip
+    # As JSON, as the command line gives it.
+    assert read_value("None", json.loads(json.dumps(columns["severity"]))) == ("None", "")
+    assert read_value("", columns["severity"]) == read_value("n/a", columns["severity"]) == (None, "")
+
+
+def test_paths_may_begin_with_ones_home_and_have_backslashes(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    mine = {"title": "Mine", "table": r"~\my-data\my.csv", "columns": {"subject": {"from": "who"}, "path": {"from": "file"}}}
+    bids = {"title": "BIDS", "bids": r"my-bids\raw", "columns": {}}
+    names = {"preprocess": "affine-4mm", "split": "plain", "network": "sfcn", "training": "short", "target": "age"}
+    overlay = {
+        "run": ["one", "two"],
+        "experiments": {"one": {"dataset": "mine", **names}, "two": {"dataset": "bids", **names}},
+        "splits": {"plain": {"method": "k-fold", "stratify": []}},
+        "datasets": {"mine": mine, "bids": bids},
+    }
+    for dataset in (mine, bids):
+        dataset["columns"]["age"] = {"from": "age", "range": [0, 110]}
+    config = resolved(written(tmp_path, overlay))
+    assert config["datasets"]["mine"]["table"] == "/home/me/my-data/my.csv"
+    assert config["datasets"]["bids"]["table"] == "my-bids/raw/participants.tsv"
+    assert config["datasets"]["bids"]["images"] == ["my-bids/raw"]
+
+
+def test_a_place_of_results_that_snakemake_would_not_find_is_refused(tmp_path):
+    text = message(written(tmp_path, {"pathvars": {"results": "~/results"}}))
+    assert "pathvars.results: found '~/results', expected a path with slashes and without ~" in text
+
+
+def costs(folder: Path, overlay: str) -> str:
+    config = resolved(ROOT / f"config/experiments/{overlay}.yaml")
+    return "\n".join(cost(config, folder, config["datasets"]))
 
 
 def test_a_long_run_is_told_of_with_hours_memory_and_disk_and_a_short_one_is_not(tmp_path):
-    _, told = long_run(tmp_path)
-    text = "\n".join(told)
-    assert re.search(r"ixi, affine-2mm: 581 scans \(as published\), \d+ minutes of one core \(5.5 s a scan\)", text)
-    assert re.search(
-        r"ixi-age: 5 networks, 150 epochs of 395 scans, SFCN at 80x96x80: \d+ minutes of a GPU .*not measured", text
-    )
+    text = costs(tmp_path, "ixi-age")
+    assert re.search(r"ixi, tissues-4mm: 581 scans \(as published\), [\d.]+ hours of one core \([\d.]+ s a scan\)", text)
+    assert re.search(r"ixi-age: 15 networks, 60 epochs of 395 scans, SFCN at 40x48x40: about [\d.]+ hours of one core", text)
     assert re.search(r"memory +2.6 GB for preprocessing, [\d.]+ GB for training", text)
-    assert "4.5 GB downloaded, 0.4 GB preprocessed" in text
+    assert "4.5 GB downloaded, 0.1 GB preprocessed" in text
+    assert re.search(r"hours of a GPU \(taken for \d+ times as fast as a core; not measured\)", costs(tmp_path, "ixi-age-gpu"))
     demo = resolved()
     assert cost(demo, tmp_path, demo["datasets"]) == []
 
 
+def test_of_an_experiment_that_is_started_from_only_the_models_that_are_needed_cost_something(tmp_path):
+    text = costs(tmp_path, "ixi-age-pretrained")
+    assert "ixi-age-pretrained: 15 networks" in text
+    assert "demo-pretraining: 3 networks" in text
+
+
 def test_what_is_there_costs_nothing_and_what_was_measured_goes_before_the_rule(tmp_path):
-    config, _ = long_run(tmp_path)
     columns = "s\th:m:s\tmax_rss\tcpu_time\n"
     for kind, name, row in (
-        ("preprocess", "ixi_affine-2mm_shard-000", "50\t0:00:50\t2000\t100"),
+        ("preprocess", "ixi_tissues-4mm_shard-000", "50\t0:00:50\t2000\t100"),
         ("train", "ixi-age_fold-0_seed-0", "7200\t2:00:00\t2000\t-"),
         ("train", "ixi-age_fold-1_seed-0", "-\t-\t-\t-"),  # of a job that was killed
     ):
         (tmp_path / "benchmarks" / kind).mkdir(parents=True, exist_ok=True)
         (tmp_path / "benchmarks" / kind / f"{name}.tsv").write_text(f"{columns}{row}\n")
-    made = tmp_path / "preprocessed/ixi/affine-2mm/shard-000.npy"
+    made = tmp_path / "preprocessed/ixi/tissues-4mm/shard-000.npy"
     model = tmp_path / "results/ixi-age/fold-0_seed-0/model.pt"
     organized = tmp_path / "data/ixi/scans.csv"
     for file in (made, model, organized):
         file.parent.mkdir(parents=True)
         file.write_text("id\n" + "scan\n" * 240)
-    text = "\n".join(cost(config, tmp_path, ["ixi"]))
+    text = costs(tmp_path, "ixi-age")
     assert "230 scans (organized), 38 minutes of one core (measured by earlier jobs)" in text
-    assert "ixi-age: 4 networks" in text and "8.0 hours (measured by earlier jobs)" in text
+    assert "ixi-age: 14 networks" in text and "28 hours (measured by earlier jobs)" in text
     assert "downloaded" not in text
-    for fold in range(5):
-        model = tmp_path / f"results/ixi-age/fold-{fold}_seed-0/model.pt"
+    for fold, seed in itertools.product(range(5), range(3)):
+        model = tmp_path / f"results/ixi-age/fold-{fold}_seed-{seed}/model.pt"
         model.parent.mkdir(exist_ok=True)
         model.touch()
-    assert not any("training" in line for line in cost(config, tmp_path, ["ixi"]))
+    assert "training" not in costs(tmp_path, "ixi-age")
 
 
 def test_scans_of_a_table_of_ones_own_are_counted_and_unknown_ones_are_said_to_be_unknown(tmp_path):
-    config = resolved(ROOT / "config/experiments/my-data.yaml")
-    assert any("1,000 scans (how many is not known" in line for line in cost(config, tmp_path, ["my-data"]))
+    assert "1,000 scans (how many is not known" in costs(tmp_path, "my-data")
     (tmp_path / "my-data").mkdir()
     (tmp_path / "my-data/my.csv").write_text("file\n" + "scan\n" * 300)
-    assert any("300 scans (rows of my-data/my.csv)" in line for line in cost(config, tmp_path, ["my-data"]))
+    assert "300 scans (rows of my-data/my.csv)" in costs(tmp_path, "my-data")

@@ -1,6 +1,7 @@
 """The known datasets, and the forms in which people bring their own, from the published table or folder to labels.csv."""
 
 import io
+import logging
 import os
 import tarfile
 from pathlib import Path
@@ -147,11 +148,12 @@ def test_real_bids_dataset_is_joined_with_its_participants(tmp_path):
     assert images.loc["sub-02_T1w", ["age", "group"]].tolist() == [50, "depr"]
 
 
-def test_level_that_participants_json_does_not_know_is_noted(tmp_path):
+def test_levels_that_differ_in_capitals_from_participants_json_are_matched_and_told(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     (tmp_path / "bids").symlink_to(shared("ds002748-bids"))
     labels = bids(tmp_path / "bids", {"sex": {"from": "gender"}})
-    assert labels["sex"].isna().all(), "the table has m and f where its description has M and F"
-    assert set(labels["notes"]) == {"sex: unknown code ('m', expected M or F)", "sex: unknown code ('f', expected M or F)"}
+    assert set(labels["sex"]) == {"M", "F"}, "the table has m and f where its description has M and F"
+    assert "cell(s) 'm' in the column 'gender' are read as the code 'M'" in caplog.text
 
 
 def test_bids_sessions_runs_and_derivatives(tmp_path):

@@ -1,15 +1,31 @@
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score, roc_auc_score
+from sklearn.preprocessing import StandardScaler
 
 from conftest import training_settings, write_dataset
 from mriflow.base.errors import UserError
+from mriflow.config.resolve import training_part
 from mriflow.evaluate import evaluate
-from mriflow.evaluation.baselines import classical, small_images, trivial
-from mriflow.evaluation.metrics import RESAMPLES, classification_metrics, regression_metrics, with_intervals
+from mriflow.evaluation.baselines import FLAT, classical, pca, penalty_folds, small_images, standardised_kernels, trivial
+from mriflow.evaluation.confounders import confounders_of, predict_from_confounders
+from mriflow.evaluation.metrics import (
+    METHODS,
+    RESAMPLES,
+    auc,
+    classification_metrics,
+    difference,
+    regression_metrics,
+    resample,
+    with_intervals,
+)
+from mriflow.evaluation.stacking import PRIOR, share_of_network
 from mriflow.split import split
 from mriflow.train import train
 
@@ -31,18 +47,22 @@ def made(tmp_path_factory):
         splits = folder / name / "splits.csv"
         classes = list(target.get("classes", [])) or None
         split(files["labels"], splits, target=target["column"], classes=classes, folds=3)
+        settings = {"experiment": name, "dataset": {"title": "Test"}, "names": {"target": name}, "target": target}
+        settings |= {"preprocess": {"registration": "affine", "channels": ["image"], "voxel_mm": 4}, "network": NETWORK}
+        settings |= {"training": training, "auxiliary": [], "covariates": [], "impute": False}
+        parts = {part: training_part(settings, part) for part in ("target", "inputs", "network", "training")}
         models = []
         for fold in range(3):
             for seed in (0, 1):
                 out = folder / name / f"fold-{fold}_seed-{seed}"
                 models.append(out / "model.pt")
                 train(
-                    models[-1], out / "history.csv", out / "work", **files, splits=splits, fold=fold, seed=seed,
-                    target=target, network=NETWORK, training=training,
+                    models[-1], out / "history.csv", out / "warnings.json", out / "work", **files, splits=splits, fold=fold,
+                    seed=seed, **parts,
                 )  # fmt: skip
-        settings = {"experiment": name, "dataset": {"title": "Test"}, "names": {"target": name}, "target": target}
-        (folder / name / "settings.json").write_text(json.dumps(settings | {"training": training}))
+        (folder / name / "settings.json").write_text(json.dumps(settings))
         found[name] = {"models": models, "splits": splits, "settings": folder / name / "settings.json"}
+        found[name]["warnings"] = [model.with_name("warnings.json") for model in models]
         evaluate(folder / name / "p.csv", folder / name / "m.json", **files, **found[name])
     return found
 
@@ -57,11 +77,12 @@ def test_every_scan_is_predicted_once_and_every_figure_has_an_interval(made, nam
     predictions, metrics = results(made, name)
     assert predictions["id"].is_unique
     assert metrics["n"] == len(predictions) == 30
-    for method in ("network", "trivial", "classical"):
+    for method in METHODS:
         for figure, cell in metrics[method].items():
             assert set(cell) == {"value", "low", "high"}
             if cell["low"] is not None and figure not in ("r2", "rmse"):
                 assert cell["low"] <= cell["value"] <= cell["high"], (method, figure)
+    assert {"age", "sex"} <= set(predictions.columns)
     assert metrics["provenance"]["versions"]["torch"] == torch.__version__
     assert metrics["provenance"]["settings"]["training"]["epochs"] == 25
 
@@ -84,19 +105,63 @@ def test_figures_stand_on_the_predictions_that_are_written(made):
     assert (predictions["network_F"] + predictions["network_M"]).to_numpy() == pytest.approx(1)
 
 
-def test_no_baseline_sees_the_labels_of_the_test_part(made, tmp_path):
-    """Labels of one fold's test part are scrambled: what is predicted for that fold does not change."""
-    files, age = made["files"], made["age"]
-    splits = pd.read_csv(age["splits"])
+@pytest.mark.parametrize("name", ["age", "sex"])
+def test_no_method_sees_the_labels_of_the_test_part(made, tmp_path, name):
+    """Labels of one fold's test part are altered: what is predicted for that fold does not change."""
+    files, experiment = made["files"], made[name]
+    splits = pd.read_csv(experiment["splits"])
     tested = splits.loc[(splits["fold"] == 0) & (splits["part"] == "test"), "id"]
     labels = pd.read_csv(files["labels"])
     chosen = labels["id"].isin(tested)
-    labels.loc[chosen, "age"] = labels.loc[chosen, "age"].to_numpy()[::-1] + 100
+    altered = labels.loc[chosen, "age"] + 100 if name == "age" else labels.loc[chosen, "sex"].map({"F": "M", "M": "F"})
+    labels.loc[chosen, name] = altered
     labels.to_csv(tmp_path / "labels.csv", index=False)
-    evaluate(tmp_path / "p.csv", tmp_path / "m.json", **{**files, "labels": tmp_path / "labels.csv"}, **age)
-    before, after = (p[p["fold"] == 0].set_index("id") for p in (results(made, "age")[0], pd.read_csv(tmp_path / "p.csv")))
-    for method in ("network", "trivial", "classical"):
-        assert after[method].to_numpy() == pytest.approx(before[method].to_numpy()), method
+    evaluate(tmp_path / "p.csv", tmp_path / "m.json", **{**files, "labels": tmp_path / "labels.csv"}, **experiment)
+    before, after = (p[p["fold"] == 0].set_index("id") for p in (results(made, name)[0], pd.read_csv(tmp_path / "p.csv")))
+    assert (before["truth"] != after["truth"]).all()
+    for method in METHODS:
+        column = method if name == "age" else f"{method}_M"
+        assert after[column].to_numpy() == pytest.approx(before[column].to_numpy()), method
+
+
+def test_differences_are_of_the_same_scans_and_say_what_they_mean(made):
+    _, age = results(made, "age")
+    pairs = [(one["method"], one["other"]) for one in age["differences"]]
+    assert pairs == [*(("network", other) for other in METHODS[1:]), ("stacked", "classical")]
+    found = {(one["method"], one["other"]): one for one in age["differences"]}
+    trivial = found["network", "trivial"]
+    assert trivial["value"] == pytest.approx(age["network"]["mae"]["value"] - age["trivial"]["mae"]["value"])
+    assert trivial["verdict"] == "better" and trivial["high"] < 0
+    _, sex = results(made, "sex")
+    assert {one["metric"] for one in sex["differences"]} == {"auc", "accuracy"}
+
+
+def test_what_the_confounders_are_stands_in_the_metrics(made):
+    assert results(made, "age")[1]["notes"]["confounders"] == "A linear model of sex."
+    assert results(made, "sex")[1]["notes"]["confounders"] == "A linear model of age."
+
+
+def test_without_a_validation_part_nothing_is_stacked_and_a_note_says_why(made, tmp_path):
+    splits = pd.read_csv(made["age"]["splits"])
+    splits.loc[(splits["fold"] == 1) & (splits["part"] == "validation"), "part"] = "train"
+    splits.to_csv(tmp_path / "splits.csv", index=False)
+    age = {**made["age"], "splits": tmp_path / "splits.csv"}
+    metrics = evaluate(tmp_path / "p.csv", tmp_path / "m.json", **made["files"], **age)
+    assert "stacked" not in metrics and "stacked" not in pd.read_csv(tmp_path / "p.csv")
+    assert metrics["notes"]["stacked"].startswith("Not made: fold 1 has no validation scans")
+    assert not any("stacked" in (one["method"], one["other"]) for one in metrics["differences"])
+    assert metrics["classical"] == results(made, "age")[1]["classical"]
+
+
+def test_scans_of_several_channels_are_evaluated(made, tmp_path):
+    """All methods but the network, whose models here know one channel."""
+    volumes = np.load(made["files"]["arrays"][0])
+    features = small_images(list(np.stack([volumes, volumes // 2, 255 - volumes], axis=1)))
+    assert features.shape == (30, 3 * volumes[0].size)
+    assert features[:, : volumes[0].size] == pytest.approx(small_images(list(volumes)))
+    labels = pd.read_csv(made["files"]["labels"])["age"].to_numpy()
+    found = classical(features[:20], labels[:20], np.arange(20), features[20:], None)
+    assert np.abs(found - labels[20:]).mean() < 0.5 * np.abs(labels[20:] - np.median(labels)).mean()
 
 
 def test_a_fold_without_a_model_is_told(made, tmp_path):
@@ -182,18 +247,141 @@ def test_intervals_are_those_of_whole_subjects_drawn_one_by_one(people):
     assert [found["low"], found["high"]] == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=1e-12)
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_metrics_counted_by_hand_are_those_of_scikit_learn(classes):
+    rng = np.random.default_rng(0)
+    truth, chances = rng.permutation(np.arange(60) % classes), rng.dirichlet(np.ones(classes), 60).round(1)
+    chances[:, 0] += 1 - chances.sum(1)
+    wanted = roc_auc_score(truth, chances[:, 1] if classes == 2 else chances, multi_class="ovr")
+    assert classification_metrics(truth, chances)["auc"] == pytest.approx(wanted)
+    truth, predicted = rng.normal(size=(2, 50))
+    assert regression_metrics(truth, predicted)["r2"] == pytest.approx(r2_score(truth, predicted))
+    assert np.isnan(auc(np.ones(3), np.arange(3.0)))
+
+
+def test_a_small_difference_is_told_if_the_methods_err_alike():
+    """Both intervals overlap, but one method is better for nearly every scan."""
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(20, 80, 100)
+    errors = rng.normal(size=100) * 8
+    better, worse = (resample(regression_metrics, truth, truth + k * errors, range(100)) for k in (0.95, 1))
+    assert np.percentile(better.draws["mae"], 97.5) > np.percentile(worse.draws["mae"], 2.5)
+    assert difference(better, worse, "mae")["verdict"] == "better"
+    assert difference(worse, better, "mae")["verdict"] == "worse"
+    assert difference(better, worse, "r2")["verdict"] == "better"
+    assert difference(better, better, "mae")["verdict"] == "cannot be told"
+
+
+def test_a_difference_that_is_not_defined_cannot_be_told():
+    truth = np.zeros(10)
+    found = resample(regression_metrics, truth, truth + 1, range(10))
+    assert difference(found, found, "r") == {"value": None, "low": None, "high": None, "verdict": "cannot be told"}
+
+
+def test_share_is_half_without_knowledge_and_goes_to_the_better_method_with_it():
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(20, 80, 600)
+    good, bad = truth + rng.normal(size=600) * 4, truth + rng.normal(size=600) * 40
+    assert share_of_network(truth[:1], good[:1], bad[:1], None) == pytest.approx(0.5, abs=0.04)
+    assert share_of_network(truth[:15], good[:15], bad[:15], None) == pytest.approx(0.75, abs=0.05)
+    assert share_of_network(truth, good, bad, None) > 0.95
+    assert share_of_network(truth, bad, good, None) < 0.05
+    one = np.array(["F", "M"] * (PRIOR // 2))
+    sure, wrong = np.eye(2)[np.arange(len(one)) % 2] * 0.8 + 0.1, np.full((len(one), 2), 0.5)
+    assert share_of_network(one, sure, wrong, ["F", "M"]) > 0.7
+
+
+def test_confounders_are_what_is_known_beside_the_target():
+    ids = [f"s{i}" for i in range(6)]
+    labels = pd.DataFrame({"site": list("ABABAB"), "age": [20, None, 40, 50, 60, 70], "sex": ["F", "M", "F", None, "M", "F"]})
+    labels.index = pd.Index(ids)
+    sizes = pd.Series(np.linspace(0.8, 1.2, 8), [*ids, "other", "another"])
+    assert list(confounders_of(labels, sizes, "age")) == ["size", "site", "sex"]
+    assert list(confounders_of(labels, sizes, "sex")) == ["size", "site", "age"]
+    assert list(confounders_of(labels.assign(site=""), sizes * 0 + 1, "group")) == ["age", "sex"]
+    assert list(confounders_of(labels[["site"]], sizes, "group")) == ["size", "site"]
+
+
+def test_confounders_with_holes_and_new_sites_still_predict():
+    rng = np.random.default_rng(0)
+    known = pd.DataFrame({"size": rng.normal(1, 0.1, 60), "site": np.resize(["A", "B"], 60), "age": rng.uniform(20, 80, 60)})
+    labels = 10 * (known["site"] == "B").to_numpy() + 0.5 * known["age"].to_numpy() + rng.normal(size=60)
+    known.loc[::10, "age"] = np.nan
+    ahead = pd.DataFrame({"size": [1.0, 1, np.nan], "site": ["A", "B", "C"], "age": [50.0, 50, np.nan]})
+    at_a, at_b, elsewhere = predict_from_confounders(known, labels, ahead, None)
+    assert at_b - at_a == pytest.approx(10, abs=1.5)
+    assert at_a < elsewhere < at_b + 5
+    chances = predict_from_confounders(known, np.where(known["site"] == "B", "1", "0"), ahead, ["0", "1"])
+    assert chances[0, 0] > 0.8 and chances[1, 1] > 0.8
+
+
 def test_trivial_is_the_median_or_the_shares():
     assert trivial(np.array([10, 20, 90]), None, 2).tolist() == [20, 20]
     assert trivial(np.array(["F", "M", "M", "M"]), ["F", "M"], 1).tolist() == [[0.25, 0.75]]
 
 
-def test_classical_gives_probabilities_in_the_order_of_the_classes():
+def test_kernel_is_that_of_standardised_voxels_without_the_flat_ones():
     rng = np.random.default_rng(0)
-    labels = np.array(["M", "F"] * 15)
-    features = rng.normal(size=(30, 50)) + 3 * (labels == "M")[:, None]
-    chances = classical(features, labels, features[:2], ["F", "M"])
-    assert chances[0, 1] > 0.8
-    assert chances[1, 0] > 0.8
+    features = rng.uniform(size=(20, 10_000)).astype(np.float32)
+    features[:, 500] = 0.5
+    features[3, 600] = 0.5 + FLAT
+    features[:3, 600] = features[4:, 600] = 0.5
+    used = np.delete(np.arange(10_000), [500, 600])
+    scaler = StandardScaler().fit(features[:15, used])
+    rows, ahead = scaler.transform(features[:15, used]), scaler.transform(features[15:, used])
+    own, other = standardised_kernels(features[:15], features[15:])
+    assert own == pytest.approx(rows @ rows.T / len(used), abs=1e-5)
+    assert other == pytest.approx(ahead @ rows.T / len(used), abs=1e-5)
+
+
+def test_classical_is_ridge_regression_on_the_voxels(monkeypatch):
+    """By the kernel, or by a coefficient for each voxel: with one penalty both predict the same."""
+    monkeypatch.setattr("mriflow.evaluation.baselines.np.logspace", lambda *_: [0.1])
+    rng = np.random.default_rng(0)
+    labels = rng.uniform(20, 80, 40)
+    features = rng.uniform(size=(40, 300)) + labels[:, None] / 100
+    scaler = StandardScaler().fit(features[:30])
+    voxels = Ridge(0.1 * 300).fit(scaler.transform(features[:30]), labels[:30]).predict(scaler.transform(features[30:]))
+    assert classical(features[:30], labels[:30], np.arange(30), features[30:], None) == pytest.approx(voxels)
+
+
+@pytest.mark.parametrize("classes", [None, ["F", "M"]])
+@pytest.mark.parametrize("method", ["classical", "pca"])
+def test_what_is_predicted_of_a_scan_depends_on_no_other_that_is_predicted(method, classes):
+    rng = np.random.default_rng(0)
+    features = rng.uniform(size=(30, 50))
+    labels = np.resize(["F", "M"], 20) if classes else rng.uniform(20, 80, 20)
+    extra = {"subjects": np.arange(20)} if method == "classical" else {}
+    fit = {"classical": classical, "pca": pca}[method]
+    all_ahead, few = (
+        fit(features[:20], labels, ahead=ahead, classes=classes, **extra) for ahead in (features[20:], features[20:22])
+    )
+    assert all_ahead[:2] == pytest.approx(few)
+
+
+def test_classical_learns_from_no_more_than_it_can_hold(monkeypatch):
+    monkeypatch.setattr("mriflow.evaluation.baselines.MOST", 15)
+    rng = np.random.default_rng(0)
+    labels = rng.uniform(20, 80, 40)
+    features = rng.uniform(size=(40, 50)) + labels[:, None] / 20
+    found = classical(features[:30], labels[:30], np.arange(30), features[30:], None)
+    assert np.corrcoef(found, labels[30:])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("classes", [None, ["0", "1"]])
+def test_penalty_is_chosen_across_subjects_not_scans(classes):
+    people = np.repeat(np.arange(20), 3)
+    folds = penalty_folds(people % 2, people, classes)
+    assert len(folds) == 5
+    assert not any(set(people[known]) & set(people[ahead]) for known, ahead in folds)
+
+
+def test_no_penalty_is_chosen_where_a_class_has_too_few_subjects():
+    """Ten scans of the second class, but all of two people; nor where a class would be lacking in one of the folds."""
+    labels, people = np.array(["0"] * 10 + ["1"] * 10), np.array([*range(10), *[10] * 5, *[11] * 5])
+    assert penalty_folds(labels, people, ["0", "1"]) == []
+    assert len(penalty_folds(labels, np.arange(20), ["0", "1"])) == 5
+    assert penalty_folds(np.arange(2.0), np.arange(2), None) == []
 
 
 def test_classical_sees_images_of_about_forty_voxels():
@@ -204,4 +392,12 @@ def test_classical_sees_images_of_about_forty_voxels():
 def test_classical_with_too_few_of_a_class_is_the_trivial_guess():
     labels = np.array(["0"] * 8 + ["1"] * 2)
     features = np.random.default_rng(0).normal(size=(10, 20))
-    assert classical(features, labels, features[:1], ["0", "1"]).tolist() == [[0.8, 0.2]]
+    assert classical(features, labels, np.arange(10), features[:1], ["0", "1"]).tolist() == [[0.8, 0.2]]
+
+
+def test_a_target_that_is_the_same_for_all_has_no_r2():
+    with warnings.catch_warnings(action="error"):
+        metrics = with_intervals(regression_metrics, np.full(6, 30.0), np.arange(6.0), list("abcdef"))
+    assert [metrics[name]["value"] for name in ("r2", "r", "slope")] == [None, None, None]
+    assert metrics["r2"] == {"value": None, "low": None, "high": None}
+    assert metrics["mae"]["value"] == 27.5

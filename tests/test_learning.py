@@ -65,7 +65,7 @@ def test_linear_interpolation_would_not_keep_it():
 
 @pytest.fixture(scope="module")
 def fine_detail(tmp_path_factory):
-    """A tiny dataset in which the fine detail of a scan, and nothing else, tells the target: what blurs it shifts predictions."""
+    """A tiny dataset in which the fine detail of a scan, and nothing else, tells the target: what blurs shifts predictions."""
     folder = tmp_path_factory.mktemp("fine")
     files = write_dataset(folder, subjects=32)
     age = pd.read_csv(files["labels"])["age"].to_numpy()

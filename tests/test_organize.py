@@ -1,8 +1,11 @@
 import errno
+import functools
 import gzip
 import io
+import logging
 import os
 import tarfile
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,6 +18,7 @@ from mriflow.layout import layout
 from mriflow.organize import organize
 from mriflow.tables.cells import read_value
 from mriflow.tables.labels import read_labels, shard_of, usable
+from mriflow.tables.people import people_of
 from mriflow.tables.reader import read_table
 
 COLUMNS = {
@@ -267,6 +271,13 @@ def test_contradictory_rows_of_one_image_are_told(tmp_path):
         ("none", {"none": "healthy"}, "healthy"),
         ("1.0", {1: "M"}, "M"),
         (1, {"1.0": "M"}, "M"),
+        (" MALE ", {"male": "M", "female": "F"}, "M"),
+        ("very  mild", {"Very mild": 1, "None": 0}, "1"),
+        ("none", {"None": 0}, "0"),
+        ("TRUE", {True: "ill", False: "well"}, "ill"),
+        (False, {True: "ill", False: "well"}, "well"),
+        ("No", {"true": "ill", "false": "well"}, "well"),
+        ("yes", {"yes": "ill", "no": "well"}, "ill"),
     ],
 )
 def test_a_code_is_a_code_whatever_it_looks_like(cell, codes, value):
@@ -316,3 +327,56 @@ def test_image_that_may_not_be_read_is_that_scans_problem(tmp_path, monkeypatch)
     monkeypatch.setattr("mriflow.organize.fingerprint", refuse)
     labels = run(tmp_path, "ID,AGE,SEX,HEIGHT\n1,30,1,170\n2,40,2,160\n", ["S001-A-T1.nii.gz", "S002-A-T1.nii.gz"])
     assert labels["problem"].tolist() == ["scan: file cannot be read (S001-A-T1.nii.gz, Permission denied)", ""]
+
+
+@pytest.mark.parametrize(("name", "link"), [("T1.nii.gz", "T1.nii.gz"), ("T1.nii", "T1.nii"), ("T1.NII.GZ", "T1.nii.gz")])
+def test_a_link_is_named_after_the_image_and_not_after_what_that_is_a_link_to(tmp_path, name, link):
+    """DataLad's images are links to keys, whose names may have no suffix, or another."""
+    key = tmp_path / ".git/annex/objects/MD5-s5--0123"
+    key.parent.mkdir(parents=True)
+    key.write_bytes(b"image")
+    (tmp_path / name).symlink_to(key)
+    columns = "id,subject,session,site,age,path,fingerprint,problem,notes"
+    (tmp_path / "labels.csv").write_text(f"{columns}\n1,a,,,30,{name},,,\n")
+    table = layout(tmp_path / "labels.csv", tmp_path / "age/labels.csv", column="age")
+    assert table["path"].map(str).tolist() == [f"Sub_a/{link}"]
+    made = tmp_path / "age" / table["path"][0]
+    assert made.read_bytes() == b"image"
+    assert made.readlink() == Path("../..") / name  # `datalad get` of an image may give it another key
+
+
+def test_identifiers_that_look_like_dates_are_told(tmp_path, caplog):
+    names = ["2-Mar", "Mar-03", "2024-03-02", "S01", "12-13"]
+    rows = "".join(f"{name}.nii.gz,{name},30\n" for name in names)
+    (tmp_path / "my.csv").write_text(f"file,who,years\n{rows}")
+    columns = {"path": {"from": "file"}, "subject": {"from": "who"}, "age": {"from": "years", "range": [0, 110]}}
+    organize(tmp_path / "d/labels.csv", tmp_path / "d/scans.csv", table=tmp_path / "my.csv", columns=columns)
+    notes = read_labels(tmp_path / "d/labels.csv").set_index("subject")["notes"]
+    assert notes.to_dict() == {name: f"subject: looks like a date ({name!r})" for name in names[:3]} | {"S01": "", "12-13": ""}
+    assert "3 of the identifiers in the column 'who' look like dates, such as '2-Mar'" in caplog.text
+
+
+def test_identifiers_of_an_excel_file_are_refused_where_it_has_lost_their_last_digits(tmp_path):
+    for number, kept in ((123456789012345, True), (1234567890123456, False)):
+        pd.DataFrame({"ID": [number], "AGE": [30]}).to_excel(tmp_path / "t.xlsx", index=False)
+        act = functools.partial(people_of, read_table(tmp_path / "t.xlsx"), {"subject": {"from": "ID"}}, tmp_path, ["subject"])
+        if kept:
+            assert act()["subject"].tolist() == ["123456789012345"]
+        else:
+            with pytest.raises(UserError, match="the last are lost"):
+                act()
+
+
+def test_codes_that_differ_in_capitals_or_blanks_are_matched_and_told(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    columns = COLUMNS | {"sex": {"from": "SEX", "codes": {"Male": "M", "Female": "F"}}}
+    labels = run(tmp_path, "ID,AGE,SEX,HEIGHT\n1,30,male,170\n2,40,FEMALE,160\n3,40,Female,160\n", columns=columns)
+    assert labels["sex"].tolist() == ["M", "F", "F"]
+    assert "1 cell(s) 'male' in the column 'SEX' are read as the code 'Male'" in caplog.text
+    assert "'Female' in the column" not in caplog.text
+
+
+def test_two_codes_that_differ_in_capitals_are_two(tmp_path):
+    codes = {"M": "married", "m": "male"}
+    assert [read_value(cell, {"codes": codes})[0] for cell in "Mm"] == ["married", "male"]
+    assert read_value("Ab", {"codes": {"AB": 1, "ab": 2}}) == (None, "unknown code ('Ab', expected AB or ab)")

@@ -11,11 +11,13 @@ import pandas as pd
 import psutil
 import torch
 
-from test_train import command, run
+from test_learning import BOTH, two_channels  # noqa: F401 - a fixture
+from test_train import AGE, SEX, command, run
 
 # Instance norm, no dropout, and SGD, as Adam makes whole steps of the rounding of gradients that are nought: what several
 # processes or parts of a batch do is then what one does.
 REGRESSOR = {"name": "Regressor", "arguments": {"channels": [4, 8], "strides": [2, 2], "dropout": 0.0}}
+INSTANCE = {"name": "SFCN", "arguments": {"channels": [4, 8, 8], "norm": "instance", "dropout": 0.0}}
 SFCN_DROPOUT = {"name": "SFCN", "arguments": {"channels": [4, 8, 8], "dropout": 0.2}}
 
 
@@ -42,6 +44,16 @@ def test_two_processes_with_parts_of_a_batch_train_as_one_does(data, tmp_path):
     weights = torch.load(tmp_path / "two/model.pt", weights_only=True)["weights"]
     assert same(one, (weights, pd.read_csv(tmp_path / "two/history.csv")), 1e-4)
     assert not same(one, alone(tmp_path / "other", data, seed=1), 1e-4), "the comparison can fail"
+
+
+def test_two_processes_train_as_one_with_channels_covariates_and_an_auxiliary_target(two_channels, tmp_path):  # noqa: F811
+    blocks = {"target": AGE | {"auxiliary": [SEX]}, "inputs": BOTH, "network": INSTANCE}
+    run(tmp_path / "one", two_channels, **blocks, optimizer="sgd")
+    arguments = [*command(tmp_path / "two", two_channels, optimizer="sgd"), "--gpus=2", "--allow-cpu"]
+    subprocess.run([*arguments, *(f"--{name}={json.dumps(block)}" for name, block in blocks.items())], check=True, timeout=200)
+    one, two = (torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("one", "two"))
+    assert one["covariates"] == two["covariates"]
+    assert all(torch.allclose(one["weights"][name], two["weights"][name], atol=1e-4) for name in one["weights"])
 
 
 def workers_of(process):

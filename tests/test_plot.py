@@ -56,6 +56,9 @@ def made(tmp_path_factory):
     names = list(METRICS["regression"])
     regression |= {"network": figures(names), "classical": figures(names, 7.0), "trivial": figures(names, 15.0)}
     regression["trivial"]["r"] = {"value": None, "low": None, "high": None}
+    pair = {"method": "network", "other": "classical", "metric": "mae", "value": -2.4, "low": -3.4, "high": -1.4}
+    regression |= {"differences": [pair | {"verdict": "better"}]}
+    regression |= {"notes": {"stacked": "Not made: there was no validation part."}}
     (folder / "age.json").write_text(json.dumps(regression))
 
     for target, classes in (("sex", ["F", "M"]), ("stage", ["0", "1", "2"])):
@@ -80,6 +83,8 @@ def made(tmp_path_factory):
             "epoch": epochs,
             "learning_rate": 0.1,
             "train_loss": 1 / epochs,
+            "unchanged_loss": 0.9 / epochs,
+            "unchanged_mae": 7.0,
             "val_loss": 1.2 / epochs,
             "val_mae": 9.0,
         }
@@ -310,13 +315,20 @@ def test_results_page_has_every_figure_with_interval_and_n(made, tmp_path):
     paths = [f"{made}/{name}.json" for name in ("age", "sex", "stage")]
     pages.main(["results", "--metrics", *paths, f"--page={tmp_path}/r.html", f"--csv={tmp_path}/r.csv"])
     page = (tmp_path / "r.html").read_text()
-    (rows,) = Tables(page).tables
-    assert len(rows) == 1 + 5 + 2 + 2
-    assert rows[1][:5] == ["demo-age", "Demo cohort", "age", "24 (2)", "MAE (years)"]
-    assert rows[1][5:] == ["4.60 [4.00, 5.20]", "7.00 [6.40, 7.60]", "15.00 [14.40, 15.60]"]
-    for row in rows[1:]:
-        assert all(re.fullmatch(r"\S+ \[\S+, \S+\]|–", cell) for cell in row[5:])
+    age, differences, sex, stage = Tables(page).tables
+    assert age[0] == ["method", "MAE (years)", "RMSE (years)", "R²", "r", "slope of the residual"]
+    assert [row[:2] for row in age[1:]] == [
+        ["network", "4.60 [4.00, 5.20]"],
+        ["classical", "7.00 [6.40, 7.60]"],
+        ["trivial", "15.00 [14.40, 15.60]"],
+    ]
+    assert differences == [["difference", "MAE"], ["network − classical", "−2.4 [−3.4, −1.4], better"]]
+    assert [row[0] for row in sex] == [row[0] for row in stage] == ["method", *METHODS]
+    for row in (*age[1:], *sex[1:], *stage[1:]):
+        assert all(re.fullmatch(r"\S+ \[\S+, \S+\]|–", cell) for cell in row[1:])
     assert "<b>4.60 [4.00, 5.20]</b>" in page and page.count("<b>") == 5 - 1
+    assert "demo-age: age, Demo cohort, 24 scans (2 left out)" in page
+    assert "stacked: Not made: there was no validation part." in page
     assert "Simulated data, not real scans: demo-age." in page
     table = pd.read_csv(tmp_path / "r.csv", dtype={"target": str})
     assert table["n"].eq(N).all() and table.loc[0, "best"] == "network"

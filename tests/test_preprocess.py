@@ -2,27 +2,40 @@
 
 import dataclasses
 import errno
+import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from nilearn.datasets import load_mni152_gm_template, load_mni152_wm_template
+from nilearn.image import resample_img
+from scipy import ndimage
 
 from conftest import shared, write_scan
 from mriflow import preprocess as stage
 from mriflow.base import recipes
 from mriflow.base.errors import UserError
 from mriflow.base.processes import workers
-from mriflow.images.nifti import BadScan, load_scan
-from mriflow.images.registration import grid_affine, template, to_grid
-from mriflow.images.scan import PreprocessSettings, brain_mask, foreground, preprocess_scan
+from mriflow.images import scan as scan_module
+from mriflow.images.kept import Kept
+from mriflow.images.mask import brain_mask, surrounded_mask
+from mriflow.images.nifti import BadScan, Scan, load_scan
+from mriflow.images.registration import TEMPLATE_ML, find_transform, grid_affine, template, to_grid
+from mriflow.images.scan import PreprocessSettings, foreground, preprocess_scan
+from mriflow.images.tissues import probabilities
 from mriflow.preprocess import preprocess
+from mriflow.prune import prune
 from mriflow.training.loader import open_shards
 
 GRID = {"voxel_mm": 4.0, "shape": (40, 48, 40)}
@@ -158,16 +171,16 @@ def test_grown_dataset_redoes_only_the_new_scan_and_changed_settings_all(brain, 
     assert len(done) == 3
 
 
-def test_scans_finished_by_earlier_versions_keep_their_names(tmp_path, monkeypatch):
-    """Their values are those of the code before there was a `PreprocessSettings`."""
-    monkeypatch.setattr(recipes, "PREPROCESS", 2)
+def test_names_of_finished_scans_change_with_the_recipe_alone(tmp_path, monkeypatch):
+    """Else all scans would be made again: a field of `PreprocessSettings` was added, or moved, without a new recipe."""
+    monkeypatch.setattr(recipes, "PREPROCESS", 3)
     monkeypatch.setattr(stage, "preprocess_scan", lambda path, *_: (np.zeros((80, 96, 80), np.uint8), {}))
     scans = tmp_path / "scans.csv"
     pd.DataFrame({"id": ["S1"], "path": ["S1.nii.gz"], "fingerprint": ["1680-12345678.9abcdef0"]}).to_csv(scans, index=False)
     usual = preprocess(scans, tmp_path / "a.npy", tmp_path / "a.csv")
     other = {"registration": "none", "voxel_mm": 1.5, "percentiles": [1, 99.0], "stripped": True, "n4": True}
     others = preprocess(scans, tmp_path / "b.npy", tmp_path / "b.csv", **other)
-    assert [usual["key"].item(), others["key"].item()] == ["f1196d5c508b4045", "cf900ce2a6f59521"]
+    assert [usual["key"].item(), others["key"].item()] == ["913663bdfa05fecf", "689b1a9960b8bc50"]
 
 
 def test_scans_that_move_to_another_shard_are_taken_over(brain, tmp_path, monkeypatch):
@@ -454,6 +467,238 @@ def test_scan_that_came_in_mni_space_is_not_moved_without_registration(brain, tm
     rows = {}
     for in_mni in (False, True):
         placed = dataclasses.replace(scan, in_mni=in_mni)
-        image = to_grid(placed, foreground(scan, inside), inside, "none", 4.0, (40, 48, 40))[0]
+        data = foreground(scan, inside)
+        image = to_grid(placed, data, inside, "none", find_transform(placed, data, "none"), 4.0, (40, 48, 40)).image
         rows[in_mni] = np.average(np.arange(40), weights=image.sum((1, 2)))
     assert rows[True] - rows[False] == pytest.approx(2, abs=0.3)  # voxels
+
+
+def test_brain_that_is_cut_out_may_have_a_background_of_any_value(brain, tmp_path):
+    """Of z-scored scans it is the value of what was 0, well within the brain's range."""
+    data, affine = brain
+    inside = data > 0
+    straight = preprocess_scan(write_brain(tmp_path / "a.nii.gz", brain), settings())[1]
+    noise = np.random.default_rng(0).uniform(-1, 1, data.shape)
+    for name, level, spread in (
+        ("z-scored", -0.57, 0),
+        ("nearly constant", 3.2, 0.005),
+        ("bright", 9, 0),
+        ("in the middle", 0, 0),
+    ):
+        scored = np.where(inside, (data - data[inside].mean()) / data[inside].std(), level + spread * noise)
+        nib.save(nib.Nifti1Image(scored.astype(np.float32), affine), tmp_path / "z.nii.gz")
+        found = preprocess_scan(tmp_path / "z.nii.gz", settings())[1]
+        assert found["brain_ml"] == pytest.approx(straight["brain_ml"], rel=0.01), name
+        assert found["correlation"] > 0.8, name
+
+
+def test_what_fills_the_image_to_its_sides_is_no_brain_that_was_cut_out(brain, tmp_path):
+    data, affine = brain
+    noise = np.random.default_rng(0).normal(size=data.shape)
+    ramp = np.indices(data.shape)[0] * 20
+    for name, image in (
+        ("noise", noise),
+        ("a box of brain", noise[:30, :30, :30]),
+        ("a slope", np.where(data > 0, data, ramp)),
+    ):
+        nib.save(nib.Nifti1Image(image.astype(np.float32), affine), tmp_path / "n.nii.gz")
+        with pytest.raises(BadScan, match="no background around the brain") as refused:
+            preprocess_scan(tmp_path / "n.nii.gz", settings())
+        assert "stripped: true" in str(refused.value), name
+
+
+def test_brain_that_is_cut_out_closely_or_cut_through_keeps_its_volume(brain, tmp_path):
+    data, affine = brain
+    box = tuple(slice(places.min(), places.max() + 1) for places in np.nonzero(data))
+    closely = data[box]
+    for image in (closely, closely[:, :, 6:]):
+        nib.save(nib.Nifti1Image(image.astype(np.int16), affine), tmp_path / "c.nii.gz")
+        mask = surrounded_mask(load_scan(tmp_path / "c.nii.gz", stripped=True))
+        assert mask.sum() == pytest.approx((image > 0).sum(), rel=0.01)
+
+
+def test_volume_of_the_templates_brain():
+    data = np.asarray(template().dataobj)
+    assert (data > np.median(data[data > 0]) / 2).sum() / 1000 == pytest.approx(TEMPLATE_ML, rel=0.001)
+
+
+CHANNELS = ("image", "gm", "wm", "csf")
+
+
+def test_channels_stand_in_the_array_in_the_order_of_the_config(brain, tmp_path):
+    scans = make_list(tmp_path, 1, brain)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "several").mkdir()
+    alone = run(scans, tmp_path / "one", n4=True)
+    table = run(scans, tmp_path / "several", n4=True, channels=["wm", "image", "csf"])
+    assert table.drop(columns="key").equals(alone.drop(columns="key"))
+    shards = open_shards([tmp_path / "several/s.npy"], [tmp_path / "several/s.csv"])
+    plain = open_shards([tmp_path / "one/s.npy"], [tmp_path / "one/s.csv"])
+    assert (shards.shape, shards.channels) == ((40, 48, 40), 3) and (plain.shape, plain.channels) == ((40, 48, 40), 1)
+    assert shards["scan-0"].shape == (3, 40, 48, 40) and plain["scan-0"].shape == (40, 48, 40)
+    assert (shards["scan-0"][1] == plain["scan-0"]).all()
+    alone = preprocess_scan(tmp_path / "scan-0.nii.gz", settings(n4=True, channels=("csf",)))[0]
+    assert (alone == shards["scan-0"][2]).all() and (alone != shards["scan-0"][0]).any()
+
+
+def test_tissues_are_where_the_templates_are_and_their_probabilities_are_one_in_all(tmp_path):
+    """The template is an average of many brains and smooth, so that its tissues part less clearly than one brain's."""
+    image = template()
+    data = np.asarray(image.dataobj, np.float32)[::2, ::2, ::2] * 1000
+    affine = image.affine @ np.diag([2, 2, 2, 1])
+    ramp = np.linspace(0.8, 1.2, data.shape[1], dtype=np.float32)[:, None]  # a bias field, though `n4` is off
+    path = write_brain(tmp_path / "a.nii.gz", (data * ramp, affine), noise=20)
+    found, _ = preprocess_scan(path, settings(channels=CHANNELS))
+    brain = found[0] > 0
+    inner = ndimage.binary_erosion(brain, iterations=2)
+    assert np.abs(found[1:].sum(0, dtype=int)[inner] - 255).max() <= 3
+    assert not found[1:, ~brain].any()
+    on_grid = partial(resample_img, target_affine=grid_affine(4, (40, 48, 40)), target_shape=(40, 48, 40), force_resample=True)
+    for channel, true, least in (
+        (1, load_mni152_gm_template(resolution=1), 0.6),
+        (2, load_mni152_wm_template(resolution=1), 0.8),
+    ):
+        expected = on_grid(true, copy_header=True).get_fdata()
+        assert np.corrcoef(found[channel][brain], expected[brain])[0, 1] > least
+    brightness = [np.average(found[0][inner], weights=found[channel][inner]) for channel in (3, 1, 2)]
+    assert brightness == sorted(brightness)
+
+
+def test_tissues_of_three_brightnesses_are_told_apart_whatever_the_scanners_scale():
+    rng = np.random.default_rng(0)
+    true = np.repeat([0, 1, 2], [20_000, 90_000, 70_000])
+    brightness = np.array([200, 600, 880])[true] + rng.normal(size=len(true)) * np.array([80, 70, 50])[true]
+    found = probabilities(brightness)
+    assert np.allclose(found.sum(1), 1)
+    assert (found.argmax(1) == true).mean() > 0.95
+    assert np.allclose(found, probabilities(brightness * 0.037 - 5), atol=1e-6)
+    # Beyond the brightest and the darkest tissue nothing turns back.
+    far = probabilities(np.append(brightness, [3000, -900]))[-2:]
+    assert far[0].argmax() == 2 and far[1].argmax() == 0
+
+
+def kept_files(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*")}
+
+
+def test_what_is_kept_of_a_scan_changes_no_byte_and_no_step_is_done_twice(brain, tmp_path, monkeypatch):
+    path, cache = write_brain(tmp_path / "a.nii.gz", brain, noise=30), tmp_path / "cache"
+    done = []
+    for step in ("mask_of", "bias_field", "find_transform"):
+        real = getattr(scan_module, step)
+        monkeypatch.setattr(scan_module, step, lambda *a, real=real, step=step: done.append(step) or real(*a))
+    blocks = {
+        "first": {},
+        "other voxels": {"voxel_mm": 8.0, "shape": (20, 24, 20)},
+        "n4": {"n4": True},
+        "channels": {"n4": True, "channels": CHANNELS},
+        "channels without n4": {"channels": ("image", "gm")},
+        "rigid": {"registration": "rigid"},
+    }
+    made = {}
+    for name, changed in blocks.items():
+        done.clear()
+        image, quality = preprocess_scan(path, settings(**changed), cache)
+        made[name] = list(done)
+        again = [preprocess_scan(path, settings(**changed), folder) for folder in (cache, None)]
+        assert all((image == other).all() and quality == measured for other, measured in again), name
+    assert made == {
+        "first": ["mask_of", "find_transform"],
+        "other voxels": [],
+        "n4": ["bias_field", "find_transform"],
+        "channels": [],
+        "channels without n4": [],
+        "rigid": ["find_transform"],
+    }
+    assert sum(map(len, kept_files(cache).values())) < 300e3
+
+
+def test_what_is_kept_is_of_this_scan_this_recipe_and_whole(brain, tmp_path, monkeypatch):
+    path, cache = write_brain(tmp_path / "a.nii.gz", brain, noise=30), tmp_path / "cache"
+    alone = preprocess_scan(path, settings(n4=True), cache)
+    first = kept_files(cache)
+    assert len(first) == 3
+    shutil.copy(path, tmp_path / "b.nii.gz")  # the same scan by another name
+    preprocess_scan(tmp_path / "b.nii.gz", settings(n4=True), cache)
+    assert kept_files(cache) == first
+
+    for damage in (
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: content[:100] + bytes([content[100] ^ 255]) + content[101:],
+    ):
+        for file in cache.iterdir():
+            file.write_bytes(damage(file.read_bytes()))
+        image, quality = preprocess_scan(path, settings(n4=True), cache)
+        assert (image == alone[0]).all() and quality == alone[1]
+        assert kept_files(cache) == first
+
+    write_brain(path, brain, noise=30, seed=1)
+    preprocess_scan(path, settings(n4=True), cache)
+    assert len(kept_files(cache)) == 6
+    monkeypatch.setattr(recipes, "PREPROCESS", recipes.PREPROCESS + 1)
+    preprocess_scan(path, settings(n4=True), cache)
+    assert len(kept_files(cache)) == 9
+
+
+def test_jobs_that_keep_the_same_at_the_same_time_leave_whole_files(tmp_path):
+    scan = Scan(np.arange(4096, dtype=np.float32).reshape(16, 16, 16), np.eye(4), 0.001, in_mni=False)
+    meet = threading.Barrier(8, timeout=30)
+
+    def make():
+        meet.wait()  # all find nothing there
+        return np.arange(50_000)
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: Kept(tmp_path, scan).get("mask", None, make), range(8)))
+    assert all((array == made[0]).all() for array in made)
+    assert [path.name[:5] for path in tmp_path.iterdir()] == ["mask-"]
+    assert (Kept(tmp_path, scan).get("mask", None, lambda: None) == made[0]).all()
+
+
+def test_disk_too_full_to_keep_anything_is_no_fault_of_the_scan(brain, tmp_path):
+    path = write_brain(tmp_path / "a.nii.gz", brain)
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    assert (preprocess_scan(path, settings(), tmp_path / "cache")[0] == preprocess_scan(path, settings())[0]).all()
+
+
+def test_prune_removes_what_was_not_used_and_nothing_else(brain, tmp_path, caplog):
+    cache = tmp_path / "preprocessed/mine/.cache"
+    scans = make_list(tmp_path, 2, brain)
+    shard = tmp_path / "preprocessed/mine/affine"
+    shard.mkdir(parents=True)
+    run(scans, shard, cache=cache)
+    before = (shard / "s.npy").read_bytes()
+    old = time.time() - 40 * 86400
+    for file in cache.iterdir():
+        os.utime(file, (old, old))
+    for file in shard.iterdir():
+        os.utime(file, (old, old))
+    preprocess_scan(tmp_path / "scan-0.nii.gz", settings(), cache)  # used now
+    assert len(list(cache.iterdir())) == 4
+    prune(tmp_path / "preprocessed")
+    assert len(list(cache.iterdir())) == 2
+    prune(tmp_path / "preprocessed", days=0)
+    assert not list(cache.iterdir())
+    assert (shard / "s.npy").read_bytes() == before
+    with pytest.raises(UserError, match="no such folder"):
+        prune(tmp_path / "absent")
+
+
+def test_an_alternative_stands_in_for_a_scan_that_fails_under_the_same_id(brain, tmp_path, caplog):
+    scans = make_list(tmp_path, 4, brain)
+    table = pd.read_csv(scans)
+    for number in (0, 1):
+        (tmp_path / f"scan-{number}.nii.gz").write_bytes(b"broken")
+    others = json.dumps([{"path": f"scan-{n}.nii.gz", "fingerprint": f"scan-{n}"} for n in (1, 3, 2)])
+    table = table[:1].assign(alternatives=others)
+    table.to_csv(scans, index=False)
+    index = run(scans, tmp_path / "out")
+    assert index[["id", "fingerprint"]].to_numpy().tolist() == [["scan-0", "scan-3"]] and index["problem"].isna().all()
+    assert "scan-0: scan-3.nii.gz is used in its place, for it has the problem scan: file is not compressed" in caplog.text
+    table.assign(alternatives=others.replace("scan-3", "scan-1").replace("scan-2", "scan-1")).to_csv(scans, index=False)
+    index = run(scans, tmp_path / "none")
+    assert index["problem"].str.startswith("scan: file is not compressed").all(), "the problem is that of the first choice"
+    write_brain(tmp_path / "scan-0.nii.gz", brain)
+    table.assign(fingerprint="mended").to_csv(scans, index=False)
+    assert run(scans, tmp_path / "out")["fingerprint"].tolist() == ["mended"]

@@ -7,7 +7,8 @@ import pytest
 
 from mriflow import quality as stage
 from mriflow.base.errors import UserError
-from mriflow.quality import far_from_others, quality
+from mriflow.quality import far_from_others, far_from_template, quality
+from mriflow.reporting.cohort_figures import montage
 
 N = 30
 
@@ -20,7 +21,7 @@ def dataset(tmp_path):
     rows = pd.DataFrame({"id": ids, "index": 0, "problem": None, "brain_ml": rng.normal(1400, 50, N)}).astype(
         {"problem": object}
     )
-    rows = rows.assign(correlation=rng.normal(0.8, 0.01, N), scale=rng.normal(0.8, 0.02, N), fingerprint=ids, key=ids)
+    rows = rows.assign(correlation=rng.normal(0.8, 0.01, N), scale=rng.normal(0.68, 0.02, N), fingerprint=ids, key=ids)
     rows.loc[3, ["problem", "correlation"]] = ["scan: registration failed (correlation with the template 0.31)", 0.31]
     rows.loc[4, ["problem", "correlation", "brain_ml", "scale"]] = ["scan: file is empty", None, None, None]
     rows.loc[7, "brain_ml"] = 2600
@@ -64,7 +65,7 @@ def test_who_is_left_out_or_far_from_the_others_is_named_and_counted(dataset, tm
         ("scans to preprocess", N),
         ("left out by a rule", 2),
         ("preprocessed", N - 2),
-        ("far from the others", 1),
+        ("far from the others or the template", 1),
     ):
         assert f'{step}</td><td class="n">{scans}</td>' in page
 
@@ -88,6 +89,27 @@ def test_every_scan_left_out_is_no_error_and_no_scan_is(dataset, tmp_path):
         rows.head(0).to_csv(index, index=False)
     with pytest.raises(UserError, match="no scans"):
         run(dataset, tmp_path / "empty")
+
+
+def test_volume_that_the_template_makes_implausible_is_named_though_all_scans_share_it():
+    """So it is where air is taken for brain in a whole dataset; then no scan lies far from the others."""
+    measures = pd.DataFrame({"correlation": 0.8, "brain_ml": 2600.0, "scale": 0.7}, index=range(30))
+    assert (far_from_others(measures) == "").all()
+    assert (far_from_template(measures, "affine") == "volume of the brain (2600 ml, by the template 1159 to 1739)").all()
+    assert (far_from_template(measures.assign(brain_ml=1480), "affine") == "").all()
+    kept_size = measures.assign(scale=1.0)
+    assert (far_from_template(kept_size, "rigid") != "").all()
+    assert (far_from_template(kept_size.assign(brain_ml=[1100] * 15 + [2000] * 15), "rigid") == "").all()
+    assert (far_from_template(measures.assign(scale=np.nan), "affine") == "").all()
+
+
+def test_image_is_shown_among_several_channels(tmp_path):
+    volumes = np.random.default_rng(0).integers(0, 255, (2, 3, 10, 12, 8), np.uint8)
+    np.save(tmp_path / "s.npy", volumes)
+    scan = {"index": 1, "array": str(tmp_path / "s.npy")}
+    assert (stage.picture(scan, tmp_path, channel=2) == montage(volumes[1, 2])[0]).all()
+    np.save(tmp_path / "s.npy", volumes[:, 2])
+    assert (stage.picture(scan, tmp_path) == montage(volumes[1, 2])[0]).all()
 
 
 def test_few_scans_and_a_high_correlation_are_not_far():

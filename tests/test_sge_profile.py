@@ -1,10 +1,14 @@
 """What profiles/sge asks of Grid Engine, in the dialects of two sites. Needs none; tests/sge/ is about the real one."""
 
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,8 +18,9 @@ from conftest import ROOT
 sys.path.insert(0, str(ROOT / "profiles/sge"))
 import dialect
 import gridengine
+from command import lasting_command
 from dialect import Request
-from jobs import Job
+from jobs import Job, job_script
 
 GPU = "-l gpu=true -l 'gpu_type=!(gtx1080ti|p100|titanx|titanxp|v100)'"
 HOUR = 3600
@@ -175,6 +180,17 @@ def test_look_at_the_queue_is_shared_and_so_is_its_failure(tmp_path, monkeypatch
         assert calls.read_text().count("x") == 1
 
 
+@pytest.mark.parametrize(
+    "answer", ["7", "7\nQueues are long today.", "Welcome, user 3\n7", 'Your job 7 ("one") has been submitted']
+)
+def test_id_is_found_whatever_the_site_says_beside_it(tmp_path, monkeypatch, answer):
+    qsub = tmp_path / "qsub"
+    qsub.write_text(f"#!/bin/sh\n[ \"$1 $2\" = '-b n' ] && cat <<'END'\n{answer}\nEND\n")
+    qsub.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert gridengine.submit(["one.sh"]) == "7"
+
+
 def test_queue_is_read_from_the_xml_of_qstat():
     xml = """<job_info><queue_info><job_list state="running"><JB_job_number>7</JB_job_number><JB_name>train-1a</JB_name>
     <state>r</state></job_list></queue_info><job_info><job_list state="pending"><JB_job_number>8</JB_job_number>
@@ -184,6 +200,51 @@ def test_queue_is_read_from_the_xml_of_qstat():
     assert queue["8"].in_error and not queue["7"].in_error
     with pytest.raises(gridengine.MasterAway, match="cut off"):
         gridengine.read_queue(xml[:100])
+
+
+def test_script_outlives_its_snakemake_and_the_config_files(tmp_path):
+    folder = tmp_path / "it's a dir" / ".snakemake/tmp.1"
+    folder.mkdir(parents=True)
+    command = f"cd 'x' && python -m snakemake --wait-for-files {str(folder)!r} 'in put.txt' --configfiles 'a b.yaml'"
+    command += " \"c'd.yaml\" --config 'n=1' --mode 'remote' && exit 0 || exit 1"
+    (folder / "job.sh").write_text(f"#!/bin/sh\n# properties = {{}}\n{command}\n")
+    wanted = "cd 'x' && python -m snakemake --wait-for-files 'in put.txt' --mode 'remote' && exit 0 || exit 1\n"
+    lasting = lasting_command(folder / "job.sh", tmp_path / "inputs.txt", ".snakemake/mriflow/1a.yaml")
+    assert lasting == f"#!/bin/sh\n# properties = {{}}\nexport JOB_CONFIG=.snakemake/mriflow/1a.yaml\n{wanted}"
+    kept = lasting_command(folder / "job.sh", tmp_path / "inputs.txt", None)
+    assert "--configfiles 'a b.yaml'" in kept and "tmp.1" not in kept
+
+
+def test_list_of_many_inputs_outlives_its_snakemake(tmp_path):
+    folder = tmp_path / ".snakemake/tmp.1"
+    folder.mkdir(parents=True)
+    (folder / "list.txt").write_text(f"{folder}\nin.txt\n")
+    (folder / "job.sh").write_text(f"#!/bin/sh\nsnakemake --wait-for-files-file '{folder}/list.txt' --mode 'remote'\n")
+    lasting = lasting_command(folder / "job.sh", tmp_path / "inputs.txt", None)
+    assert lasting.endswith(f"snakemake --wait-for-files-file {tmp_path}/inputs.txt --mode 'remote'\n")
+    assert (tmp_path / "inputs.txt").read_text() == "in.txt\n"
+
+
+@pytest.mark.parametrize("sign", ["2.json", "1.start"])
+def test_job_ends_when_another_has_taken_its_place(tmp_path, sign):
+    record = tmp_path / ".snakemake/sge/one-1a"
+    record.mkdir(parents=True)
+    (record / "1.json").write_text("{}")
+    (record / "command.sh").write_text("trap '' TERM; echo $$ > process; sleep 60\n")
+    site = dialect.check_site()
+    site.settings["poll"] = 1
+    job = Job("one", {}, "one-1a", "", {}, 1, [], None)
+    (record / "1.sh").write_text(job_script(job, Request(1000, HOUR), site, record.relative_to(tmp_path) / "1", ["6"]))
+    environment = os.environ | {"JOB_ID": "7", "QUEUE": "q", "SGE_STDOUT_PATH": os.devnull}
+    process = subprocess.Popen(["bash", record / "1.sh"], cwd=tmp_path, env=environment, start_new_session=True)
+    end = time.monotonic() + 20
+    while not (tmp_path / "process").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    (record / sign).write_text('{"id": "7", "host": "another"}')
+    assert process.wait(20) == -signal.SIGKILL
+    command = Path(f"/proc/{(tmp_path / 'process').read_text().strip()}/stat")
+    assert not command.exists() or command.read_text().split()[2] == "Z"
+    assert not (record / "1.exit").exists()
 
 
 def test_job_is_kept_under_the_names_that_earlier_versions_wrote():
@@ -203,12 +264,19 @@ def preview(*arguments, program="preview"):
 
 @pytest.mark.parametrize("rule", ["train", "report"])
 def test_preview_shows_the_qsub_line_and_how_to_try_the_job_by_hand(rule):
-    done = preview(rule, "--configfile", "config/experiments/ixi-age.yaml")
+    done = preview(rule, "--configfile", "config/experiments/ixi-age-gpu.yaml")
     assert done.returncode == 0, done.stderr
     assert f"qsub -terse -S /bin/bash -cwd -j y -r n -N {rule}-example -o 'logs/sge/{rule}/$JOB_ID.log' -l tmem=" in done.stdout
     assert re.search(r"^qrsh -cwd .*-l h_rt=0:59:59", done.stdout, re.MULTILINE)
     assert {"train": "python -m mriflow.train", "report": "snakemake "}[rule] in done.stdout
     assert ("-l gpu=true" in done.stdout) == (rule == "train")
+
+
+def test_dry_run_shows_what_is_asked_for():
+    command = [Path(sys.executable).parent / "snakemake", "--profile", "profiles/sge", "-n", "--forceall", "--nolock"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    preprocess = shown.stdout.partition("rule preprocess:")[2].partition("resources:")
+    assert "threads: 2" in preprocess[0] and "mem_mb=14000" in preprocess[2].partition("\n")[0], shown.stdout + shown.stderr
 
 
 def test_memory_of_several_threads_is_that_of_all_and_divided_by_the_slots_once():

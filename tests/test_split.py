@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from mriflow.base.errors import UserError
+from mriflow.layout import layout
 from mriflow.reporting.balance_page import page_balance
 from mriflow.split import split
 from mriflow.tables.balance import balance_of
@@ -315,7 +316,7 @@ def six(**changes):
     """Columns of a file that splits the six subjects s0 to s5, with changes."""
     return {
         "subject": [f"s{i}" for i in range(6)],
-        "part": ["train", "train", "train", "train", "validation", "test"],
+        "part": ["train", "train", "train", "validation", "validation", "test"],
     } | changes
 
 
@@ -350,7 +351,7 @@ def test_every_word_for_validation(few, word, tmp_path):
 
 def test_a_file_by_id_takes_these_scans_alone_and_tells_of_the_others(few, tmp_path, caplog):
     ids = [f"s{i}-0" for i in range(5)] + ["s5-1"]
-    table = from_file(few, write_parts(tmp_path / "mine.csv", id=ids, part=six()["part"]))
+    table = from_file(few, write_parts(tmp_path / "mine.csv", id=ids, part=["train"] * 3 + ["val"] * 2 + ["test"]))
     assert table["id"].tolist() == ids
     told = (
         f"fold 0: 6 scan(s) that could be used are not named by {tmp_path}/mine.csv and are left out: s0-1, s1-1, s2-1, s3-1, "
@@ -369,7 +370,7 @@ def test_scans_that_are_named_and_cannot_be_used_are_told(few, tmp_path, caplog)
 
 
 def test_a_file_with_folds_gives_each_its_parts_and_repeated_tests_are_told(few, tmp_path, caplog):
-    two = {"subject": six()["subject"] * 2, "part": [*six()["part"], "test", *["train"] * 3, "validation", "test"]}
+    two = {"subject": six()["subject"] * 2, "part": [*six()["part"], "test", *["train"] * 2, *["validation"] * 2, "test"]}
     file = write_parts(tmp_path / "mine.csv", **two, fold=[0] * 6 + [1] * 6)
     table = from_file(few, file)
     tested = table[table["part"] == "test"].groupby("fold")["subject"].unique().map(list).to_dict()
@@ -478,7 +479,7 @@ def test_the_command_splits_by_a_file_and_needs_one(few, tmp_path):
         "error: --method file needs the table of the parts; give it with --file.\n",
     )
     subprocess.run([*command, "--file=mine.csv", "--balance=b.csv"], cwd=tmp_path, check=True, capture_output=True)
-    assert pd.read_csv(tmp_path / "s.csv")["part"].value_counts().to_dict() == {"train": 8, "validation": 2, "test": 2}
+    assert pd.read_csv(tmp_path / "s.csv")["part"].value_counts().to_dict() == {"train": 6, "validation": 4, "test": 2}
     assert (tmp_path / "b.csv").exists()
 
 
@@ -527,3 +528,39 @@ def test_the_file_is_an_input_of_the_split_and_plans_its_folds(tmp_path):
     planned = snakemake(folder, *asked)
     assert jobs(planned)["train"] == 2
     assert "input: data/demo/labels.csv, my split.csv" in planned.stdout + planned.stderr
+
+
+def test_too_few_to_validate_on_are_told_by_split_and_how_many_are_needed(tmp_path):
+    labels = make_labels(tmp_path / "labels.csv", subjects=16)
+    with pytest.raises(UserError, match=r"1 subject\(s\) of 10 outside its test part .* 20 are needed .* at least 0.2\."):
+        split(labels, tmp_path / "s.csv", target="age", folds=3, validation=0.1)
+    assert not (tmp_path / "s.csv").exists()
+    split(labels, tmp_path / "s.csv", target="age", folds=3, validation=0.2)
+    with pytest.raises(UserError, match=r"10 subjects outside its test part, too few: 40 are needed .* at least 0.2\."):
+        split(labels, tmp_path / "s.csv", target="age", folds=3, validation=0.05)
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_a_split_of_ones_own_with_one_scan_to_train_or_validate_on_is_refused(tmp_path, part):
+    labels = make_labels(tmp_path / "labels.csv", subjects=6)
+    others = [name for name in ("train", "validation") if name != part]
+    write_parts(tmp_path / "mine.csv", **six(part=[part, *others * 3, "test", "test"]))
+    with pytest.raises(UserError, match=f"mine.csv: fold 0 has 1 scan.s. in the {part} part that can be used"):
+        from_file(labels, tmp_path / "mine.csv")
+
+
+def test_the_commonest_reason_is_told_where_too_few_can_be_used(tmp_path):
+    table = pd.read_csv(make_labels(tmp_path / "labels.csv")).astype({"problem": object, "notes": object, "age": object})
+    table["problem"] = "scan: no file (x.nii)"
+    table.loc[:9, "problem"] = "age: out of range (300, expected 0 to 110 years)"
+    table.loc[:9, "age"] = None
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    for act in (
+        lambda: split(tmp_path / "labels.csv", tmp_path / "s.csv", target="age"),
+        lambda: layout(tmp_path / "labels.csv", tmp_path / "age/labels.csv", column="age"),
+    ):
+        with pytest.raises(UserError, match=r"60 of 60 rows cannot be used, the most of them for 'scan: no file' \(50\)"):
+            act()
+    table.assign(problem="").to_csv(tmp_path / "labels.csv", index=False)
+    with pytest.raises(UserError, match=r"0 usable subjects are too few .* 60 scans are of other classes: '[FM]' \("):
+        split(tmp_path / "labels.csv", tmp_path / "s.csv", target="sex", classes=["male", "female"])

@@ -1,4 +1,5 @@
 import errno
+import io
 import itertools
 import json
 import os
@@ -41,10 +42,11 @@ SMALL = {"name": "SFCN", "arguments": {"channels": [4, 8, 8], "dropout": 0.2}}
 
 
 def run(folder, data, target=AGE, inputs=None, network=SMALL, fold=0, seed=0, deadline=None, **changes):
+    start = {name: changes.pop(name) for name in ("dataset", "init", "freeze") if name in changes}
     files = {"model": folder / "model.pt", "history": folder / "history.csv", "warnings": folder / "warnings.json"}
     blocks = {"target": target, "inputs": inputs or training_inputs(), "network": network}
     run_of = {"work": folder / "work", "deadline": deadline, "fold": fold, "seed": seed}
-    return train(**files, **data, **run_of, **blocks, training=training_settings(**changes))
+    return train(**files, **data, **run_of, **blocks, **start, training=training_settings(**changes))
 
 
 def command(folder, data, **changes):
@@ -231,6 +233,29 @@ def test_a_full_disk_keeps_the_checkpoint_before(data, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         run(tmp_path, data)
     assert (tmp_path / "work/last.ckpt").read_bytes() == before
+
+
+def test_a_write_that_fails_for_a_moment_is_made_again(data, tmp_path, monkeypatch):
+    whole = run(tmp_path / "whole", data)
+    save, failures = torch.save, iter([errno.ESTALE, errno.EIO])
+
+    class Failing(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, _):
+            raise OSError(number, "the machine")
+
+    def fails_at_first(state, stream):
+        nonlocal number
+        number = next(failures, None)
+        save(state, Failing() if number else stream)
+
+    number = None
+    monkeypatch.setattr("mriflow.training.checkpoint.torch.save", fails_at_first)
+    monkeypatch.setattr("mriflow.base.files.PAUSES", (0, 0, 0))
+    assert run(tmp_path, data).equals(whole)
+    assert next(failures, None) is None
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ESTALE, "stale"), MemoryError(), RuntimeError("can't allocate memory")])
@@ -747,4 +772,5 @@ def test_leak_in_splits_stops_training(data, tmp_path):
     table.to_csv(tmp_path / "leaky.csv", index=False)
     with pytest.raises(UserError, match="leak"):
         run(tmp_path, data | {"splits": tmp_path / "leaky.csv"})
-    assert os.listdir(tmp_path) == ["leaky.csv"]
+    assert sorted(os.listdir(tmp_path)) == ["leaky.csv", "work"]
+    assert not os.listdir(tmp_path / "work")

@@ -72,7 +72,20 @@ def test_dry_run_of_a_clean_checkout_shows_the_whole_run(overlay, tmp_path):
         assert planned["preprocess"] == 4
     if overlay and overlay.stem in ("ixi-age", "ixi-sex"):
         assert planned["download"] == 2
-        assert planned["train"] == 5
+        assert planned["train"] == 15
+
+
+def test_an_experiment_that_is_started_from_is_trained_first_and_no_more_of_it_is_made(tmp_path):
+    overlay = ROOT / "config/experiments/ixi-age-pretrained.yaml"
+    ended = snakemake(checkout(tmp_path / "clean"), "-n", "-p", "--configfile", str(overlay))
+    planned = jobs(ended)
+    assert planned["train"] == 5 * 3 + 3
+    assert planned["split"] == 2
+    assert planned["evaluate"] == planned["plot_cohort"] == 1
+    trainings = re.findall(r"rule train:.*?(?=\nrule |\nlocalrule |\Z)", ended.stdout + ended.stderr, re.DOTALL)
+    first = "results/demo-pretraining/fold-0_seed-1/model.pt"
+    assert sum(f"output: {first}" in one for one in trainings) == 1
+    assert sum(f"--init={first} --freeze=none" in one for one in trainings) == 5
 
 
 def test_dag_is_drawn_without_any_data(tmp_path):

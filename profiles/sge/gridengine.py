@@ -17,9 +17,10 @@ from dialect import write_whole
 # What the commands print when the master or the way to it is down, rather than the request wrong.
 AWAY = re.compile(
     r"commlib|got send (error|timeout)|unable to (contact|send message to|connect to) qmaster"
-    r"|failed receiving gdi|receive timeout|cannot (connect|get connection)|no response from JSV|allowed per user",
+    r"|failed receiving gdi|receive timeout|cannot (connect|get connection)|no response from JSV",
     re.IGNORECASE,
 )
+FULL = re.compile(r"allowed per (user|cluster)")  # max_u_jobs and max_jobs of a site
 
 
 class MasterAway(Exception):
@@ -28,6 +29,10 @@ class MasterAway(Exception):
 
 class Refused(Exception):
     """Grid Engine refused a request, for the reason given."""
+
+
+class Full(MasterAway):
+    """The site takes no more jobs until some have ended."""
 
 
 class Queued(NamedTuple):
@@ -64,20 +69,58 @@ def look(folder: Path, max_age: float) -> Snapshot:
     with open(folder / "qstat.lock", "w") as lock:
         with contextlib.suppress(OSError):  # a file system without locks costs a qstat too many at worst
             fcntl.flock(lock, fcntl.LOCK_EX)
-        kept, now = folder / "qstat.json", time.time()
+        kept, now, names = folder / "qstat.json", time.time(), {}
         with contextlib.suppress(OSError, ValueError, KeyError):
             last = json.loads(kept.read_text())
+            names = last.get("names", {})
             if now - max_age <= last["answered"] <= now:
                 if last["jobs"] is None:
                     raise MasterAway("qstat failed a moment ago")
                 return Snapshot(last["asked"], {job: Queued(*value) for job, value in last["jobs"].items()})
         try:
-            jobs = read_queue(run("qstat", "-u", getpass.getuser(), "-xml"))
+            # -s: all of them, whatever the defaults of the user (~/.sge_qstat) leave out
+            jobs = read_queue(run("qstat", "-u", getpass.getuser(), "-s", "psr", "-xml"))
+            jobs, names = own_names(jobs, folder, names)
         except MasterAway:
-            write_whole(kept, json.dumps({"asked": now, "answered": time.time(), "jobs": None}))
+            write_whole(kept, json.dumps({"asked": now, "answered": time.time(), "jobs": None, "names": names}))
             raise
-        write_whole(kept, json.dumps({"asked": now, "answered": time.time(), "jobs": jobs}))
+        write_whole(kept, json.dumps({"asked": now, "answered": time.time(), "jobs": jobs, "names": names}))
         return Snapshot(now, jobs)
+
+
+def own_names(jobs: dict[str, Queued], folder: Path, names: dict[str, str]) -> tuple[dict[str, Queued], dict[str, str]]:
+    """Return the jobs under the names that they were submitted with, which a site may change, and those names to remember.
+
+    `names` are those that were found before; only for the ids that are new is Grid Engine asked.
+    """
+    strange = [number for number, queued in jobs.items() if not (folder / queued.name).is_dir()]
+    names = {number: names[number] for number in strange if number in names}
+    with contextlib.suppress(MasterAway):
+        for number, described in details([number for number in strange if number not in names]).items():
+            script = Path(described.get("cwd", "/"), described.get("script_file", ""))
+            ours = script.parent.parent.resolve() == folder.resolve()
+            names[number] = script.parent.name if ours else jobs[number].name
+    return {number: queued._replace(name=names.get(number, queued.name)) for number, queued in jobs.items()}, names
+
+
+def details(jobs: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return what Grid Engine says of each of these jobs that it knows, whatever `look` leaves out. Raises MasterAway."""
+    known: dict[str, dict[str, str]] = {}
+    if not jobs:
+        return known
+    try:
+        answer = run("qstat", "-j", ",".join(jobs))
+    except MasterAway as error:
+        if "do not exist" in str(error):
+            return known
+        raise
+    for line in answer.splitlines():
+        key, _, value = line.partition(":")
+        if key == "job_number":
+            known[value.strip()] = one = {}
+        elif known:
+            one[key] = value.strip()
+    return known
 
 
 def read_queue(xml: str) -> dict[str, Queued]:
@@ -90,12 +133,19 @@ def read_queue(xml: str) -> dict[str, Queued]:
 
 
 def submit(arguments: Sequence[str]) -> str:
-    """Hand a job to qsub and return its id. Raises MasterAway or Refused."""
-    answer = run("qsub", *arguments)
-    number = answer.strip().splitlines()[-1:] or [""]
-    if not number[0].isdigit():
+    """Hand a job to qsub and return its id, which a site may wrap in words of its own. Raises MasterAway or Refused."""
+    answer = run("qsub", "-b", "n", *arguments)  # a script, whatever ~/.sge_request says
+    number = re.search(r"^\s*(\d+)\s*$", answer, re.MULTILINE) or re.search(r"[Yy]our job (\d+)", answer)
+    if not number:
         raise Refused(f"qsub answered {answer!r} where the id of a job was expected")
-    return number[0]
+    return number[1]
+
+
+def could_run(arguments: Sequence[str]) -> bool:
+    """Return whether the site has a node on which a job with these arguments could ever run, if all were free."""
+    with contextlib.suppress(MasterAway, Refused):
+        return "found suitable queue" in run("qsub", "-w", "v", *arguments)
+    return False
 
 
 def delete(jobs: Sequence[str]) -> None:
@@ -111,9 +161,9 @@ def delete(jobs: Sequence[str]) -> None:
 def error_reason(job: str) -> str:
     """Return why a job is in the error state, in Grid Engine's words."""
     with contextlib.suppress(MasterAway, Refused):
-        for line in run("qstat", "-j", job).splitlines():
-            if line.startswith("error reason"):
-                return line.split(":", 1)[1].strip()
+        for key, value in details([job]).get(job, {}).items():
+            if key.startswith("error reason"):
+                return value
     return "reason unknown"
 
 
@@ -135,6 +185,8 @@ def run(*command: str, timeout: float = 60) -> str:
         raise MasterAway(f"{command[0]} did not answer within {timeout:g} s") from None
     if done.returncode:
         message = (done.stderr or done.stdout).strip()
+        if FULL.search(message):
+            raise Full(message)
         # A qstat that fails says nothing about a job; it may always be tried again.
         raise MasterAway(message) if command[0] == "qstat" or AWAY.search(message) else Refused(message)
     return done.stdout

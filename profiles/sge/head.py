@@ -42,7 +42,7 @@ def submit(hours: str, arguments: list[str]) -> str:
         if running:
             sys.exit(f"job {running[0]} runs Snakemake in this folder already; see logs/sge/head/{running[0]}.log")
         Path("logs/sge/head").mkdir(parents=True, exist_ok=True)
-        command = [str(Path(sys.executable).parent / "snakemake"), "--profile", os.path.relpath(PROFILE), *arguments]
+        command = [str(Path(sys.executable).parent / "snakemake"), f"--profile={os.path.relpath(PROFILE)}", *arguments]
         prologue = shlex.quote(str(PROFILE / "prologue.sh"))
         (STATE / "head.sh").write_text(f"#!/bin/bash\nsource {prologue}\nexec {shlex.join(command)}\n")
         return gridengine.submit([*qsub_arguments("head", name, request, site, False), str(STATE / "head.sh")])

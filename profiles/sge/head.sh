@@ -18,7 +18,8 @@ case "${1:-}" in -h | --help)
     ;;
 esac
 
-plan=$(snakemake --profile profiles/sge --dry-run --nolock --quiet rules "$@" 2>&1) || {
+# A target must not follow a flag that takes several values.
+plan=$(snakemake --profile profiles/sge --quiet rules --dry-run --nolock "$@" 2>&1) || {
     echo "$plan" >&2
     exit 1
 }

@@ -8,21 +8,27 @@ A record is a folder of .snakemake/sge, named for the rule and a hash of its out
     1.end                  why it failed, once `status` has reported it to Snakemake
 """
 
+import contextlib
 import hashlib
 import json
 import math
+import os
 import re
 import shlex
+import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gridengine
-from dialect import PROFILE, Request, Site, write_whole
+from command import lasting_command
+from dialect import PROFILE, Request, Site, fill, write_whole
 
 STATE = Path(".snakemake/sge")
 GROWTH = 1.5
+FENCE = 3  # times `poll`: how often a job looks whether another has taken its place
 HASH_KEY = "fingerprint"  # of a job's hash on disk: renamed, jobs in the queue would not be taken over
 
 
@@ -94,6 +100,11 @@ class Record:
         """Whether the last submission was given an id; one that was cut short may be in the queue all the same."""
         return "id" in self.read("json")
 
+    def ids(self) -> list[str]:
+        """Return the ids of all submissions."""
+        found = [json.loads(file.read_text()).get("id") for file in sorted(self.folder.glob("[0-9]*.json"))]
+        return [job_id for job_id in found if job_id]
+
     def file(self, ending: str, number: int | None = None) -> Path:
         """Return a file of a submission, by default of the last."""
         return self.folder / f"{number or self.last}.{ending}"
@@ -127,29 +138,44 @@ class Record:
         return Path("logs/sge", safe_name(self.job().rule), f"{self.read('json').get('id')}.log")
 
     def prepare(self, job: Job, script: Path) -> None:
-        """Keep a job and the script that Snakemake wants run, also for what is in the queue already.
-
-        The script would wait for a temporary folder of the Snakemake that wrote it, which may be gone by then.
-        """
+        """Keep a job and the script that Snakemake wants run, also for what is in the queue already."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / "job.json", job.to_json())
-        command = re.sub(rf"(?<= ){re.escape(shlex.quote(str(script.parent.absolute())))}(?= )", "", script.read_text())
+        command = lasting_command(script, self.folder / "inputs.txt", os.environ.get("JOB_CONFIG"))
         write_whole(self.folder / "command.sh", command)
 
-    def submit(self, site: Site, mem_mb: int) -> None:
-        """Submit the job with this much memory. Raises MasterAway, after which it can be called again, or Refused."""
+    def submit(self, site: Site, mem_mb: int, avoid: Sequence[str] = ()) -> None:
+        """Submit the job with this much memory, and with the arguments `avoid` if the site has a node for it then.
+
+        Raises MasterAway, after which it can be called again, or Refused.
+        """
         job = self.job()
         request = Request.of(job.resources, job.threads)._replace(mem_mb=mem_mb)
+        arguments = qsub_arguments(job.rule, job.name, request, site, job.note is not None)
+        self.log().parent.mkdir(parents=True, exist_ok=True)
+        self.set_logs_aside(job)
         if not self.last or self.answered or self.file("start").exists():  # what another left is not this one's
             self.last += 1
-        Path("logs/sge", safe_name(job.rule)).mkdir(parents=True, exist_ok=True)
-        self.file("sh").write_text(job_script(job, request, site, self.folder / str(self.last)))
-        arguments = qsub_arguments(job.rule, job.name, request, site, job.note is not None)
+        self.file("sh").write_text(job_script(job, request, site, self.folder / str(self.last), self.ids()))
+        if avoid and gridengine.could_run([*arguments, *avoid, str(self.file("sh"))]):
+            arguments += avoid
         submission = {"walltime": request.walltime, "qsub": arguments, HASH_KEY: job.hash}
         submission |= {"mem_mb": mem_mb, "time": time.time(), "started_from": read_note(job)}
         submission["limited"] = site.memory_limit(request) is not None
         self.write("json", **submission)  # before it is there, so that a Snakemake killed in between leaves a trace
         self.write("json", **submission, id=gridengine.submit([*arguments, str(self.file("sh"))]))
+
+    def avoid_failed_host(self, site: Site) -> list[str]:
+        """Return the arguments that keep the job off the host whose failure ended the last submission, if it was that."""
+        host = self.read("start").get("host") if self.read("end").get("why") == "machine" else None
+        return fill(site.dialect["avoid_host"], host) if host and "avoid_host" in site.dialect else []
+
+    def set_logs_aside(self, job: Job) -> None:
+        """Keep the stage's logs of the try or walltime before beside its output: a log that shows after that is of the next."""
+        before = self.read("json").get("id", "before")
+        for log in map(Path, job.logs):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.move(log, self.log().with_name(f"{before}-{log.name}"))
 
     def arrived(self, queue: gridengine.Snapshot) -> bool:
         """Return whether Grid Engine took the last submission though its answer was lost, and note the id."""
@@ -161,7 +187,7 @@ class Record:
     def adopt(self, queue: gridengine.Snapshot) -> bool:
         """Return whether the last submission is in the queue, alive, and note its id if that was lost."""
         submission = self.read("json")
-        earlier = {json.loads(file.read_text()).get("id") for file in self.folder.glob("[0-9]*.json")} - {submission.get("id")}
+        earlier = set(self.ids()) - {submission.get("id")}
         for job_id, queued in queue.jobs.items():
             alive = not queued.in_error and not queued.being_deleted
             if queued.name == self.folder.name and job_id not in earlier and alive:
@@ -173,6 +199,17 @@ class Record:
 def say(text: str) -> None:
     """Print a message for the user, on stderr: what stands on stdout is an answer to Snakemake."""
     print(f"sge: {text}", file=sys.stderr, flush=True)
+
+
+def say_once(text: str, of: str, seconds: float = 600) -> None:
+    """Print a message unless one `of` the same was printed a while ago, for another job too."""
+    file = STATE / f"said-{short_hash(of)}"
+    with contextlib.suppress(OSError):
+        if file.exists() and time.time() - file.stat().st_mtime < seconds:
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    say(text)
 
 
 def title(rule: str, wildcards: dict[str, str]) -> str:
@@ -193,8 +230,8 @@ def qsub_arguments(rule: str, name: str, request: Request, site: Site, saves_pro
     return [*fixed, *site.arguments(request, warned=saves_progress)]
 
 
-def job_script(job: Job, request: Request, site: Site, record: Path) -> str:
-    """Return the script that is handed to qsub; `record` is where its notes go, without their endings."""
+def job_script(job: Job, request: Request, site: Site, record: Path, before: list[str]) -> str:
+    """Return the script that is handed to qsub; `record` is where its notes go, without their endings, `before` earlier ids."""
     scratch = site.dialect.get("scratch_folder", "") if request.disk_mb else ""
     return "\n".join(
         [
@@ -205,6 +242,8 @@ def job_script(job: Job, request: Request, site: Site, record: Path) -> str:
             f"walltime={request.walltime}",
             f"margin={site.margin(request)}",
             f'scratch="{scratch}"',
+            f"before='{' '.join(before)}'",
+            f"fence={FENCE * site.settings['poll']}",
             "",
             (PROFILE / "job.sh").read_text(),
         ]

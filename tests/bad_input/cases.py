@@ -10,6 +10,8 @@ case = pytest.param
 WEB_PAGE = b"<!DOCTYPE html>\n<html><body>Please log in</body></html>"
 NII = nib.Nifti1Image(np.arange(16**3, dtype=np.int16).reshape(16, 16, 16), np.diag([4, 4, 4, 1.0])).to_bytes()
 GZ = gzip.compress(NII, mtime=0)
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+ANNEX = b"/annex/objects/MD5E-s5663--4bf1af35b5c2d1.nii.gz\n"
 DICOM = bytes(128) + b"DICM" + bytes(400)
 NAME = "S001-A-T1.nii.gz"
 PATTERN = r"(?P<subject>S\d+)-(?P<site>\w+)-T1\.nii\.gz"

@@ -133,7 +133,7 @@ ARCHIVES = [
     ),
     case(
         archive("readme.txt"),
-        "{tmp}/a.tar: no images in it (.nii, .nii.gz, .hdr). Check the `images` of the dataset.",
+        "{tmp}/a.tar: no images in it (.nii, .nii.gz, .hdr, .mgz, .mgh). Check the `images` of the dataset.",
         id="archive without images",
     ),
     case(
@@ -192,19 +192,19 @@ ARCHIVES = [
     ),
     case(
         lambda folder: str(find_images([folder], PATTERN, folder)),
-        "{tmp}: no images in it (.nii, .nii.gz, .hdr). Check the `images` of the dataset.",
+        "{tmp}: no images in it (.nii, .nii.gz, .hdr, .mgz, .mgh). Check the `images` of the dataset.",
         id="folder without images",
     ),
     case(
         images(("IM0001", DICOM)),
-        "{tmp}/scans: no images in it (.nii, .nii.gz, .hdr). Check the `images` of the dataset. "
+        "{tmp}/scans: no images in it (.nii, .nii.gz, .hdr, .mgz, .mgh). Check the `images` of the dataset. "
         "{tmp}/scans/IM0001 is DICOM: make NIfTI files of it first, with dcm2niix "
         "(https://github.com/rordenlab/dcm2niix): dcm2niix -z y -o nifti FOLDER.",
         id="folder of DICOM files",
     ),
     case(
         images(("a/1.dcm", b"")),
-        "{tmp}/scans: no images in it (.nii, .nii.gz, .hdr). Check the `images` of the dataset. "
+        "{tmp}/scans: no images in it (.nii, .nii.gz, .hdr, .mgz, .mgh). Check the `images` of the dataset. "
         "{tmp}/scans/a/1.dcm is DICOM: make NIfTI files of it first, with dcm2niix "
         "(https://github.com/rordenlab/dcm2niix): dcm2niix -z y -o nifti FOLDER.",
         id="folder of files called dcm",

@@ -47,13 +47,13 @@ BIDS_SETS = [
     ),
     case(
         bids(names=()),
-        "{tmp}/bids: no images in it (.nii, .nii.gz, .hdr). Check the `images` of the dataset.",
+        "{tmp}/bids: no images in it (.nii, .nii.gz, .hdr, .mgz, .mgh). Check the `images` of the dataset.",
         id="BIDS without images",
     ),
     case(
         bids(names=("sub-01/anat/sub-01_T2w.nii.gz",)),
         "{tmp}/bids: none of its 1 images, such as 'sub-01_T2w.nii.gz', is meant. Correct the `ignore` of the "
-        "dataset, '.*(?<!_T1w)\\\\.nii(\\\\.gz)?'.",
+        "dataset, '.*_part-(phase|real|imag)_.*|(?!.*_T1w\\\\.nii(\\\\.gz)?$).*'.",
         id="BIDS without T1w images",
     ),
     case(bids(names=("sub-01/anat/sub-01_T1w.nii.gz", "derivatives/x/sub-02_T1w.nii.gz")), "", id="derivatives are left out"),
@@ -123,8 +123,8 @@ BIDS_SETS = [
         id="Levels that are a text",
     ),
     case(
-        bids(described='{"sex": {"Levels": {"m": "male"}}}'),
-        "sex: unknown code ('M', expected m)",
+        bids(described='{"sex": {"Levels": {"1": "male"}}}'),
+        "sex: unknown code ('M', expected 1)",
         id="a level that is not described",
     ),
 ]

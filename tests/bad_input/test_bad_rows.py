@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bad_input.cases import DICOM, NAME, PATTERN, case, of_group
+from bad_input.cases import ANNEX, DICOM, LFS, NAME, PATTERN, case, of_group
 from mriflow.organize import organize
+from mriflow.tables.identifiers import AGAIN
 from mriflow.tables.labels import read_labels
 from mriflow.tables.ukb_table import read_fetched
 
@@ -46,6 +47,9 @@ def with_paths(rows: str, scan: str = "0") -> Callable:
         (folder / "t.csv").write_text(f"file,who,years\n{rows}")
         (folder / "scan.dcm").write_bytes(DICOM)
         (folder / "empty.nii").touch()
+        (folder / "lfs.nii.gz").write_bytes(LFS)
+        (folder / "annex.nii").write_bytes(ANNEX)
+        (folder / "dead.nii").symlink_to(".git/annex/objects/aa/bb/MD5E-s5663--4b.nii/MD5E-s5663--4b.nii")
         (folder / "folder").mkdir()
         columns = {"path": {"from": "file"}, "subject": {"from": "who"}, "age": {"from": "years", "range": [0, 110]}}
         labels = organize(folder / "d/labels.csv", folder / "d/scans.csv", table=folder / "t.csv", columns=columns)
@@ -126,6 +130,26 @@ ROWS = [
         "scan: no subject in the table (row 3, not a whole number ('x7'))",
         id="subject that is no number",
     ),
+    *[
+        case(
+            joined(f"1,30,1,170\n{spoilt},40,2,160\n", columns=COLUMNS | {"subject": {"from": "ID"}}),
+            f"{{tmp}}/t.csv: identifiers in the column 'ID' {what}, such as '{spoilt}' in row 3. {AGAIN}.",
+            id=f"identifier that a spreadsheet wrote as {spoilt}",
+        )
+        for spoilt, what in {
+            "1.23457E+15": "are rounded",
+            "1.2e+09": "are rounded",
+            "5E+14": "are rounded",
+            "#NAME?": "are errors of a spreadsheet",
+            "########": "are errors of a spreadsheet",
+        }.items()
+    ],
+    case(
+        with_paths("".join(f"{name}.nii.gz,{number}0,30\n" for number, name in enumerate("abc", 123456789012345))),
+        "{tmp}/t.csv: identifiers in the column 'who' have more than the 15 digits that a spreadsheet keeps of a number, "
+        f"such as '1234567890123450' in row 2: the last are lost. {AGAIN}.",
+        id="identifiers of 16 digits whose last is lost",
+    ),
     case(
         joined("7,30,1,170\n8,30,1,170\n"),
         "{tmp}/t.csv: none of its 2 subject(s) has an image. It has such as 'S007', 'S008', the names of the "
@@ -203,9 +227,27 @@ ROWS = [
         id="path of a folder",
     ),
     case(
-        with_paths("scan.dcm,a,30\n"), "scan: not a NIfTI file (scan.dcm, expected .nii or .nii.gz)", id="path of a DICOM file"
+        with_paths("scan.dcm,a,30\n"),
+        "scan: not a NIfTI file (scan.dcm, dcm2niix makes NIfTI of it)",
+        id="path of a DICOM file",
     ),
     case(with_paths("empty.nii,a,30\n"), "scan: file is empty (empty.nii)", id="path of an empty file"),
+    case(
+        with_paths("lfs.nii.gz,a,30\n"),
+        "scan: file is no image (lfs.nii.gz, a pointer of Git LFS, its content is not here: git lfs pull)",
+        id="path of a pointer of Git LFS",
+    ),
+    case(
+        with_paths("annex.nii,a,30\n"),
+        "scan: file is no image (annex.nii, a pointer of git-annex, its content is not here: datalad get, or git annex get)",
+        id="path of a pointer of git-annex",
+    ),
+    case(
+        with_paths("dead.nii,a,30\n"),
+        "scan: no file ({tmp}/dead.nii, a link of git-annex, its content is not here: datalad get, or git annex get)",
+        id="path of a link of git-annex",
+    ),
+    case(with_paths("folder\\\\..\\\\empty.nii,a,30\n"), "scan: file is empty (empty.nii)", id="path with backslashes"),
     case(with_paths(",a,30\n"), "scan: no path in the table (row 2)", id="no path"),
     case(
         with_paths("empty.nii,,30\n"),

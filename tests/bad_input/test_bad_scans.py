@@ -3,12 +3,13 @@
 import gzip
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from bad_input.cases import DICOM, GZ, NII, WEB_PAGE, case, of_group
+from bad_input.cases import ANNEX, DICOM, GZ, LFS, NII, WEB_PAGE, case, of_group
 from mriflow.images.nifti import load_scan
 from mriflow.images.ukb_zip import BRAIN, MATRIX, read_flirt
 from test_ukbfetch import zipped
@@ -26,6 +27,12 @@ def loaded(content: bytes, name: str = "scan.nii.gz") -> Callable:
         return str(load_scan(folder / name).data.shape)
 
     return act
+
+
+def linked(folder: Path, target: str) -> str:
+    """Read a scan that is a link to something that is not there."""
+    (folder / "scan.nii.gz").symlink_to(target)
+    return str(load_scan(folder / "scan.nii.gz").data.shape)
 
 
 def voxels(data: np.ndarray) -> Callable:
@@ -110,6 +117,26 @@ SCANS = [
         loaded(GZ, "scan.nii"),
         "file is compressed, though its name does not say so (rename it to .nii.gz)",
         id="nii.gz called nii",
+    ),
+    *[
+        case(
+            loaded(content, name), f"file is no image (a pointer of {of}, its content is not here: {cure})", id=f"{of}: {name}"
+        )
+        for content, of, cure in (
+            (LFS, "Git LFS", "git lfs pull"),
+            (ANNEX, "git-annex", "datalad get, or git annex get"),
+        )
+        for name in ("scan.nii.gz", "scan.nii")
+    ],
+    case(
+        lambda folder: linked(folder, "../.git/annex/objects/aa/bb/MD5E-s5663--4b/MD5E-s5663--4b.nii.gz"),
+        "no file (a link of git-annex, its content is not here: datalad get, or git annex get)",
+        id="link of DataLad without its content",
+    ),
+    case(
+        lambda folder: linked(folder, "/disk2/scan.nii.gz"),
+        "no file (a link to /disk2/scan.nii.gz, which is not there)",
+        id="link that leads nowhere",
     ),
     case(loaded(b""), "file is empty", id="empty file"),
     case(loaded(gzip.compress(b"", mtime=0)), "file is cut short (0 bytes, less than a header)", id="compressed nothing"),

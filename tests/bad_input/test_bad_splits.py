@@ -53,16 +53,21 @@ SPLITS = [
         id="an empty subject",
     ),
     case(
-        splits(six(part=["train"] * 5 + ["test"])),
-        "{tmp}/mine.csv: has no validation part. Every fold needs one for train, validation and test.",
-        id="no validation",
+        splits(six(part=["val"] * 5 + ["test"])),
+        "{tmp}/mine.csv: has no train part. Every fold needs one for train and one for test.",
+        id="nothing to train on",
+    ),
+    case(
+        splits({"id": [f"s{i}-0" for i in range(6)], "part": ["train"] * 4 + ["val", "test"]}),
+        "{tmp}/mine.csv: fold 0 has 1 scan(s) in the validation part that can be used, expected 0 or at least 2. Give it more.",
+        id="one validation scan",
     ),
     case(
         splits(
             {name: column * 2 for name, column in six(fold=[0] * 6).items()}
             | {"fold": [0] * 6 + [1] * 6, "part": [*six()["part"], *["train"] * 5, "val"]}
         ),
-        "{tmp}/mine.csv: fold 1 has no test part. Every fold needs one for train, validation and test.",
+        "{tmp}/mine.csv: fold 1 has no test part. Every fold needs one for train and one for test.",
         id="a fold without a test",
     ),
     case(
@@ -88,8 +93,8 @@ SPLITS = [
         id="a subject in two parts of one of the folds",
     ),
     case(
-        splits({"id": [*(f"s{i}-0" for i in range(6)), "s3-0"], "part": [*six()["part"], "validation"]}),
-        "{tmp}/mine.csv: leak: 1 id(s) stand in more than one part: s3-0 (train, validation). Who is trained on "
+        splits({"id": [*(f"s{i}-0" for i in range(6)), "s2-0"], "part": [*six()["part"], "validation"]}),
+        "{tmp}/mine.csv: leak: 1 id(s) stand in more than one part: s2-0 (train, validation). Who is trained on "
         "cannot be tested on: keep one part of each, or get a table without leaks.",
         id="rows of a scan that contradict each other",
     ),

@@ -49,7 +49,7 @@ from common import (
 )
 from torch.utils.data import DataLoader
 
-from mriflow.images import registration, scan
+from mriflow.images import mask, registration, scan, tissues
 from mriflow.images.nifti import load_scan
 from mriflow.training.device import choose_device
 from mriflow.training.forward import cpu_has_bfloat16, work_of
@@ -297,16 +297,19 @@ def measure_preprocess() -> None:
     with tempfile.TemporaryDirectory() as name:
         path = write_scans(Path(name), 1)[0]
         loaded = load_scan(path)
-        mask = scan.brain_mask(loaded)
-        data = scan.foreground(loaded, mask)
-        on_grid = lambda: registration.to_grid(loaded, data, mask, "affine", 2.0, (80, 96, 80))  # noqa: E731
+        brain = mask.brain_mask(loaded)
+        data = scan.foreground(loaded, brain)
+        transform = registration.find_transform(loaded, data, "affine")
+        on_grid = lambda: registration.to_grid(loaded, data, brain, "affine", transform, 2.0, (80, 96, 80))  # noqa: E731
         image, inside, *_ = on_grid()
         parts = {
             "reading and checking the file": lambda: load_scan(path),
-            "brain mask (deepbet)": lambda: scan.brain_mask(loaded),
-            "registration and resampling (ANTs)": on_grid,
+            "brain mask (deepbet)": lambda: mask.brain_mask(loaded),
+            "registration (ANTs)": lambda: registration.find_transform(loaded, data, "affine"),
+            "resampling (ANTs)": on_grid,
             "intensities to 8 bits": lambda: scan.to_bytes(image, inside, (0.5, 99.5)),
-            "bias field (N4), if asked for": lambda: scan.without_bias(data, mask, loaded.affine),
+            "bias field (N4), if asked for": lambda: scan.bias_field(data, brain, loaded.affine),
+            "tissues, if asked for": lambda: tissues.tissue_maps(data, brain, loaded.affine),
         }
         for part, work in parts.items():
             print(f"| {part} | {min(seconds_of(work, cpu) for _ in range(2)):.2f} |", flush=True)

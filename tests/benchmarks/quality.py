@@ -6,6 +6,7 @@ mask        Dice of the brain mask against the map's inside of the skull
 tissues     maps brought to the grid by each kind of registration: Dice with the tissue masks of the template, and between all
             pairs of people, of white matter, grey matter and ventricles
 template    correlation of the brain with the template: the figure that decides whether a registration failed
+classes     csf, gm and wm told apart by brightness, the most probable in each voxel: Dice with the map's
 N4          spread of the brightness of the white matter (SD over mean), without and with it
 """
 
@@ -24,8 +25,11 @@ from nilearn.image import resample_img
 from mriflow.base.cli import progress
 from mriflow.base.processes import workers
 from mriflow.images import registration
+from mriflow.images.mask import brain_mask
 from mriflow.images.nifti import load_scan
-from mriflow.images.scan import brain_mask, foreground, without_bias
+from mriflow.images.scan import bias_field, foreground, without_bias
+from mriflow.images.tissues import TISSUES as CLASSES
+from mriflow.images.tissues import tissue_maps
 
 DATA = Path(__file__).parents[3] / "shared/data/ixi-hh-2mm"
 REGISTRATIONS = ("affine", "rigid", "none")
@@ -38,11 +42,10 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
     return float(2 * (one & other).sum() / (one.sum() + other.sum()))
 
 
-def tissues(data: Path) -> dict[str, list[int]]:
-    """Return the labels of each tissue in the maps."""
+def labels_of(data: Path) -> dict[str, list[int]]:
+    """Return the labels of each group of regions in the maps."""
     rows = [line.split(",") for line in (data / "muse_mapping_derived.csv").read_text().splitlines()]
-    groups = {row[1]: [int(label) for label in row[2:] if label] for row in rows if len(row) > 1}
-    return {name: groups[name] for name in TISSUES}
+    return {row[1]: [int(label) for label in row[2:] if label] for row in rows if len(row) > 1}
 
 
 def measure(data: Path, path: Path) -> tuple[dict[str, object], dict[str, np.ndarray]]:
@@ -54,10 +57,16 @@ def measure(data: Path, path: Path) -> tuple[dict[str, object], dict[str, np.nda
     brain = brain_mask(scan)
     figures: dict[str, object] = {"id": name, "brain_ml": brain.sum() * scan.voxel_ml}
     figures |= {"mask": dice(brain, label > 0), "lost": 1 - brain[label > 0].mean(), "added": 1 - (label > 0)[brain].mean()}
-    white = brain & np.isin(label, tissues(data)["WM"])
+    white = brain & np.isin(label, labels_of(data)["WM"])
     raw = foreground(scan, brain)
-    corrected = without_bias(raw, brain, scan.affine)
+    corrected = without_bias(raw, brain, scan.affine, bias_field(raw, brain, scan.affine))
     figures |= {f"cv_{key}": image[white].std() / image[white].mean() for key, image in (("raw", raw), ("n4", corrected))}
+
+    found = tissue_maps(corrected, brain, scan.affine)
+    likely = np.where(brain, np.argmax([found[name].numpy() for name in CLASSES], 0), -1)  # the scans have the maps' voxels
+    for number, (name, groups) in enumerate(zip(CLASSES, (("CorticalCSF", "Ventricles"), ("GM",), ("WM",)), strict=True)):
+        true = np.isin(label, [known for group in groups for known in labels_of(data)[group]])
+        figures[f"class_{name}"] = dice(likely == number, true)
 
     moving, mask = registration.ants_image(raw, scan.affine), registration.ants_image(brain, scan.affine)
     labelled = registration.ants_image(label, labels.affine)
@@ -104,7 +113,8 @@ def main() -> None:
     }
     print("\nDice of tissues on the grid: mean over all pairs of people; mean (lowest) with the template's masks")
     for kind in REGISTRATIONS:
-        for name, labels in tissues(DATA).items():
+        for name in TISSUES:
+            labels = labels_of(DATA)[name]
             moved = np.stack([np.isin(maps[kind], labels).ravel() for _, maps in made])
             told = f"{kind:8} {TISSUES[name]:14} pairs {pairs(moved):.3f}"
             if name in atlas:

@@ -22,6 +22,7 @@ and, for tests of what a cluster does on a bad day:
   cell.sh start-master
   cell.sh kill-execd     kill -9 of the host's daemon; running jobs go on, but nobody reports them
   cell.sh start-execd
+  cell.sh reschedule JOB start a running job again, as an administrator can
 
 Grid Engine refuses jobs of root: submit them as the user $user, whom \`start\` creates and whom sudo
 lets run \`sudo $trusted COMMAND\` for every command from \`stop\` on. No environment
@@ -248,7 +249,7 @@ make_user() {
     [[ $this_file == "$trusted" ]] || install -m 755 "$this_file" "$trusted"
     local rule=/etc/sudoers.d/mriflow-test-cell new command
     new=$(mktemp)
-    for command in stop stop-master start-master kill-execd start-execd status; do
+    for command in stop stop-master start-master kill-execd start-execd 'reschedule [0-9]*' status; do
         echo "$user ALL=(root) NOPASSWD: $trusted $command"
     done >"$new"
     quietly visudo -c -f "$new"
@@ -283,7 +284,7 @@ case ${1:-} in
         usage
         exit
         ;;
-    install | start | stop | stop-master | start-master | kill-execd | start-execd | status) ;;
+    install | start | stop | stop-master | start-master | kill-execd | start-execd | reschedule | status) ;;
     *)
         usage >&2
         exit 2
@@ -298,5 +299,9 @@ case $1 in
     start-master) start_master ;;
     kill-execd) stop_execd KILL ;;
     start-execd) start_execd ;;
+    reschedule)
+        [[ ${2:-} =~ ^[0-9]+$ ]] || die "reschedule needs the number of a job"
+        qmod -f -rj "$2"
+        ;;
     status) qstat -f -u '*' ;;
 esac

@@ -271,6 +271,20 @@ def test_job_whose_snakemake_ended_by_itself_is_taken_over_and_still_does_its_wo
     assert (place.folder / "one.txt").exists()
 
 
+@pytest.mark.parametrize("inputs", [1, 30])  # of more than 20 Snakemake writes a list into a folder that it removes
+def test_job_that_starts_after_its_snakemake_ended_by_itself_does_its_work(workdir, inputs):
+    names = [f"in{number}.txt" for number in range(inputs)]
+    ends = {"cluster-generic-status-cmd": "false"}
+    place = workdir(one("touch {output}", more=f"    input: {names}\n"), qsub="-h", profile=ends)
+    for name in names:
+        (place.folder / name).touch()
+    assert place.run() == 1
+    assert not list(place.folder.glob(".snakemake/tmp.*")) and place.queue(), place.output()
+    subprocess.run(["qrls", *place.queue()], check=True)
+    place.wait_for(lambda: not place.queue(), "the job to end")
+    assert (place.folder / "one.txt").exists(), next(place.folder.glob("logs/sge/one/*")).read_text()
+
+
 def test_job_on_a_node_that_does_not_see_its_input_is_not_taken_for_done(workdir):
     place = workdir(one("cat in.txt > {output}", more="    input: 'in.txt'\n").replace("'one.txt'", "update('one.txt')"))
     (place.folder / "one.txt").write_text("old")
@@ -343,14 +357,16 @@ def test_snakemake_runs_as_a_job_once_the_data_are_there(workdir):
     download = "rule download:\n    output: 'data.txt'\n    localrule: True\n    shell: 'touch {output}'\n"
     place = workdir(one("touch {output}", more="    input: 'data.txt'\n") + download)
 
-    def head() -> subprocess.CompletedProcess:
+    def head(target: str = "one.txt") -> subprocess.CompletedProcess:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = os.environ | {"PATH": path, "HOURS": "1"}
-        return subprocess.run(["profiles/sge/head.sh"], cwd=place.folder, env=environment, capture_output=True, text=True)
+        return subprocess.run(
+            ["profiles/sge/head.sh", target], cwd=place.folder, env=environment, capture_output=True, text=True
+        )
 
     refused = head()
     assert refused.returncode == 1
-    assert "  snakemake --cores 1 --until download\n" in refused.stderr
+    assert "  snakemake --cores 1 'one.txt' --until download\n" in refused.stderr
     assert not place.submissions()
     (place.folder / "data.txt").touch()
     (place.folder / ".snakemake/locks").mkdir(parents=True, exist_ok=True)

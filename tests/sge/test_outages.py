@@ -6,29 +6,12 @@ import re
 import shutil
 import signal
 import statistics
-import subprocess
 import time
 from datetime import datetime
 
 import pytest
 
 pytestmark = pytest.mark.long
-
-CELL = "/usr/local/sbin/mriflow-test-cell"  # root's copy of cell.sh, which `cell.sh start` lets this user run
-
-
-@pytest.fixture
-def cell():
-    """Take a daemon of the cell down or up; both are up again after the test."""
-
-    def do(command: str) -> None:
-        subprocess.run(["sudo", "-n", CELL, command], check=True, timeout=180)
-
-    if subprocess.run(["sudo", "-n", "-l", CELL, "stop-master"], capture_output=True).returncode:
-        pytest.skip(f"this user may not take the cell's daemons down with {CELL}")
-    yield do
-    do("start-master")
-    do("start-execd")
 
 
 def rule(name: str, command: str, needs: str = "", odd_name: str = "") -> str:

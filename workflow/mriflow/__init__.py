@@ -18,25 +18,34 @@ The commands, in running order::
     evaluate     how good the predictions are, beside the baselines
     plot         a figure, as PDF and PNG
     pages        a page of the report
+    prune        what preprocess kept for the next grid, removed
     reference    the reference pages of the documentation, for those who change mriflow
 
 What they share::
 
     images/      what opens an image
         find            which file is which scan
-        archives        tar archives, and Analyze images
+        archives        tar archives, and images rewritten as NIfTI
+        kinds           which files are images, and the cure for those that are not read
         nifti           one scan's file, or what is wrong with it
         headers         what the header says, voxels unread
         ukb_zip         the zips of UK Biobank
         fingerprint     the same image known again
         scan            what `preprocess` does to one scan
+        mask            which voxels are brain
+        tissues         grey matter, white matter and CSF
+        kept            what takes long, kept for the next grid
         registration    ANTs, and the network's grid
     tables/      what opens a table
         reader          csv, tsv, xls, xlsx
         cells           the value of a cell, or what is wrong with it
+        identifiers     those that a spreadsheet has spoilt
         labels          labels.csv, and the index of a shard
         problems        the grammar of the column `problem`
         people          the rows of a dataset's table, joined with the images
+        choice          which image stands for a session
+        sidecars        what BIDS says of a table's columns
+        visits          what BIDS tells of a single visit
         ukb_table       the same for UK Biobank
         cohort          who is in, and why others are not
         splits          splits.csv, and the check for leaks
@@ -46,22 +55,30 @@ What they share::
         setup           what a training reads, and the trainer made of it
         loader          shards as batches
         augment         random changes of a batch
+        covariates      numbers beside the image
         networks        SFCN, and those of MONAI
         pretrained      weights to start from
+        seen            whose scans a model has seen
+        freezing        what of a network is not trained
         objectives      what is learned, and what an error costs
         optimizers      optimiser and learning rate
         forward         precision, compilation, a network run over scans
         loop            the training loop
+        averaging       weights averaged over epochs
+        watchman        what is wrong with a training, in words
         plan            what an epoch draws, and who takes which scans
         memory          which batch fits
         checkpoint      what an exact resume needs
+        lock            one process alone in a work folder
         stop            when to stop early
         device          CPU or GPU
         distributed     several GPUs
         profiling       where the time goes
     evaluation/  how good predictions are
-        metrics         metrics with their intervals
-        baselines       the trivial and the classical baseline
+        metrics         metrics and their differences, with intervals
+        baselines       the trivial guess, and two linear methods that see the image
+        confounders     what head size, site, age and sex predict
+        stacking        the network and the classical method together
         site_baseline   what the site alone predicts
     prediction/  what uses trained networks
         ensemble        the networks of a fold together
@@ -86,6 +103,7 @@ What they share::
         mistakes        a mistake in words
         lookup          a dataset by its name
         cost            what a long run will cost
+        handover        what the jobs of a run are given
         docs            the tables of config/README.md
     base/        what every stage needs
         cli             arguments, progress bars, how a command ends

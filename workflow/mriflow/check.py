@@ -16,12 +16,14 @@ from mriflow.base.errors import UserError
 from mriflow.base.files import write_csv, write_text
 from mriflow.config.lookup import of_dataset
 from mriflow.evaluation.site_baseline import site_baseline
-from mriflow.images.archives import NIFTI
 from mriflow.images.headers import read_headers
+from mriflow.images.kinds import is_nifti
 from mriflow.reporting.check_page import tables_of, to_html, to_text
 from mriflow.reporting.findings import (
+    FIELDS,
     HEADER,
     LEVELS,
+    OF_HEADER,
     Finding,
     findings_of_files,
     findings_of_rows,
@@ -74,11 +76,12 @@ def check(
             problem = f"{column}: not a number ({table.loc[row, column]!r})"
             table.loc[row, "problem"] = join_problems(table.loc[row, "problem"], problem)
         table[column] = numbers
-    readable = table["path"].str.endswith(NIFTI) & ~table["problem"].str.contains("scan: no file", regex=False)
+    readable = table["path"].map(is_nifti) & ~table["problem"].str.contains("scan: no file", regex=False)
     headers = read_headers([labels.parent / path for path in table.loc[readable, "path"]], threads)
-    headers = headers.set_index(table.index[readable]).reindex(index=table.index, columns=HEADER)
+    headers = headers.set_index(table.index[readable]).reindex(index=table.index, columns=FIELDS)
     whole_numbers = dict.fromkeys(["bytes", "qform_code", "sform_code"], "Int64")
-    table = table.join(headers.astype(whole_numbers).assign(fault=headers["fault"].fillna("")))
+    headers = headers.astype(whole_numbers).assign(fault=headers["fault"].fillna(""))
+    table = table.join(headers.add_prefix(OF_HEADER))
 
     alone = {name: site_baseline(with_site(known_of(table, name, classes)), name, classes) for name, classes in targets.items()}
     findings = [*findings_of_files(table), *findings_of_rows(table, targets), *findings_of_sites(table, targets, alone)]
@@ -89,7 +92,7 @@ def check(
         write_text(to_html(title, tables, simulated), page)
     if csv:
         columns = ["id", "subject", "session", "site", "path", *HEADER, "problem", "notes"]
-        write_csv(table[columns], csv)
+        write_csv(table[columns].rename(columns=lambda name: name.removeprefix(OF_HEADER)), csv)
     return findings
 
 

@@ -1,7 +1,8 @@
-"""Predict the test part of every fold with the network trained on the rest, beside two baselines, and say how good it is.
+"""Predict the test part of every fold with the network trained on the rest, beside simpler methods, and say how good it is.
 
-No scan is predicted by a model that was fitted to it or chosen by it. The baselines see the same folds: the trivial one
-(median, or share of the classes) and the classical one (principal components, ridge or logistic regression).
+No scan is predicted by a model that was fitted to it or chosen by it. The same scans are predicted by a linear model of the
+standardised voxels (classical), of principal components (pca), of head size, site, age and sex (confounders), by the median or
+the share of the classes (trivial), and by the weighted mean of network and classical (stacked).
 """
 
 import json
@@ -16,11 +17,21 @@ from sklearn.metrics import confusion_matrix
 from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.files import write_csv, write_json
 from mriflow.base.provenance import provenance
-from mriflow.evaluation.baselines import classical, small_images, trivial
-from mriflow.evaluation.metrics import METHODS, classification_metrics, regression_metrics, with_intervals
+from mriflow.evaluation.baselines import classical, pca, small_images, trivial
+from mriflow.evaluation.confounders import NAMES, confounders_of, predict_from_confounders
+from mriflow.evaluation.metrics import (
+    METHODS,
+    Resampled,
+    classification_metrics,
+    difference,
+    intervals,
+    regression_metrics,
+    resample,
+)
+from mriflow.evaluation.stacking import blend, share_of_network
 from mriflow.prediction.ensemble import predict
-from mriflow.tables.labels import read_labels
-from mriflow.tables.splits import read_splits
+from mriflow.tables.labels import read_index, read_labels
+from mriflow.tables.splits import PARTS, read_splits
 from mriflow.training.covariates import read_covariates
 from mriflow.training.device import choose_device
 from mriflow.training.loader import open_shards
@@ -31,6 +42,7 @@ def evaluate(
     metrics: Path,
     *,
     models: Sequence[Path],
+    warnings: Sequence[Path],
     arrays: Sequence[Path],
     indices: Sequence[Path],
     labels: Path,
@@ -43,6 +55,8 @@ def evaluate(
     ----------
     models
         The models of all folds and seeds, made by `train`; the predictions of several seeds are averaged.
+    warnings
+        What is wrong with the trainings, as `train` wrote it.
     arrays, indices
         The dataset's shards.
     labels, splits
@@ -53,9 +67,10 @@ def evaluate(
     Returns
     -------
     experiment, dataset, simulated (whether its scans are), target, type, unit, n (test scans), n_excluded (of the
-    split, but failed preprocessing), folds, seeds; for each of network, trivial and classical every metric as
-    value, low and high (95 % interval over subjects); classes and confusion matrix of a classification (rows are
-    the truth); and the provenance.
+    split, but failed preprocessing), folds, seeds; for each method every metric as value, low and high (95 % interval
+    over subjects); the differences of the network from each other method (`differences_of`); warnings about trainings; notes
+    (what a method was made of, or why it was not made); classes and confusion matrix of a classification (rows are the
+    truth); and the provenance.
 
     Raises
     ------
@@ -72,26 +87,44 @@ def evaluate(
     preprocessed = parts["id"].isin(shards)
     excluded = parts.loc[~preprocessed & (parts["part"] == "test"), "id"].nunique()
     parts = parts[preprocessed]
-    features = dict(zip(shards, small_images(list(shards.values())), strict=True))
     covariates = read_covariates(experiment["covariates"], labels, indices)
+    features = small_images([shards[scan] for scan in shards])
+    row_of = pd.Series(range(len(features)), list(shards))
+    sizes = pd.concat([read_index(index) for index in indices]).set_index("id")[size_column(experiment)]
+    confounders = confounders_of(table, sizes, target["column"])
+    tested = parts.loc[parts["part"] == "test", "fold"].unique()
+    unwatched = sorted(set(tested) - set(parts.loc[parts["part"] == "validation", "fold"]))
     device = choose_device()
 
-    rows = []
+    def of_network(fold: int, ids: list[str]) -> np.ndarray:
+        return predict(models, fold, shards, ids, covariates, device, experiment["training"]["tta"])
+
+    def fit_classical(known: list[str], ahead: list[str]) -> np.ndarray:
+        subjects = table.loc[known, "subject"].to_numpy()
+        return classical(features[row_of[known]], label_of[known].to_numpy(), subjects, features[row_of[ahead]], classes)
+
+    rows, shares = [], []
     for fold, fold_parts in progress(parts.groupby("fold"), desc="evaluate", unit="fold"):
-        test = fold_parts.loc[fold_parts["part"] == "test", "id"].tolist()
-        seen = fold_parts.loc[fold_parts["part"] != "test", "id"].tolist()
+        train, validation, test = (fold_parts.loc[fold_parts["part"] == part, "id"].tolist() for part in PARTS)
         if not test:
             continue
-        labels_seen = label_of.loc[seen].to_numpy()
-        predictions_of = {
-            "network": predict(models, int(fold), shards, test, covariates, device, experiment["training"]["tta"]),
+        seen = fold_parts.loc[fold_parts["part"] != "test", "id"].tolist()
+        labels_seen = label_of[seen].to_numpy()
+        made = {
+            "network": of_network(int(fold), test),
+            "classical": fit_classical(seen, test),
+            "pca": pca(features[row_of[seen]], labels_seen, features[row_of[test]], classes),
             "trivial": trivial(labels_seen, classes, len(test)),
-            "classical": classical(
-                np.stack([features[s] for s in seen]), labels_seen, np.stack([features[s] for s in test]), classes
-            ),
         }
-        fold_rows = table.loc[test, ["subject", "session", "site"]].reset_index().assign(fold=fold)
-        rows.append(fold_rows.assign(truth=label_of.loc[test].to_numpy(), **as_columns(predictions_of, classes)))
+        if len(confounders.columns):
+            made["confounders"] = predict_from_confounders(confounders.loc[seen], labels_seen, confounders.loc[test], classes)
+        if not unwatched:
+            truth, of_classical = label_of[validation].to_numpy(), fit_classical(train, validation)
+            shares.append(share_of_network(truth, of_network(int(fold), validation), of_classical, classes))
+            made["stacked"] = blend(shares[-1], made["network"], made["classical"])
+        about = [name for name in ("subject", "session", "site", "age", "sex") if name in table]
+        fold_rows = table.loc[test, about].reset_index().assign(fold=fold, truth=label_of[test].to_numpy())
+        rows.append(fold_rows.assign(**as_columns({m: made[m] for m in METHODS if m in made}, classes)))
     predicted = pd.concat(rows, ignore_index=True).sort_values(["fold", "id"], ignore_index=True)
 
     result: dict[str, Any] = {
@@ -106,8 +139,11 @@ def evaluate(
         "folds": int(parts["fold"].nunique()),
         "seeds": experiment["training"]["seeds"],
     }
-    for method in METHODS:
-        result[method] = metrics_of(predicted, method, classes)
+    found = {method: resample_method(predicted, method, classes) for method in METHODS if method in made}
+    result |= {method: intervals(one) for method, one in found.items()}
+    result["differences"] = differences_of(found, classes)
+    result["warnings"] = [one for path in warnings for one in json.loads(path.read_text())]
+    result["notes"] = notes_of(list(confounders), shares, unwatched)
     if classes is not None:
         result["classes"] = classes
         result["confusion"] = confusion_matrix(predicted["truth"].astype(str), predicted["network"], labels=classes).tolist()
@@ -125,14 +161,52 @@ def as_columns(predictions: dict[str, np.ndarray], classes: list[str] | None) ->
     return columns | {f"{method}_{name}": p[:, i] for method, p in predictions.items() for i, name in enumerate(classes)}
 
 
-def metrics_of(predicted: pd.DataFrame, method: str, classes: list[str] | None) -> dict[str, Any]:
-    """Return the metrics of one method with their intervals."""
+def resample_method(predicted: pd.DataFrame, method: str, classes: list[str] | None) -> Resampled:
+    """Return the metrics of one method, with those of the resamples."""
     subjects = predicted["subject"].tolist()
     if classes is None:
         truth, values = predicted["truth"].to_numpy(float), predicted[method].to_numpy(float)
-        return with_intervals(regression_metrics, truth, values, subjects)
+        return resample(regression_metrics, truth, values, subjects)
     truth = predicted["truth"].astype(str).map(classes.index).to_numpy()
-    return with_intervals(classification_metrics, truth, predicted[[f"{method}_{c}" for c in classes]].to_numpy(), subjects)
+    return resample(classification_metrics, truth, predicted[[f"{method}_{c}" for c in classes]].to_numpy(), subjects)
+
+
+def differences_of(found: dict[str, Resampled], classes: list[str] | None) -> list[dict[str, Any]]:
+    """Return the network's metric minus that of each other method, and stacked minus classical.
+
+    Returns
+    -------
+    For each pair and metric (mae; auc and accuracy, of more than two classes accuracy alone) method, other, metric, value, low,
+    high and verdict (`mriflow.evaluation.metrics.difference`).
+    """
+    metrics = ["mae"] if classes is None else ["auc", "accuracy"] if len(classes) == 2 else ["accuracy"]
+    pairs = [("network", other) for other in found if other != "network"]
+    pairs += [("stacked", "classical")] if "stacked" in found else []
+    return [
+        {"method": one, "other": other, "metric": metric, **difference(found[one], found[other], metric)}
+        for metric in metrics
+        for one, other in pairs
+    ]
+
+
+def size_column(experiment: dict[str, Any]) -> str:
+    """Return the column of a shard's index that tells the size of the head."""
+    return "scale" if experiment["preprocess"]["registration"] == "affine" else "brain_ml"
+
+
+def notes_of(confounders: list[str], shares: list[float], unwatched: list[int]) -> dict[str, str]:
+    """Return, in words, what was made of `confounders` and `stacked`."""
+    names = ", ".join(NAMES[name] for name in confounders)
+    if unwatched:
+        lacking = f"fold {unwatched[0]} has no validation scans, from which the network's share would be learned"
+        stacked = f"Not made: {lacking}."
+    else:
+        listed = ", ".join(f"{share:.2f}" for share in shares)
+        stacked = f"The network's share in the mean of network and classical, by fold: {listed}."
+    return {
+        "confounders": f"A linear model of {names}." if names else "Not made: no confounder is known, or none differs.",
+        "stacked": stacked,
+    }
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -141,6 +215,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--predictions", type=Path, required=True, help="table to write, one row per test scan, .csv")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics to write, .json")
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="the models of all folds and seeds")
+    parser.add_argument("--warnings", type=Path, nargs="+", required=True, help="what is wrong with their trainings, .json")
     parser.add_argument("--arrays", type=Path, nargs="+", required=True, help="shards of the dataset, .npy")
     parser.add_argument("--indices", type=Path, nargs="+", required=True, help="their indices, .csv, in the same order")
     parser.add_argument("--labels", type=Path, required=True, help="the dataset's labels.csv")

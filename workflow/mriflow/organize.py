@@ -14,16 +14,19 @@ import pandas as pd
 
 from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.errors import UserError
-from mriflow.base.files import write_csv
-from mriflow.images.archives import ANALYZE, NIFTI
-from mriflow.images.find import find_images
+from mriflow.base.files import dead_link, head_of, pointer, write_csv
+from mriflow.images.archives import voxels_of_pair
+from mriflow.images.find import as_nifti, find_images
 from mriflow.images.fingerprint import fingerprint, hash_of_voxels, voxels_of
+from mriflow.images.kinds import ANALYZE, OTHERS, REWRITTEN, is_nifti, suffix_of
 from mriflow.images.ukb_zip import split_path
-from mriflow.tables.labels import TEXT_COLUMNS, usable
+from mriflow.tables.choice import ALTERNATIVES, choose_images
+from mriflow.tables.labels import RESERVED, TEXT_COLUMNS, usable
 from mriflow.tables.people import Columns, check_expected, join_fetched, join_images, people_of, refuse_strangers, rows_of_scans
 from mriflow.tables.problems import join_problems, reasons_of
 from mriflow.tables.reader import read_table
 from mriflow.tables.ukb_table import read_fetched, read_participants
+from mriflow.tables.visits import Visits, columns_of_people, join_visits, read_visits
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +64,8 @@ def organize(
         Archives and folders of images, and how to read them; see `mriflow.images.find.find_images`. Without them the table has
         one row per scan, with a column `path`.
     scans_per_session
-        `all`, or `first` to use the first scan of a session by name.
+        `all`, or `first` to use one scan of a session, the first by name unless another is better
+        (`mriflow.tables.choice.choose_images`); the others are its `alternatives` in `scans`.
     expect
         How many rows the published table has (`rows`), and in how many a column is known; one that differs was altered.
     exclude
@@ -76,7 +80,8 @@ def organize(
     UserError
         For a table, archive or image folder that is missing, unreadable or not as described.
     """
-    used = [column["from"] for column in columns.values()]
+    if taken := set(columns) & RESERVED:
+        raise UserError(f"the dataset's `columns` have {min(taken)!r}, a name of the workflow's own. Choose another.")
     if fetched is not None and table is not None:
         listed = read_fetched(fetched)
         raw, columns = read_participants(table, sheet, listed, columns)
@@ -84,41 +89,39 @@ def organize(
         rows = join_fetched(listed, people_of(raw, columns, table, ["subject", "session"]))
     elif images and pattern:
         on_disk = find_images(images, pattern, labels.parent / "images", ignore=ignore, affine=affine)
+        visits, of_people = Visits(), columns
         if table is None:
             raw, source = on_disk[on_disk["subject"].notna()].drop(columns=["id", "path"]), images[0]
         else:
-            raw, source = read_table(table, sheet, only=used), table
+            visits = read_visits(on_disk, columns, table)
+            of_people = columns_of_people(columns, visits, table, sheet)
+            raw, source = read_table(table, sheet, only=[column["from"] for column in of_people.values()]), table
         on_disk = on_disk[[c for c in ("id", "path", "subject", "session", "site") if c in on_disk]]
-        check_expected(raw, columns, source, expect or {})
+        check_expected(raw, of_people, source, expect or {})
         keys = [key for key in ("subject", "session") if key in columns and key in on_disk]
-        people = people_of(raw, columns, source, keys)
+        people = people_of(raw, of_people, source, keys)
         refuse_strangers(on_disk, people, source)
-        rows = join_images(on_disk, people, keys)
+        rows = join_visits(join_images(on_disk, people, keys), visits, columns)
     elif table is not None:
-        raw = read_table(table, sheet, only=used)
+        raw = read_table(table, sheet, only=[column["from"] for column in columns.values()])
         check_expected(raw, columns, table, expect or {})
         rows = rows_of_scans(raw, columns, table)
+        rows["path"] = [str(as_nifti(Path(path), labels.parent / "images", affine)) if path else "" for path in rows["path"]]
     else:
         raise UserError("a dataset needs a table, or images with a `pattern` that reads the subject from their names.")
-    if scans_per_session == "first":
-        rows = flag_repeats(rows)
     rows = flag_scans(rows, exclude or {})
+    listed = ["id", "path", "fingerprint"]
+    if scans_per_session == "first":
+        rows = choose_images(rows)
+        # A list without alternatives stays as it was, so that nothing is made anew for it.
+        listed += [ALTERNATIVES] if (rows[ALTERNATIVES] != "").any() else []
+        rows[ALTERNATIVES] = [relative_paths(cell, labels.parent) for cell in rows[ALTERNATIVES]]
     rows["path"] = [os.path.relpath(path, labels.parent) if path else "" for path in rows["path"]]
 
+    write_csv(rows.loc[usable(rows), listed].rename(columns={ALTERNATIVES: "alternatives"}), scans)
+    rows = rows.drop(columns=ALTERNATIVES, errors="ignore")
     write_csv(rows, labels)
-    write_csv(rows.loc[usable(rows), ["id", "path", "fingerprint"]], scans)
     log_counts(rows)
-    return rows
-
-
-def flag_repeats(rows: pd.DataFrame) -> pd.DataFrame:
-    """Give all scans of a session but the first, by name, a problem; one that has a problem already does not count as first."""
-    rows = rows.sort_values("id", ignore_index=True)
-    session = rows["session"].fillna("") if "session" in rows else pd.Series("", index=rows.index)
-    good = (rows["problem"] == "") & (rows["path"] != "") & rows["subject"].notna()
-    for _, scans in rows[good].groupby([rows["subject"], session]):
-        for index in scans.index[1:]:
-            rows.loc[index, "problem"] = f"scan: another of the session is used ({scans['id'].iloc[0]})"
     return rows
 
 
@@ -168,6 +171,13 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
     return rows[first + [c for c in rows if c not in first + last] + last]
 
 
+def relative_paths(alternatives: str, folder: Path) -> str:
+    """Return a cell of alternatives with their paths from `folder`."""
+    if not alternatives:
+        return ""
+    return json.dumps([{**one, "path": os.path.relpath(one["path"], folder)} for one in json.loads(alternatives)])
+
+
 def same_images(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """Return the groups of usable scans with the same voxels.
 
@@ -193,14 +203,20 @@ def file_problem(path: Path, zipped: bool) -> str:
             return ""
         size = path.stat().st_size
     except (OSError, ValueError):  # not there, or what cannot be the name of a file
-        return f"scan: no file ({path})"
+        link = dead_link(path)
+        return f"scan: no file ({path}, {link})" if link else f"scan: no file ({path})"
+    if cure := pointer(head_of(path)):
+        return f"scan: file is no image ({path.name}, {cure})"
     if path.is_dir():
         return f"scan: a folder, expected a NIfTI file ({path}, dcm2niix makes one of DICOM files)"
-    if path.name.endswith(ANALYZE):
-        why = "it is damaged" if path.with_suffix(".img").is_file() else "no .img beside it"
+    if suffix_of(path) == ANALYZE:
+        why = "it is damaged" if voxels_of_pair(path).is_file() else "no .img beside it"
         return f"scan: Analyze image cannot be read ({path.name}, {why})"
-    if not path.name.endswith(NIFTI):
-        return f"scan: not a NIfTI file ({path.name}, expected .nii or .nii.gz)"
+    if not is_nifti(path):
+        if suffix_of(path) in REWRITTEN:
+            return f"scan: file cannot be read ({path.name}, it is damaged)"
+        cure = OTHERS.get(suffix_of(path), "expected .nii or .nii.gz")
+        return f"scan: not a NIfTI file ({path.name}, {cure})"
     return "" if size else f"scan: file is empty ({path.name})"
 
 
@@ -227,7 +243,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--ignore", help="regular expression of the names of images that are not meant")
     parser.add_argument("--affine", type=json.loads, help="voxel to RAS+ mm of Analyze images, 4 x 4, as JSON")
     parser.add_argument(
-        "--scans-per-session", choices=["all", "first"], default="all", help="use all scans or the first by name"
+        "--scans-per-session",
+        choices=["all", "first"],
+        default="all",
+        help="use all scans, or one: the first by name, unless it is worse",
     )
     parser.add_argument("--expect", type=json.loads, default={}, help="rows and known values of the published table, as JSON")
     parser.add_argument("--exclude", type=json.loads, default={}, help="scans to leave out, as JSON: id and reason")

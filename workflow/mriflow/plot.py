@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     montages = add_figure(figures, "scans", scans)
     montages.add_argument("--arrays", type=Path, nargs="+", required=True, help="shards of the dataset, .npy")
     montages.add_argument("--indices", type=Path, nargs="+", required=True, help="their indices, .csv, in that order")
+    montages.add_argument("--channel", type=int, default=0, help="which is shown, if there are several, from 0 (default: 0)")
     people = add_figure(figures, "cohort", cohort)
     people.add_argument("--labels", type=Path, required=True, help="labels.csv of the dataset")
     people.add_argument("--indices", type=Path, nargs="*", default=[], help="indices of its shards, .csv")

@@ -35,6 +35,7 @@ from mriflow.tables.labels import read_index, shard_of
 
 log = logging.getLogger(__name__)
 
+CHANNELS = ("image", "gm", "wm", "csf")
 INDEX_COLUMNS = ["id", "index", "problem", "brain_ml", "correlation", "scale", "fingerprint", "key"]
 
 
@@ -58,6 +59,9 @@ def preprocess(
     percentiles: Sequence[float] = (0.5, 99.5),
     stripped: bool = False,
     n4: bool = False,
+    channels: Sequence[str] = ("image",),
+    tissues: str = "mixture",
+    cache: Path | None = None,
     threads: int = 1,
 ) -> pd.DataFrame:
     """Preprocess the scans that belong to `shard`, and write `array` and `index`.
@@ -65,9 +69,11 @@ def preprocess(
     Parameters
     ----------
     scans
-        The list that `organize` made: id, path (from its own folder), fingerprint.
+        The list that `organize` made: id, path (from its own folder), fingerprint; and where there are others of the session,
+        the `alternatives`, tried in turn if a scan fails.
     array
-        The .npy file to write: uint8, shape (scans without a problem, x, y, z), axes RAS.
+        The .npy file to write: uint8, shape (scans without a problem, x, y, z), axes RAS; with several channels (scans,
+        channels, x, y, z).
     index
         The .csv file to write: one row per scan with its position in `array` (empty for a scan with a problem), the problem,
         and quality measures: `brain_ml` (volume of the brain, ml), `correlation` (with the template, see
@@ -84,6 +90,14 @@ def preprocess(
         Whether the scans show the brain alone.
     n4
         Whether the bias field is corrected (N4), in the brain.
+    channels
+        What stands in the array, in this order: ``image``, and the probability (times 255) of ``gm``, ``wm`` and ``csf``, which
+        are always told apart in a brain without bias field.
+    tissues
+        How these are told apart: ``mixture`` (`mriflow.images.tissues`).
+    cache
+        A folder for what takes long and is the same for other grids and channels (`mriflow.images.kept`). Several jobs may
+        share it. The result is the same without.
     threads
         How many scans are worked on at once, each in a process of its own. The result is the same.
 
@@ -105,6 +119,8 @@ def preprocess(
         percentiles=tuple(percentiles),
         stripped=stripped,
         n4=n4,
+        channels=tuple(channels),
+        tissues=tissues,
     )
     keys = [scan_key(scan, settings) for scan in wanted.to_dict("records")]
     kept = array.with_name(f".{array.stem}.partial")
@@ -121,32 +137,53 @@ def preprocess(
     todo = [(scan, key) for scan, key in zip(wanted.to_dict("records"), keys, strict=True) if key not in done]
     results = []
     with workers(max(1, min(threads, len(todo)))) as each:
-        made = each(partial(finish_scan, scans.parent, settings, kept), todo)
+        made = each(partial(finish_scan, scans.parent, settings, kept, cache), todo)
         for key in progress(keys, desc=f"preprocess {array.stem}", unit="scan"):
             results.append(done[key] if key in done else next(made))
-    table = write_shard(results, shape, array, index)
+    several = (len(channels),) if len(channels) > 1 else ()
+    table = write_shard(results, (*several, *shape), array, index)
     shutil.rmtree(kept, ignore_errors=True)
     log.info("%d scans, %d with a problem", len(table), table["problem"].notna().sum())
     return table
 
 
-def finish_scan(folder: Path, settings: PreprocessSettings, kept: Path, scan_and_key: tuple[Mapping[str, str], str]) -> Result:
-    """Return the result of a scan from the folder `kept`, or make it, and keep it in that folder if it is good."""
+def finish_scan(
+    folder: Path, settings: PreprocessSettings, kept: Path, cache: Path | None, scan_and_key: tuple[Mapping[str, str], str]
+) -> Result:
+    """Return the result of a scan, or, if it fails, that of the first of its alternatives that does not, under its id."""
     scan, key = scan_and_key
+    result = finish_image(folder, settings, kept, cache, scan, key)
+    for other in json.loads(scan.get("alternatives") or "[]") if result.volume is None else ():
+        instead = {**scan, **other}
+        tried = finish_image(folder, settings, kept, cache, instead, scan_key(instead, settings))
+        if tried.volume is not None:
+            log.warning(
+                "%s: %s is used in its place, for it has the problem %s", scan["id"], other["path"], result.row["problem"]
+            )
+            return tried
+    return result
+
+
+def finish_image(
+    folder: Path, settings: PreprocessSettings, kept: Path, cache: Path | None, scan: Mapping[str, str], key: str
+) -> Result:
+    """Return the result of an image from the folder `kept`, or make it, and keep it in that folder if it is good."""
     finished = kept / f"{key}.npz"
     if finished.is_file():
         return load_result(finished)
-    result = run_scan(scan, key, folder, settings)
+    result = run_scan(scan, key, folder, settings, cache)
     if result.volume is not None:  # a scan that failed is tried again: memory or the network may have been short
         save_result(finished, result)
     return result
 
 
-def run_scan(scan: Mapping[str, str], key: str, folder: Path, settings: PreprocessSettings) -> Result:
+def run_scan(
+    scan: Mapping[str, str], key: str, folder: Path, settings: PreprocessSettings, cache: Path | None = None
+) -> Result:
     """Preprocess a scan of the list; a bad one gives a result with a problem and no volume."""
     row: dict[str, Any] = {"id": scan["id"], "problem": None, "fingerprint": scan["fingerprint"], "key": key}
     try:
-        volume, quality = preprocess_scan(folder / scan["path"], settings)
+        volume, quality = preprocess_scan(folder / scan["path"], settings, cache)
     except BadScan as error:
         refuse_lack_of_memory(error)
         log.warning("%s: %s", scan["id"], error)
@@ -222,7 +259,7 @@ def load_result(path: Path) -> Result:
 
 
 def write_shard(results: list[Result], shape: Sequence[int], array: Path, index: Path) -> pd.DataFrame:
-    """Write the array and the index of a shard; the index last, for an array without one is not a shard."""
+    """Write the array and the index of a shard, volumes of `shape`; the index last, for an array without one is not a shard."""
     volumes = [result.volume for result in results if result.volume is not None]
     with whole_file(array) as temporary:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(volumes), *shape)}
@@ -259,6 +296,17 @@ def main(argv: list[str] | None = None) -> None:
         help="intensities that become 1 and 255 (default: 0.5 99.5)",
     )
     parser.add_argument("--n4", action="store_true", help="correct the bias field")
+    parser.add_argument(
+        "--channels",
+        nargs="+",
+        choices=CHANNELS,
+        default=["image"],
+        help="what stands in the array, in this order: the image, and maps of the tissues (default: image)",
+    )
+    parser.add_argument("--tissues", choices=["mixture"], default="mixture", help="how these are told apart (default: mixture)")
+    parser.add_argument(
+        "--cache", type=Path, help="folder for masks, bias fields and transforms, for the next grid (default: none)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="scans to work on at once, 1.3 GB of memory each (default: 1)")
     parser.add_argument("--stripped", action="store_true", help="the scans show the brain alone already")
     preprocess(**vars(parser.parse_args(argv)))

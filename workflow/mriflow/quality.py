@@ -17,15 +17,17 @@ from mriflow.base.cli import run_stage, stage_parser
 from mriflow.base.errors import UserError
 from mriflow.base.files import write_csv, write_text
 from mriflow.images.nifti import BadScan, load_scan
-from mriflow.images.scan import BRAIN_ML, QC_CORRELATION
+from mriflow.images.registration import TEMPLATE_ML
+from mriflow.images.scan import BRAIN_ML, QC_CORRELATION, TEMPLATE_RATIO
 from mriflow.reporting.canvas import COLOURS, GREY, TWO_COLUMNS, page
-from mriflow.reporting.cohort_figures import SHOWN, montage, wrap
+from mriflow.reporting.cohort_figures import SHOWN, montage, volume, wrap
 from mriflow.reporting.html import LISTED, PAGE, paragraph, section
 from mriflow.tables.labels import read_index, read_labels
 from mriflow.tables.problems import count_reasons
 
 MEASURES = {"correlation": "correlation with the template", "brain_ml": "volume of the brain (ml)", "scale": "scale"}
 FAR = 4.0  # robust standard deviations from the median; of 147 real scans one lies further
+FAR_TITLE = "Kept, but far from the others or the template"
 LEAST_SCANS = 20  # among fewer, no one can say which is far from the others
 
 
@@ -39,6 +41,7 @@ def quality(
     png: Path,
     *,
     registration: str = "affine",
+    channel: int = 0,
     title: str = "",
     simulated: bool = False,
 ) -> pd.DataFrame:
@@ -50,20 +53,22 @@ def quality(
         The dataset's labels.csv and the shards that `preprocess` made, arrays and indices in the same order.
     html_page, csv, pdf, png
         The files to write.
-    registration, title, simulated
-        How the scans were registered; of the dataset.
+    registration, channel, title, simulated
+        How the scans were registered; which channel is shown, if there are several; of the dataset.
 
     Returns
     -------
     The table written to `csv`: one row per scan of the shards with its `problem` (left out), `far` (kept, but far from the
-    others: in what) and the quality measures, the lowest correlation first.
+    others or the template: in what) and the quality measures, the lowest correlation first.
     """
     tables = [read_index(index).assign(array=str(array)) for array, index in zip(arrays, indices, strict=True)]
     table = pd.concat(tables, ignore_index=True)
     if table.empty:
         raise UserError(f"{', '.join(map(str, indices))}: no scans. `python -m mriflow.organize` says why none was found.")
     table["problem"] = table["problem"].fillna("")
-    table["far"] = far_from_others(table[list(MEASURES)].where(table["index"].notna()))
+    measures = table[list(MEASURES)].where(table["index"].notna())
+    far = pd.concat([far_from_template(measures, registration), far_from_others(measures)], axis=1)
+    table["far"] = ["; ".join(filter(None, texts)) for texts in far.to_numpy()]
     table = table.sort_values(["correlation", "id"], na_position="first", ignore_index=True)
     kept, failed, far = table[table["index"].notna()], table[table["problem"] != ""], table[table["far"] != ""]
 
@@ -71,8 +76,9 @@ def quality(
         ("scans to preprocess", len(table)),
         ("left out by a rule", len(failed)),
         ("preprocessed", len(kept)),
-        ("of these, far from the others", len(far)),
+        ("of these, far from the others or the template", len(far)),
     ]
+    low, high = TEMPLATE_RATIO[registration]
     quantiles = kept[list(MEASURES)].quantile([0, 0.05, 0.5, 0.95, 1])
     numbers = [[name, *(f"{value:.4g}" for value in quantiles[key])] for key, name in MEASURES.items()]
     body = [
@@ -81,11 +87,13 @@ def quality(
         section("Of the scans that were preprocessed", ["", "lowest", "5 %", "median", "95 %", "highest"], numbers),
         section("Why scans were left out", ["reason", "scans"], count_reasons(failed["problem"])) if len(failed) else "",
         section("Scans left out", ["id", "problem"], failed[["id", "problem"]].head(LISTED).to_numpy()) if len(failed) else "",
-        section("Kept, but far from the others", ["id", "in"], far[["id", "far"]].head(LISTED).to_numpy()) if len(far) else "",
+        section(FAR_TITLE, ["id", "in"], far[["id", "far"]].head(LISTED).to_numpy()) if len(far) else "",
         paragraph(
             f"A scan is left out if its correlation with the template is {QC_CORRELATION[registration]} or less (registration: "
             f"{registration}), its brain has less than {BRAIN_ML[0]} or more than {BRAIN_ML[1]} ml, or it cannot be read. Far "
             f"from the others: more than {FAR:g} robust standard deviations from the median ({LEAST_SCANS} scans are needed). "
+            f"Far from the template: the brain has not {low:g} to {high:g} times the volume that template and scale let "
+            "expect, so that its mask may be wrong. "
             "Look at these, and leave out by hand (`exclude` of the dataset) what is spoilt; old age and disease lie far from "
             f"the others, too. All measures stand in {csv.name}."
         ),
@@ -93,7 +101,7 @@ def quality(
     write_text(PAGE.format(title=html.escape(f"Quality of preprocessing: {title}"), body="\n".join(body)), html_page)
     result = table[["id", "problem", "far", *MEASURES]]
     write_csv(result, csv)
-    draw(table, labels, pdf, png, registration, simulated)
+    draw(table, labels, pdf, png, registration, channel, simulated)
     return result
 
 
@@ -112,14 +120,25 @@ def far_from_others(measures: pd.DataFrame) -> pd.Series:
     return far
 
 
-def draw(table: pd.DataFrame, labels: Path, pdf: Path, png: Path, registration: str, simulated: bool) -> None:
+def far_from_template(measures: pd.DataFrame, registration: str) -> pd.Series:
+    """Return of which scans the mask is likely wrong, as text: their volume does not fit the template's times their scale."""
+    expected = TEMPLATE_ML * measures["scale"]
+    low, high = TEMPLATE_RATIO[registration]
+    far = pd.Series("", index=measures.index)
+    for row in far.index[(measures["brain_ml"] < low * expected) | (measures["brain_ml"] > high * expected)]:
+        limits = f"{low * expected[row]:.0f} to {high * expected[row]:.0f}"
+        far[row] = f"volume of the brain ({measures['brain_ml'][row]:.0f} ml, by the template {limits})"
+    return far
+
+
+def draw(table: pd.DataFrame, labels: Path, pdf: Path, png: Path, registration: str, channel: int, simulated: bool) -> None:
     """Draw the distribution of each measure, and under it the scans that were left out or are far from the others."""
     shown = table[(table["problem"] != "") | (table["far"] != "")].head(SHOWN).to_dict("records")
     kept, failed = table[table["index"].notna()], table[table["problem"] != ""]
     footer = f"n = {len(kept)} scans, {len(failed)} left out"
     footer += f" · pictures: {len(shown)} left out or far from the others, patient's right is left" if shown else ""
     paths = read_labels(labels).set_index("id")["path"]
-    pictures = [picture(scan, labels.parent / paths.get(scan["id"], "")) for scan in shown]
+    pictures = [picture(scan, labels.parent / paths.get(scan["id"], ""), channel) for scan in shown]
     height = 2.2 + (2.6 if shown else 0)
     with page(pdf, png, TWO_COLUMNS, height, footer, simulated) as (figure, axes):
         axes[0, 0].remove()
@@ -141,10 +160,10 @@ def draw(table: pd.DataFrame, labels: Path, pdf: Path, png: Path, registration: 
             ax.spines[:].set_visible(False)
 
 
-def picture(scan: dict[str, Any], path: Path) -> np.ndarray:
+def picture(scan: dict[str, Any], path: Path, channel: int = 0) -> np.ndarray:
     """Return the middle slices of a scan as one image, as preprocessed or, if left out, as scanned; grey if unreadable."""
     if pd.notna(scan["index"]):
-        return montage(np.load(scan["array"], mmap_mode="r")[scan["index"]])[0]
+        return montage(volume(scan["array"], scan["index"], channel))[0]
     try:
         loaded = load_scan(path)
         sizes = np.linalg.norm(loaded.affine[:3, :3], axis=0)
@@ -168,6 +187,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pdf", type=Path, required=True, help="figure to write, for a paper")
     parser.add_argument("--png", type=Path, required=True, help="the same figure to write, for the report")
     parser.add_argument("--registration", choices=list(QC_CORRELATION), default="affine", help="(default: affine)")
+    parser.add_argument("--channel", type=int, default=0, help="which is shown, if there are several, from 0 (default: 0)")
     parser.add_argument("--title", default="", help="of the dataset")
     parser.add_argument("--simulated", action="store_true", help="say that the scans are simulated")
     quality(**vars(parser.parse_args(argv)))

@@ -6,6 +6,7 @@ the same image, on two sides of a fold is an error.
 """
 
 import logging
+import math
 import warnings
 from collections.abc import Collection, Iterator
 from fractions import Fraction
@@ -19,9 +20,11 @@ from mriflow.base.cli import run_stage, stage_parser
 from mriflow.base.errors import UserError
 from mriflow.base.files import write_csv
 from mriflow.tables.balance import balance_of, warn_of_imbalance
-from mriflow.tables.labels import read_labels, usable
+from mriflow.tables.labels import read_labels, usable, why_left_out
 from mriflow.tables.split_file import listed, parts_from_file
 from mriflow.tables.splits import PARTS, check_leaks
+
+LEAST = 2  # scans that training asks for, to train and to validate on
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +70,16 @@ def split(
     """
     everything = read_labels(labels, category=target if classes else None)
     scans = everything[usable(everything, target)]
+    why = why_left_out(everything, target)
+    # A label may be called as a column of splits.csv is.
+    everything, scans = (table.rename(columns=own_name) for table in (everything, scans))
+    target, stratify = own_name(target), [own_name(name) for name in stratify or []]
     if classes is not None:
         others = scans[~scans[target].isin(classes)]
         if len(others):
-            log.warning("%d scans of other classes are not used: %s", len(others), others[target].value_counts().to_dict())
+            counts = others[target].value_counts().to_dict()
+            log.warning("%d scans of other classes are not used: %s", len(others), counts)
+            why += f" {len(others)} scans are of other classes: {', '.join(f'{name!r} ({n})' for name, n in counts.items())}."
         scans = scans[scans[target].isin(classes)]
     if method == "file":
         if file is None:
@@ -78,7 +87,7 @@ def split(
         chosen = parts_given(scans, everything, file, labels)
     else:
         left_out = (sites or []) if method == "leave-site-out" else None
-        chosen = parts_drawn(scans, target, classes, folds, left_out, validation, stratify or [], seed, labels)
+        chosen = parts_drawn(scans, target, classes, folds, left_out, validation, stratify or [], seed, labels, why)
 
     source = file if method == "file" else labels
     rows = []
@@ -94,8 +103,8 @@ def split(
         for name, fewest in {"train": "2", "validation": "0 or at least 2"}.items():
             if counts.get(name, 0) < 2 and not (name == "validation" and "validation" not in counts):
                 raise UserError(
-                    f"{source}: the {name} part of fold {fold} has {counts.get(name, 0)} scan(s), expected {fewest}. "
-                    + ("Give it more." if method == "file" else "Change `validation` or `folds` of the split.")
+                    f"{source}: fold {fold} has {counts.get(name, 0)} scan(s) in the {name} part that can be used, expected "
+                    f"{fewest}. " + ("Give it more." if method == "file" else "Change `validation` or `folds` of the split.")
                 )
         log.info("fold %d: %s", fold, ", ".join(f"{counts.get(name, 0)} {name}" for name in PARTS))
     whole = pd.concat(rows)
@@ -108,6 +117,11 @@ def split(
     return table
 
 
+def own_name(label: str) -> str:
+    """Return the name of a label beside the columns of splits.csv."""
+    return f"{label} (label)" if label in ("fold", "part") else label
+
+
 def parts_drawn(
     scans: pd.DataFrame,
     target: str,
@@ -118,30 +132,43 @@ def parts_drawn(
     stratify: list[str],
     seed: int,
     labels: Path,
+    why: str,
 ) -> Iterator[pd.Series]:
-    """Yield the part of every scan in each fold, drawn at random; with `sites`, each is the test part of one fold."""
+    """Yield the part of every scan in each fold, drawn at random; with `sites`, each is the test part of one fold.
+
+    `why` says in words why the other scans cannot be used.
+    """
     subjects = scans.drop_duplicates("subject").reset_index(drop=True)
     columns = [groups_of(subjects[target])]
     columns += [groups_of(subjects[name]) for name in stratify if name in subjects and name != target]
     if sites is not None:
         tests = [subjects["subject"].isin(subjects_of_site(scans, site)).to_numpy() for site in sites]
     else:
-        check_enough(columns[0] if classes else None, len(subjects), folds, labels)
+        check_enough(columns[0] if classes else None, len(subjects), folds, labels, why)
         tests = partition(strata(columns, folds), folds, seed)
     # The validation part is so many of so many equal parts of the rest.
     share = Fraction(validation).limit_denominator(max(10, round(1 / validation))) if validation else Fraction(0)
     for fold, test in enumerate(tests):
         rest = np.flatnonzero(~test)
+        least = share.denominator * (LEAST if share.numerator < LEAST else 1)
+        enough = (
+            f"{least} are needed there for a `validation` of {validation}, or a `validation` of at least "
+            f"{math.ceil(100 * LEAST / max(len(rest), 1)) / 100}.{why}"
+        )
         if len(rest) < share.denominator:
-            raise UserError(
-                f"{labels}: a `validation` of {validation} is no whole subject of the {len(rest)} outside fold {fold}'s test."
-            )
+            raise UserError(f"{labels}: fold {fold} has {len(rest)} subjects outside its test part, too few: {enough}")
         parts = np.full(len(subjects), "train", dtype=object)
         parts[test] = "test"
         if share:
             among = strata([column.iloc[rest] for column in columns], share.denominator)
             divided = partition(among, share.denominator, seed + fold + 1)
-            parts[rest[np.any(divided[: share.numerator], axis=0)]] = "validation"
+            validated = rest[np.any(divided[: share.numerator], axis=0)]
+            if len(validated) < LEAST:
+                raise UserError(
+                    f"{labels}: fold {fold} has {len(validated)} subject(s) of {len(rest)} outside its test part to validate "
+                    f"on, and training needs {LEAST}: {enough}"
+                )
+            parts[validated] = "validation"
         part = scans["subject"].map(dict(zip(subjects["subject"], parts, strict=True)))
         if sites is not None:
             # Scans that the tested subjects have at other sites belong to neither side.
@@ -249,13 +276,14 @@ def subjects_of_site(scans: pd.DataFrame, site: str) -> pd.Series:
     return subjects
 
 
-def check_enough(groups: pd.Series | None, subjects: int, folds: int, labels: Path) -> None:
+def check_enough(groups: pd.Series | None, subjects: int, folds: int, labels: Path, why: str) -> None:
     """Raise a UserError if a fold or a class would be empty."""
     if subjects < 4 * folds:
-        raise UserError(f"{labels}: {subjects} usable subjects are too few for {folds} folds; at least {4 * folds} are needed.")
+        too_few = f"{subjects} usable subjects are too few for {folds} folds; at least {4 * folds} are needed."
+        raise UserError(f"{labels}: {too_few}{why}")
     for name, count in groups.value_counts().items() if groups is not None else []:
         if count < folds:
-            raise UserError(f"{labels}: class {name!r} has {count} subjects, {folds} folds need at least {folds}.")
+            raise UserError(f"{labels}: class {name!r} has {count} subjects, {folds} folds need at least {folds}.{why}")
 
 
 def main(argv: list[str] | None = None) -> None:

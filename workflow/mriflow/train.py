@@ -28,6 +28,7 @@ from mriflow.base.cli import run_stage, stage_parser
 from mriflow.base.files import write_csv, write_json
 from mriflow.training.checkpoint import on_cpu, save_bytes
 from mriflow.training.distributed import is_worker, join_team, launch
+from mriflow.training.lock import sole_writer
 from mriflow.training.profiling import profile_training
 from mriflow.training.setup import prepare, read_data, seed_everything
 from mriflow.training.stop import StopFlag, interruptible, moment
@@ -52,6 +53,9 @@ def train(
     inputs: dict[str, Any],
     network: dict[str, Any],
     training: dict[str, Any],
+    dataset: str = "",
+    init: Path | None = None,
+    freeze: str = "none",
     gpus: int = 0,
     allow_cpu: bool = False,
     deadline: float | None = None,
@@ -67,7 +71,7 @@ def train(
         augmentation; loss and metrics after the epoch of some training scans as they are (unchanged_), and of the validation
         part (val_), if there is one.
     warnings
-        List of what is wrong with the training (`mriflow.training.watchman`), each with `kind` and `text`.
+        List of what is wrong with the training (`mriflow.training.watchman`), each with fold, seed, `kind` and `text`.
     work
         Folder of the checkpoint, the growing history and the TensorBoard logs.
     arrays, indices
@@ -82,7 +86,13 @@ def train(
         What the network sees: `channels` of the shards by name, `voxel_mm`, `covariates` by name, and whether to `impute`
         missing ones.
     network, training
-        Blocks of the config with these names, complete with defaults.
+        Blocks of the config with these names, complete with defaults (of the network, its name and arguments).
+    dataset
+        Its name, within which subjects are known again in a later training that starts from this one.
+    init
+        Weights to start from (`mriflow.training.pretrained`); none: random numbers.
+    freeze
+        What is not trained: ``none``, or ``features``, all but the output layer.
     gpus, allow_cpu
         How many GPUs the job was given, and whether it may use the CPU if it sees none of them.
     deadline
@@ -95,36 +105,38 @@ def train(
     Raises
     ------
     UserError
-        If there is no GPU though one was asked for, too few scans, a leak, a network that does not fit the grid, weights that
-        do not fit the network, or a batch that does not fit into memory.
+        If there is no GPU though one was asked for, too few scans, a leak, a network that does not fit the grid, weights to
+        start from that do not fit the network or have seen a test subject, or a batch that does not fit into memory.
     KeyboardInterrupt
         After Ctrl-C, TERM, USR1 or USR2, or at the deadline, once the checkpoint is saved.
     """
-    with join_team(gpus, allow_cpu) as team:
+    with join_team(gpus, allow_cpu) as team, sole_writer(work, training["checkpoint_minutes"], team.rank):
         if team.rank == 0:
             (work / "stopped.json").unlink(missing_ok=True)  # a note that is found after this run is of this run
         seed_everything(seed, team.device)
         data = read_data(arrays, indices, labels, splits, fold, target, inputs)
-        trainer, training_part, validation_part, covariates = prepare(
-            data, work, fold, seed, target, inputs, network, training, team
-        )
+        prepared = prepare(data, work, fold, seed, target, inputs, network, training, team, dataset, init, freeze)
+        trainer, training_part, validation_part = prepared[:3]
         with StopFlag(deadline) as stop:
             trainer.train(training_part, validation_part, stop)
         if team.rank == 0:
             write_csv(trainer.table(), history)
-            write_json(watch(trainer, training_part, validation_part), warnings)
+            found = [*prepared.warnings, *watch(trainer, training_part, validation_part)]
+            write_json([{"fold": fold, "seed": seed, **one} for one in found], warnings)
             save_bytes(
                 {
                     "weights": on_cpu(trainer.net.state_dict()),
                     "network": network,
+                    "target": target,
                     "objective": trainer.objective.state(),
-                    "covariates": covariates.columns,
+                    "covariates": prepared.covariates.columns,
                     "shape": list(data.shards.shape),
                     "channels": inputs["channels"],
                     "epoch": trainer.best_epoch,
                     "fold": fold,
                     "seed": seed,
                     "scans": {part: len(scans) for part, scans in data.ids.items()},
+                    "seen": prepared.seen,
                 },
                 model,
             )
@@ -143,6 +155,9 @@ def look_into(
     inputs: dict[str, Any],
     network: dict[str, Any],
     training: dict[str, Any],
+    dataset: str = "",
+    init: Path | None = None,
+    freeze: str = "none",
     gpus: int = 0,
     allow_cpu: bool = False,
     deadline: float | None = None,
@@ -160,7 +175,8 @@ def look_into(
         Train and validate on so many training scans alone, without augmentation.
     fast_dev_run
         Train for one epoch of two batches.
-    arrays, indices, labels, splits, fold, seed, target, inputs, network, training, gpus, allow_cpu, deadline
+    arrays, indices, labels, splits, fold, seed, target, inputs, network, training, dataset, init, freeze, gpus, allow_cpu,
+    deadline
         As for `train`.
     """
     with join_team(gpus, allow_cpu) as team, tempfile.TemporaryDirectory() as work:
@@ -175,8 +191,8 @@ def look_into(
         if fast_dev_run:
             data = data._replace(ids={part: scans[: 2 * training["batch_size"]] for part, scans in data.ids.items()})
             training = {**training, "epochs": 1}
-        trainer, training_part, validation_part, _ = prepare(
-            data, Path(work), fold, seed, target, inputs, network, training, team
+        trainer, training_part, validation_part, *_ = prepare(
+            data, Path(work), fold, seed, target, inputs, network, training, team, dataset, init, freeze
         )
         if profile:
             profile_training(trainer, training_part)
@@ -218,8 +234,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--inputs", type=json.loads, required=True, help="channels, voxel_mm, covariates, and whether to impute, as JSON"
     )
-    parser.add_argument("--network", type=json.loads, required=True, help="block of `networks`, as JSON")
+    parser.add_argument("--network", type=json.loads, required=True, help="name and arguments of the network, as JSON")
     parser.add_argument("--training", type=json.loads, required=True, help="block of `training` with all defaults, as JSON")
+    parser.add_argument("--dataset", default="", help="name of the dataset, within which subjects are known again")
+    parser.add_argument("--init", type=Path, help="weights to start from, a file or a model.pt (default: random numbers)")
+    parser.add_argument(
+        "--freeze",
+        choices=["none", "features"],
+        default="none",
+        help="what is not trained: features is all but the output layer",
+    )
     parser.add_argument("--gpus", type=int, default=0, help="GPUs that the job was given (default: 0, use one if there is one)")
     parser.add_argument("--allow-cpu", action="store_true", help="use the CPU if the job was given a GPU and sees none")
     parser.add_argument(

@@ -31,6 +31,7 @@ rule plot_scans:
         mem_mb=2000,
         runtime=30,
     params:
+        channel=shown_channel,
         simulated=simulated_flag,
         recipe=recipes.PLOT,
     shell:
@@ -39,6 +40,7 @@ rule plot_scans:
         " --png {output.png:q}"
         " --arrays {input.arrays:q}"
         " --indices {input.indices:q}"
+        " --channel {params.channel}"
         " {params.simulated}"
         " > {log:q} 2>&1"
 

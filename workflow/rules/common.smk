@@ -11,9 +11,11 @@ from pathlib import Path
 
 import yaml
 from mriflow.base import recipes
-from mriflow.config.cost import cost
-from mriflow.config.resolve import resolve, settings, training_part
 from mriflow.base.errors import UserError
+from mriflow.base.files import files_below
+from mriflow.config.cost import cost
+from mriflow.config.handover import hand_over, handed_over
+from mriflow.config.resolve import columns_to_read, resolve, settings, training_part, weights_to_start_from
 from mriflow.tables.split_file import folds_of
 from snakemake.exceptions import WorkflowError
 
@@ -23,8 +25,9 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 # Snakemake lists the config files of the command line first, though they are merged last.
 *overlays, first_configfile = workflow.configfiles
 try:
-    CONFIG = resolve(config, [Path(first_configfile), *map(Path, overlays)], Path(workflow.basedir))
-    FOLDS = {name: folds_of(settings(CONFIG, name)) for name in CONFIG["run"]}
+    CONFIG = handed_over(config, Path(workflow.basedir)) if workflow.remote_exec else None
+    CONFIG = CONFIG or resolve(config, [Path(first_configfile), *map(Path, overlays)], Path(workflow.basedir))
+    FOLDS = {name: folds_of(settings(CONFIG, name)) for name in CONFIG["experiments"]}
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -44,9 +47,14 @@ if workflow.output_settings.dryrun:
         print(line, file=sys.stderr)
 
 
+onstart:
+    if workflow.non_local_exec:
+        hand_over(CONFIG, Path(workflow.basedir))
+
+
 wildcard_constraints:
     dataset="|".join(DATASETS),
-    experiment="|".join(EXPERIMENTS),
+    experiment="|".join(CONFIG["experiments"]),
     target="|".join(CONFIG["targets"]),
     block="|".join(CONFIG["preprocess"]),
     shard=r"\d+",
@@ -76,16 +84,9 @@ def option(flag, value):
     return [] if not value else [flag if value is True else f"{flag}={value}"]
 
 
-def as_json(*keys):
-    """A function of the wildcards that gives a part of an experiment as JSON, for a command line."""
-
-    def part(wildcards):
-        value = experiment(wildcards)
-        for key in keys:
-            value = value[key]
-        return json.dumps(value)
-
-    return part
+def settings_as_json(wildcards):
+    """Everything that an experiment uses as JSON, for a command line."""
+    return json.dumps(experiment(wildcards))
 
 
 def simulated_flag(wildcards):
@@ -107,9 +108,15 @@ def source(key):
     return files
 
 
-def files_inside(wildcards, input):
-    """How many files each folder of images holds: Snakemake itself looks at the time of the folder, not into it."""
-    return [sum(len(files) for _, _, files in os.walk(folder)) for folder in input.images if os.path.isdir(folder)]
+def files_inside(wildcards):
+    """How many files each folder of images holds, and when its tables changed: Snakemake looks at the folder's own time.
+
+    It asks for no `input`, for Snakemake keeps no params that do, and would not see that one has changed.
+    """
+    folders = [list(files_below(Path(folder))) for folder in dataset(wildcards).get("images", []) if os.path.isdir(folder)]
+    described = [file for files in folders for file in files if file.suffix in (".tsv", ".json") and file.exists()]
+    changed = [max(file.stat().st_mtime for file in described)] if "bids" in dataset(wildcards) and described else []
+    return [*map(len, folders), *changed]
 
 
 # Preprocess
@@ -123,6 +130,12 @@ def scans_to_preprocess(wildcards):
 def shards(name, block, suffix):
     """The preprocessed shards of a dataset: their arrays (.npy) or their indices (.csv)."""
     return [f"<preprocessed>/{name}/{block}/shard-{shard:03d}.{suffix}" for shard in range(DATASETS[name]["shards"])]
+
+
+def shown_channel(wildcards):
+    """The number of the channel that figures show: the image, if the block has it."""
+    channels = CONFIG["preprocess"][wildcards.block]["channels"]
+    return channels.index("image") if "image" in channels else 0
 
 
 def experiment_shards(suffix):

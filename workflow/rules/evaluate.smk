@@ -1,5 +1,5 @@
 """
-Predict the test part of every fold, beside a trivial and a classical baseline, and say how good the predictions are.
+Predict the test part of every fold, beside simpler methods, and say how good the predictions are.
 
 INPUT:  results/<experiment>/fold-*_seed-*/model.pt, preprocessed/<dataset>/<block>/*
 OUTPUT: results/<experiment>/settings.json     everything of the config that it uses
@@ -17,7 +17,7 @@ rule settings:
     conda:
         "../../envs/conda.yaml"
     params:
-        settings=as_json(),
+        settings=settings_as_json,
     shell:
         "printf '%s\\n' {params.settings:q} > {output:q} 2> {log:q}"
 
@@ -26,6 +26,7 @@ rule evaluate:
     input:
         settings="<results>/{experiment}/settings.json",
         models=trained("model.pt"),
+        warnings=trained("warnings.json"),
         arrays=experiment_shards("npy"),
         indices=experiment_shards("csv"),
         labels=experiment_labels,
@@ -49,6 +50,7 @@ rule evaluate:
         " --predictions {output.predictions:q}"
         " --metrics {output.metrics:q}"
         " --models {input.models:q}"
+        " --warnings {input.warnings:q}"
         " --arrays {input.arrays:q}"
         " --indices {input.indices:q}"
         " --labels {input.labels:q}"

@@ -26,7 +26,7 @@ rule organize:
         mem_mb=2000,
         runtime=480,  # every image is read once: 0.2 s for one of IXI
     params:
-        columns=lambda wildcards: json.dumps(dataset(wildcards)["columns"]),
+        columns=lambda wildcards: json.dumps(columns_to_read(CONFIG, wildcards.dataset)),
         table=lambda wildcards, input: option("--table", input.table),
         sheet=lambda wildcards: option("--sheet", dataset(wildcards).get("sheet")),
         fetched=lambda wildcards, input: option("--fetched", input.fetched),

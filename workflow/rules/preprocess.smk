@@ -2,8 +2,9 @@
 Bring the scans of a dataset to a network's grid, in shards: each a job, known before anything is downloaded.
 
 INPUT:  data/<dataset>/scans.csv
-OUTPUT: preprocessed/<dataset>/<block>/shard-<shard>.npy   uint8, scans by x by y by z
+OUTPUT: preprocessed/<dataset>/<block>/shard-<shard>.npy   uint8, scans (by channels, if several) by x by y by z
         preprocessed/<dataset>/<block>/shard-<shard>.csv   its index, with quality measures and problems
+        preprocessed/<dataset>/.cache/             masks, bias fields and transforms, for other blocks: no output of the rule
         results/cohorts/<dataset>/quality_<block>.*        how well that went: a page, a table, a figure
 """
 
@@ -31,6 +32,7 @@ rule preprocess:
         stripped=lambda wildcards: option("--stripped", dataset(wildcards)["stripped"]),
         block=lambda wildcards: CONFIG["preprocess"][wildcards.block],
         n4=lambda wildcards: option("--n4", CONFIG["preprocess"][wildcards.block]["n4"]),
+        cache=lambda wildcards, output: str(Path(output.array).parents[1] / ".cache"),
         recipe=recipes.PREPROCESS,
     shell:
         "python -m mriflow.preprocess"
@@ -44,7 +46,10 @@ rule preprocess:
         " --shape {params.block[shape]}"
         " --percentiles {params.block[percentiles]}"
         " {params.n4}"
+        " --channels {params.block[channels]}"
+        " --tissues {params.block[tissues]}"
         " {params.stripped}"
+        " --cache {params.cache:q}"
         " --threads {threads}"
         " > {log:q} 2>&1"
 
@@ -82,6 +87,7 @@ rule quality:
         runtime=30,
     params:
         registration=lambda wildcards: CONFIG["preprocess"][wildcards.block]["registration"],
+        channel=shown_channel,
         title=lambda wildcards: option("--title", dataset(wildcards)["title"]),
         simulated=simulated_flag,
         recipe=recipes.PLOT,
@@ -95,6 +101,7 @@ rule quality:
         " --arrays {input.arrays:q}"
         " --indices {input.indices:q}"
         " --registration {params.registration}"
+        " --channel {params.channel}"
         " {params.title:q}"
         " {params.simulated}"
         " > {log:q} 2>&1"

@@ -4,7 +4,8 @@ Train one network per fold and seed of an experiment.
 The checkpoint stands in the undeclared folder `work/`, where Snakemake does not delete it: a failed or killed job goes on
 from its last step that was saved when it is run again.
 
-INPUT:  preprocessed/<dataset>/<block>/*, data/<dataset>/labels.csv, results/<experiment>/splits.csv
+INPUT:  preprocessed/<dataset>/<block>/*, data/<dataset>/labels.csv, results/<experiment>/splits.csv,
+        what it starts from (`init`): a file of weights, or the model.pt of another experiment
 OUTPUT: results/<experiment>/fold-<fold>_seed-<seed>/model.pt
         results/<experiment>/fold-<fold>_seed-<seed>/history.csv   losses and metrics after every epoch
         results/<experiment>/fold-<fold>_seed-<seed>/warnings.json what is wrong with the training
@@ -17,7 +18,7 @@ rule train:
         indices=experiment_shards("csv"),
         labels=experiment_labels,
         splits="<results>/{experiment}/splits.csv",
-        init=lambda wildcards: experiment(wildcards)["network"].get("init", {}).get("weights", []),
+        init=lambda wildcards: weights_to_start_from(CONFIG, wildcards.experiment, int(wildcards.fold), int(wildcards.seed)),
     output:
         model="<results>/{experiment}/fold-{fold}_seed-{seed}/model.pt",
         history="<results>/{experiment}/fold-{fold}_seed-{seed}/history.csv",
@@ -39,6 +40,9 @@ rule train:
         target=for_training("target"),
         inputs=for_training("inputs"),
         network=for_training("network"),
+        dataset=lambda wildcards: experiment(wildcards)["names"]["dataset"],
+        init=lambda wildcards, input: option("--init", input.init),
+        freeze=lambda wildcards: option("--freeze", experiment(wildcards)["network"].get("init", {}).get("freeze")),
         training=for_training("training"),
         allow_cpu=lambda wildcards: option("--allow-cpu", experiment(wildcards)["training"]["allow_cpu"]),
         recipe=recipes.TRAIN,
@@ -57,6 +61,9 @@ rule train:
         " --target {params.target:q}"
         " --inputs {params.inputs:q}"
         " --network {params.network:q}"
+        " --dataset {params.dataset}"
+        " {params.init:q}"
+        " {params.freeze}"
         " --training {params.training:q}"
         " --gpus {resources.gpu}"
         " {params.allow_cpu}"

@@ -14,5 +14,6 @@ COMMANDS = {
     "evaluate": "how good the predictions are, beside the baselines",
     "plot": "a figure, as PDF and PNG",
     "pages": "a page of the report",
+    "prune": "what preprocess kept for the next grid, removed",
     "reference": "the reference pages of the documentation, for those who change mriflow",
 }

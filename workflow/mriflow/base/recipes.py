@@ -4,9 +4,9 @@ Raise a stage's number when its results should change: then it, and what follows
 """
 
 SIMULATE = 1
-ORGANIZE = 2
-PREPROCESS = 2
+ORGANIZE = 3
+PREPROCESS = 3
 SPLIT = 1
 TRAIN = 3
 EVALUATE = 2
-PLOT = 1
+PLOT = 2

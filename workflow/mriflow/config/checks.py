@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from mriflow.config.mistakes import Mistakes, hint, in_short, instead
-from mriflow.tables.labels import TEXT_COLUMNS
+from mriflow.tables.labels import RESERVED
 
 # What an experiment names, and the section of the config in which it is looked up.
 SECTIONS = {
@@ -21,7 +21,7 @@ SECTIONS = {
 }
 LOSSES = {"regression": ("auto", "l1", "l2", "soft-label"), "classification": ("auto", "cross-entropy")}
 HEAD_SIZE = "head_size"  # a covariate that every scan has
-OUR_COLUMNS = set(TEXT_COLUMNS) - {"subject", "session", "site", "path"}
+EXPERIMENT_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]*")  # a file's name has a dot or a slash
 
 
 def check_dataset_names(datasets: dict, published: dict, mistakes: Mistakes) -> None:
@@ -48,6 +48,9 @@ def check_blocks(whole: dict, mistakes: Mistakes) -> None:
             text = f"found {block['early_stopping']} with `select: {block['select']}`, expected 0, or `select: best`: a "
             text += "training that stops early is not brought to the end of its schedule"
             mistakes.add(("training", name, "early_stopping"), text)
+    for name, block in whole["networks"].items():
+        check_init(("networks", name, "init"), block.get("init"), mistakes)
+    check_pathvars(whole, mistakes)
     results = "" if mistakes.touch("pathvars") else whole["pathvars"]["results"]
     for name, block in whole["splits"].items():
         check_split_file(("splits", name, "file"), block, results, mistakes)
@@ -56,10 +59,26 @@ def check_blocks(whole: dict, mistakes: Mistakes) -> None:
         check_columns(("datasets", name, "columns"), dataset["columns"], mistakes)
 
 
+def check_pathvars(whole: dict, mistakes: Mistakes) -> None:
+    """Add a place of the results that Snakemake would not find, for it takes ~ and backslashes as they stand."""
+    for name, path in {}.items() if mistakes.touch("pathvars") else whole["pathvars"].items():
+        if path.startswith("~") or "\\" in path:
+            text = f"found {in_short(path)}, expected a path with slashes and without ~, in full or from the Snakefile's folder"
+            mistakes.add(("pathvars", name), text)
+
+
 def check_ascending(at: tuple, pair: list, mistakes: Mistakes) -> None:
     """Add a pair of limits that is not in ascending order."""
     if not pair[0] < pair[1]:
         mistakes.add(at, f"found {pair}, expected the smaller number first, then the larger")
+
+
+def check_init(at: tuple, init: dict | None, mistakes: Mistakes) -> None:
+    """Add weights to start from that are named twice, by `from` and by `weights`, its name of before, or not at all."""
+    if init is not None and {"from", "weights"} <= init.keys():
+        mistakes.add((*at, "weights"), "found beside `from`, its name now, expected `from` alone")
+    elif init is not None and not {"from", "weights"} & init.keys():
+        mistakes.add((*at, "from"), "missing, expected a file of weights, a model.pt, or an experiment of this config")
 
 
 def check_split_file(at: tuple, split: dict, results: str, mistakes: Mistakes) -> None:
@@ -114,6 +133,7 @@ def check_images(at: tuple, dataset: dict, mistakes: Mistakes) -> None:
     try:
         groups = re.compile(pattern).groupindex.keys()
         others = groups - {"subject", "session", "site"} if "table" in dataset else set()
+        others |= groups & (RESERVED | {"path"})
         if "images" in dataset and ("subject" not in groups or others):
             mistakes.add((*at, "pattern"), f"{text} and, with a table, no other but session and site")
     except re.error as error:
@@ -137,7 +157,7 @@ def check_ukbfetch(at: tuple, dataset: dict, mistakes: Mistakes) -> None:
 def check_columns(at: tuple, columns: dict, mistakes: Mistakes) -> None:
     """Add the columns of a dataset that are the workflow's own, and ranges the wrong way round."""
     for name, column in columns.items():
-        if name in OUR_COLUMNS:
+        if name in RESERVED:
             text = f"{name!r} is a column that the workflow itself writes to labels.csv, expected another name"
             mistakes.add((*at, name), text)
         if "pattern" in column:
@@ -171,8 +191,70 @@ def check_experiments(whole: dict, published: dict, mistakes: Mistakes) -> None:
             check_auxiliary(experiment, names, blocks["dataset"], whole["targets"], known, mistakes)
         if {"split", "training"} <= blocks.keys():
             check_select(experiment, names, blocks["split"], blocks["training"], mistakes)
+        if {"dataset", "preprocess"} <= blocks.keys():
+            check_channels(experiment, names, blocks["dataset"], blocks["preprocess"], mistakes)
         if {"dataset", "split"} <= blocks.keys():
             check_split(experiment, names, blocks["dataset"], blocks["split"], mistakes)
+        if "network" in blocks:
+            check_start(experiment, whole, known, mistakes)
+
+
+def start_of(config: dict, experiment: str) -> str | None:
+    """Return the experiment that the training of another starts from, or None; it need not be there."""
+    network = config["networks"].get(config["experiments"][experiment]["network"], {})
+    start = network.get("init", {}).get("from", "")
+    return start if EXPERIMENT_NAME.fullmatch(start) else None
+
+
+def check_start(experiment: str, whole: dict, known: dict[str, dict], mistakes: Mistakes) -> None:
+    """Add an experiment to start from that there is not, that itself starts from this one, or that does not fit it."""
+    experiments, start = whole["experiments"], start_of(whole, experiment)
+    at = ("networks", experiments[experiment]["network"], "init", "from")
+    if start is None:
+        return
+    if start not in known.get("experiments", [start]):
+        text = f"found {start!r}, which is no experiment{instead(start, known['experiments'])}; a file is written with its "
+        mistakes.add(at, f"{text}folder, ./{start}")
+    chain: list[str] = [experiment]
+    following: str | None = start
+    while following and following in experiments and following not in chain:
+        chain.append(following)
+        following = start_of(whole, following)
+    if following == experiment:
+        text = ", which starts from ".join(repr(name) for name in [*chain, experiment])
+        mistakes.add(at, f"found {text}, expected no circle: one of them needs a network block without `init`")
+    elif start in experiments:
+        check_start_fits(at, experiment, start, whole, mistakes)
+
+
+def check_start_fits(at: tuple, experiment: str, start: str, whole: dict, mistakes: Mistakes) -> None:
+    """Add an experiment to start from that has another network, or another split of the same dataset."""
+    ours, theirs = (
+        {kind: whole[section].get(whole["experiments"][name][kind]) for kind, section in SECTIONS.items()}
+        for name in (experiment, start)
+    )
+    found = f"found {start!r}, which experiment {experiment!r} cannot start from"
+    of_network = [layout(used["network"]) for used in (ours, theirs)]
+    if theirs["network"] and of_network[0] != of_network[1]:
+        mistakes.add(at, f"{found}: its network is {in_short(of_network[1])}, here it is {in_short(of_network[0])}")
+    channels = [(used["preprocess"] or {}).get("channels", ["image"]) for used in (ours, theirs)]
+    if channels[0] != channels[1]:
+        mistakes.add(
+            at, f"{found}: its scans have the channels {in_short(channels[1])}, here they have {in_short(channels[0])}"
+        )
+    same_dataset = whole["experiments"][experiment]["dataset"] == whole["experiments"][start]["dataset"]
+    drawn = [[used["split"], used["target"] and used["target"]["column"]] for used in (ours, theirs)]
+    methods = {split["method"] for split, _ in drawn if split}
+    if same_dataset and "k-fold" in methods and "file" not in methods and drawn[0] != drawn[1]:
+        text = "of the same dataset, with another split or target, so that it sees subjects who are tested here; expected the "
+        mistakes.add(at, f"{found}: it is {text}same split for both, with `method: file` if the targets are two")
+
+
+def layout(network: dict | None) -> dict:
+    """Return what of a network block has to be the same for weights to be handed on."""
+    arguments = (network or {}).get("arguments", {})
+    kept = {key: value for key, value in arguments.items() if key != "head" and not key.startswith("drop")}
+    return {"name": (network or {}).get("name"), "arguments": kept}
 
 
 def check_loss(experiment: str, names: dict, target: dict, training: dict, mistakes: Mistakes) -> None:
@@ -182,6 +264,15 @@ def check_loss(experiment: str, names: dict, target: dict, training: dict, mista
         text = f"found {training['loss']!r}, expected one of {', '.join(losses)}, for {names['target']!r}, the target "
         text += f"of experiment {experiment!r}, is a {target['type']}"
         mistakes.add(("training", names["training"], "loss"), text)
+
+
+def check_channels(experiment: str, names: dict, dataset: dict, block: dict, mistakes: Mistakes) -> None:
+    """Add maps of tissues of scans in which other tissues are bright than in T1-weighted ones."""
+    tissues = [channel for channel in block["channels"] if channel != "image"]
+    if tissues and dataset["modality"] != "T1":
+        text = f"found {', '.join(tissues)}, expected [image], for tissues are told apart in T1-weighted scans alone; those of "
+        text += f"dataset {names['dataset']!r} of experiment {experiment!r} are {dataset['modality']}"
+        mistakes.add(("preprocess", names["preprocess"], "channels"), text)
 
 
 def check_labels(experiment: str, names: dict, dataset: dict, target: dict, mistakes: Mistakes) -> None:

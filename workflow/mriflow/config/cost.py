@@ -5,17 +5,19 @@ What was measured by earlier jobs of the same kind here (benchmarks/) goes befor
 """
 
 import csv
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mriflow.config.resolve import settings
+from mriflow.config.resolve import settings, weights_to_start_from
 from mriflow.tables.split_file import folds_of
 
 LONG = 600  # seconds of one core from which on a run is told of
 CORE = 10e9  # multiply-adds of a forward pass that a core makes in a second of training: forward, backward and update
 GPU = 300  # times as fast as a core; no card was measured
-SCAN = {"reading and registration": 3.5, "brain mask": 2.0, "N4": 2.0}  # seconds of a core, for a head of 1 mm
+SCAN = {"reading and registration": 3.5, "brain mask": 2.0, "N4": 2.0, "tissues": 1.0}  # seconds of a core, for a head of 1 mm
+AGAIN = 1.0  # in another block, for masks, transforms and bias fields are kept
 SIMULATED_SCAN = 0.5
 SCAN_GB = 1.3  # memory of preprocessing one scan
 AT_ONCE = 2  # scans in a job of preprocessing
@@ -55,8 +57,8 @@ def cost(config: Mapping[str, Any], folder: Path, datasets: Iterable[str]) -> li
         Those that can be preprocessed.
     """
     paths = {name: folder / path for name, path in config["pathvars"].items()}
-    all_used = [settings(dict(config), name) for name in config["run"]]
-    experiments = [used for used in all_used if used["names"]["dataset"] in set(datasets)]
+    models = models_of(config, [name for name in config["run"] if config["experiments"][name]["dataset"] in set(datasets)])
+    experiments = [settings(dict(config), name) for name in models]
     scans = {used["names"]["dataset"]: count_scans(used, paths, folder) for used in experiments}
     lines, memory, disk = [], {}, {"downloaded": 0.0, "preprocessed": 0.0, "models and checkpoints": 0.0}
     seconds = 0.0
@@ -64,8 +66,10 @@ def cost(config: Mapping[str, Any], folder: Path, datasets: Iterable[str]) -> li
         described = config["datasets"][name]
         if not (paths["data"] / name / "scans.csv").exists():
             disk["downloaded"] += described.get("published", {}).get("gb", 0)
-        for block in sorted({used["names"]["preprocess"] for used in experiments if used["names"]["dataset"] == name}):
-            left, of_core, how = preprocessing(described, config["preprocess"][block], count, paths, name, block)
+        blocks = sorted({used["names"]["preprocess"] for used in experiments if used["names"]["dataset"] == name})
+        for number, block in enumerate(blocks):
+            each = AGAIN if number else seconds_of_scan(described, config["preprocess"][block])
+            left, of_core, how = preprocessing(described, each, count, paths, name, block)
             if not left:
                 continue
             seconds += of_core
@@ -74,7 +78,7 @@ def cost(config: Mapping[str, Any], folder: Path, datasets: Iterable[str]) -> li
             disk["preprocessed"] += left * voxels * channels(config["preprocess"][block]) / 1e9
             lines.append(f"  preprocessing  {name}, {block}: {left:,} scans ({source}), {hours(of_core)} of one core ({how})")
     for used in experiments:
-        text, of_core, gb, of_models = training(used, scans[used["names"]["dataset"]][0], paths)
+        text, of_core, gb, of_models = training(used, models[used["experiment"]], scans[used["names"]["dataset"]][0], paths)
         if text:
             lines.append(text)
             seconds += of_core
@@ -93,28 +97,64 @@ def cost(config: Mapping[str, Any], folder: Path, datasets: Iterable[str]) -> li
 
 
 def preprocessing(
-    described: Mapping[str, Any], block: Mapping[str, Any], count: int, paths: Mapping[str, Path], name: str, block_name: str
+    described: Mapping[str, Any], each: float, count: int, paths: Mapping[str, Path], name: str, block: str
 ) -> tuple[int, float, str]:
-    """Return how many scans are left to preprocess, for how many seconds of one core, and from where that is known."""
-    made = paths["preprocessed"] / name / block_name
+    """Return how many scans are left to preprocess, for how many seconds of one core, and from where that is known.
+
+    Parameters
+    ----------
+    each
+        Seconds of a scan by the rule of thumb.
+    """
+    made = paths["preprocessed"] / name / block
     left = sum(not (made / f"shard-{shard:03d}.npy").exists() for shard in range(described["shards"]))
     scans = round(count * left / described["shards"])
-    measured = benchmarks(paths["benchmarks"] / "preprocess", f"{name}_{block_name}_shard-*.tsv", "cpu_time")
+    measured = benchmarks(paths["benchmarks"] / "preprocess", f"{name}_{block}_shard-*.tsv", "cpu_time")
     if measured:
         return scans, left * mean(measured), "measured by earlier jobs"
-    parts = [SCAN["reading and registration"]]
-    parts += [] if described["stripped"] else [SCAN["brain mask"]]
-    parts += [SCAN["N4"]] if block["n4"] else []
-    each = SIMULATED_SCAN if "simulate" in described else sum(parts)
     return scans, scans * each, f"{each:g} s a scan"
 
 
-def training(used: Mapping[str, Any], count: int, paths: Mapping[str, Path]) -> tuple[str, float, float, float]:
+def seconds_of_scan(described: Mapping[str, Any], block: Mapping[str, Any]) -> float:
+    """Return how many seconds of one core a scan takes in the first preprocess block."""
+    if "simulate" in described:
+        return SIMULATED_SCAN
+    wanted = {
+        "reading and registration": True,
+        "brain mask": not described["stripped"],
+        "N4": block["n4"],
+        "tissues": channels(block) > 1,
+    }
+    return sum(SCAN[part] for part, is_wanted in wanted.items() if is_wanted)
+
+
+def models_of(config: Mapping[str, Any], experiments: Iterable[str]) -> dict[str, set[str]]:
+    """Return, for each of some experiments and those they start from, which models are wanted, as their files below it."""
+    models: dict[str, set[str]] = {}
+    wanted = [
+        (name, fold, seed)
+        for name in experiments
+        for fold in range(folds_of(settings(dict(config), name)))
+        for seed in config["training"][config["experiments"][name]["training"]]["seeds"]
+    ]
+    for name, fold, seed in wanted:  # it grows
+        file = f"fold-{fold}_seed-{seed}/model.pt"
+        if file in models.setdefault(name, set()):
+            continue
+        models[name].add(file)
+        start = str(weights_to_start_from(dict(config), name, fold, seed))
+        if found := re.fullmatch(r"<results>/(.+)/fold-(\d+)_seed-(\d+)/model.pt", start):
+            wanted.append((found[1], int(found[2]), int(found[3])))
+    return models
+
+
+def training(
+    used: Mapping[str, Any], models: Iterable[str], count: int, paths: Mapping[str, Path]
+) -> tuple[str, float, float, float]:
     """Return what is left to train of an experiment, in words, the seconds of one core, and GB of memory and of disk."""
     block, name = used["training"], used["experiment"]
     folds = folds_of(used)
-    models = [paths["results"] / name / f"fold-{f}_seed-{s}/model.pt" for f in range(folds) for s in block["seeds"]]
-    left = sum(not model.exists() for model in models)
+    left = sum(not (paths["results"] / name / model).exists() for model in models)
     if not left:
         return "", 0.0, 0.0, 0.0
     size = size_of(used)
@@ -139,7 +179,7 @@ def training(used: Mapping[str, Any], count: int, paths: Mapping[str, Path]) -> 
 def size_of(used: Mapping[str, Any]) -> Size:
     """Return how large an experiment's network is.
 
-    >>> grid = {"shape": [40, 48, 40]}
+    >>> grid = {"channels": ["image"]}
     >>> size_of({"network": {"name": "SFCN", "arguments": {"channels": [8, 16, 8]}}, "preprocess": grid})
     Size(work=650.0, numbers=20.25, parameters=0.0038)
     """
@@ -209,15 +249,16 @@ def volume(block: Mapping[str, Any]) -> int:
 
 def channels(block: Mapping[str, Any]) -> int:
     """Return how many channels a scan has."""
-    return len(block.get("channels", ["image"]))
+    return len(block["channels"])
 
 
 def hours(seconds: float) -> str:
     """Return a time in words.
 
-    >>> hours(90), hours(5400), hours(400000)
-    ('2 minutes', '1.5 hours', '111 hours')
+    >>> hours(50), hours(120), hours(5400), hours(400000)
+    ('1 minute', '2 minutes', '1.5 hours', '111 hours')
     """
     if seconds < 3600:
-        return f"{max(1, round(seconds / 60))} minutes"
+        minutes = max(1, round(seconds / 60))
+        return f"{minutes} minute{'s' if minutes > 1 else ''}"
     return f"{seconds / 3600:.1f} hours" if seconds < 36000 else f"{seconds / 3600:.0f} hours"

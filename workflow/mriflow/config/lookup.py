@@ -50,7 +50,7 @@ def of_dataset(name: str, overlays: Sequence[Path], folder: Path) -> dict[str, A
         command += f" --configfile {' '.join(map(str, given))}" if given else ""
         command += "" if set(run) & set(asked) else f" --config 'run=[{run[0]}]'"
         raise UserError(f"{labels}: not made yet. Make it first, with: {command}")
-    used = [config["targets"][experiment["target"]] for experiment in config["experiments"].values()]
+    used = [config["targets"][config["experiments"][experiment]["target"]] for experiment in run]
     described = config["datasets"][name]
     return {
         "labels": labels,

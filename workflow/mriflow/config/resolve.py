@@ -13,8 +13,10 @@ from typing import Any
 import yaml
 
 from mriflow.base.errors import UserError
-from mriflow.config.checks import SECTIONS, check_blocks, check_dataset_names, check_experiments
+from mriflow.base.files import as_path
+from mriflow.config.checks import EXPERIMENT_NAME, SECTIONS, check_blocks, check_dataset_names, check_experiments, start_of
 from mriflow.config.mistakes import Mistakes, Source, in_short, instead
+from mriflow.tables.cells import as_text
 
 # Keys of the training block of which a single training knows nothing.
 NOT_OF_TRAINING = ("seeds", "gpu", "allow_cpu", "tta")
@@ -34,8 +36,8 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
 
     Returns
     -------
-    The config with every default filled in, with the experiments of `run` alone and the datasets that these use, each
-    whole (file and config merged). Keys stand in the schema's order: to write out a default changes nothing.
+    The config with every default filled in, with the experiments of `run`, those that these start from, and the datasets that
+    they use, each whole (file and config merged). Keys stand in the schema's order: to write out a default changes nothing.
 
     Raises
     ------
@@ -48,10 +50,15 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
     named |= blocks_of(config, "datasets").keys()
     below = {name: read_yaml(path) for name, path in published.items() if name in named}
     whole = merge({"datasets": below}, config)
-    for dataset in blocks_of(whole, "datasets").values():
+    for name, dataset in blocks_of(whole, "datasets").items():
+        whole["datasets"][name] = dataset = with_paths(dataset)
         if isinstance(dataset.get("bids"), str) and isinstance(dataset.get("columns"), dict):
             dataset |= {**described_bids(dataset["bids"]), **dataset}
             dataset["columns"] = {"subject": {"from": "participant_id"}, **dataset["columns"]}
+
+    for split in blocks_of(whole, "splits").values():
+        if isinstance(split.get("file"), str):
+            split["file"] = as_path(split["file"])
 
     sources = [Source(relative_to_folder(published[n], folder), {"datasets": {n: below[n]}}, f"datasets.{n}.") for n in below]
     sources += [Source(relative_to_folder(file, folder), read_yaml(file)) for file in map(Path, files) if file.exists()]
@@ -63,7 +70,16 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
     check_experiments(whole, published, mistakes)
     mistakes.raise_if_any()
 
-    experiments = {name: whole["experiments"][name] for name in whole["run"]}
+    for init in (network["init"] for network in whole["networks"].values() if "init" in network):
+        if "weights" in init:  # the name of `from` before, of a file alone
+            file = init.pop("weights")
+            init["from"] = f"./{file}" if EXPERIMENT_NAME.fullmatch(file) else file
+        init["from"] = as_path(init["from"])
+    wanted = list(whole["run"])
+    for name in wanted:  # it grows: an experiment may start from one that starts from another
+        start = start_of(whole, name)
+        wanted += [start] if start and start not in wanted else []
+    experiments = {name: whole["experiments"][name] for name in wanted}
     datasets = {name: whole["datasets"][name] for name in (used["dataset"] for used in experiments.values())}
     return {**whole, "experiments": experiments, "datasets": datasets}
 
@@ -76,7 +92,7 @@ def settings(config: dict, experiment: str) -> dict:
     ``{experiment, names, dataset, target, preprocess, split, network, training, auxiliary, covariates, impute}``: whole
     blocks (of `auxiliary` a list), and under `names` the name of each.
     """
-    if experiment not in config["run"]:
+    if experiment not in config["experiments"]:
         raise UserError(f"run: has no experiment {experiment!r}{instead(experiment, config['run'])}")
     names = config["experiments"][experiment]
     blocks = {kind: config[section][names[kind]] for kind, section in SECTIONS.items()}
@@ -98,25 +114,74 @@ def training_part(settings: dict, part: str) -> dict:
     parts: dict[str, dict] = {
         "target": {**targets[0], "auxiliary": targets[1:]},
         "inputs": {
-            "channels": preprocess.get("channels", ["image"]),
+            "channels": preprocess["channels"],
             "voxel_mm": preprocess["voxel_mm"],
             "covariates": settings["covariates"],
             "impute": settings["impute"],
         },
-        "network": settings["network"],
+        "network": {key: value for key, value in settings["network"].items() if key != "init"},
         "training": {key: value for key, value in settings["training"].items() if key not in NOT_OF_TRAINING},
     }
     return parts[part]
 
 
+PATHS = ("table", "bids")
+
+
+def with_paths(dataset: dict) -> dict:
+    """Return a dataset with its paths as this machine takes them (`mriflow.base.files.as_path`)."""
+    changed = {key: as_path(dataset[key]) for key in PATHS if isinstance(dataset.get(key), str)}
+    if isinstance(dataset.get("images"), list):
+        changed["images"] = [as_path(one) if isinstance(one, str) else one for one in dataset["images"]]
+    if isinstance(fetch := dataset.get("ukbfetch"), dict):
+        changed["ukbfetch"] = {key: as_path(text) if isinstance(text, str) else text for key, text in fetch.items()}
+    return dataset | changed
+
+
+def columns_to_read(config: dict, dataset: str) -> dict:
+    """Return the columns of a dataset of a resolved config as `organize` reads them.
+
+    A class of a target, or a site, that would be read as a value that is not known (None, NA) is one of its `values`.
+    """
+    described = config["datasets"][dataset]
+    declared: dict[str, list[str]] = {"site": [*described["sites"]]}
+    for names in config["experiments"].values():
+        if names["dataset"] == dataset:
+            target = config["targets"][names["target"]]
+            declared.setdefault(target["column"], []).extend(map(str, target.get("classes", [])))
+    columns = {}
+    for name, column in described["columns"].items():
+        values = list(dict.fromkeys(value for value in declared.get(name, []) if as_text(value) == ""))
+        columns[name] = {**column, "values": values} if values else column
+    return columns
+
+
+def weights_to_start_from(config: dict, experiment: str, fold: int, seed: int) -> str | list:
+    """Return the file that a training starts from: one of weights, or the model of another experiment; [] if from none.
+
+    Of an experiment on the same dataset it is the model of the same fold, which has seen nobody who is tested; on another one,
+    that of fold 0. The seed is the same, or the first if that experiment has not this one: it says itself how many models
+    are to be started from.
+    """
+    start = start_of(config, experiment)
+    ours = config["experiments"][experiment]
+    if start is None:
+        return config["networks"][ours["network"]].get("init", {}).get("from", [])
+    theirs = config["experiments"][start]
+    seeds = config["training"][theirs["training"]]["seeds"]
+    fold, seed = fold if ours["dataset"] == theirs["dataset"] else 0, seed if seed in seeds else seeds[0]
+    return f"<results>/{start}/fold-{fold}_seed-{seed}/model.pt"
+
+
 def described_bids(folder: str) -> dict:
     """Return how a BIDS dataset is read (https://bids-specification.readthedocs.io): its T1w images and participants.tsv."""
-    entities = r"(_(?P<session>ses-[A-Za-z0-9]+))?(_(acq|ce|rec|run)-[A-Za-z0-9]+)*"
+    # Of a complex image the magnitude alone is used.
+    entities = r"(_(?P<session>ses-[A-Za-z0-9+]+))?(_(?!ses-)[a-z]+-[A-Za-z0-9+]+)*"
     return {
         "table": str(Path(folder) / "participants.tsv"),
         "images": [folder],
-        "pattern": rf"(?P<subject>sub-[A-Za-z0-9]+){entities}_T1w\.nii(\.gz)?",
-        "ignore": r".*(?<!_T1w)\.nii(\.gz)?",
+        "pattern": rf"(?P<subject>sub-[A-Za-z0-9+]+){entities}_T1w\.nii(\.gz)?",
+        "ignore": r".*_part-(phase|real|imag)_.*|(?!.*_T1w\.nii(\.gz)?$).*",
         "scans_per_session": "first",
     }
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
-from mriflow.evaluation.metrics import Metrics, regression_metrics, with_intervals
+from mriflow.evaluation.metrics import Metrics, auc, regression_metrics, with_intervals
 
 FOLDS = 5
 LEAST = 10  # subjects, below which an interval says nothing
@@ -91,12 +91,3 @@ def class_metrics(truth: np.ndarray, shares: np.ndarray) -> Metrics:
     if shares.shape[1] == 2:
         metrics["auc"] = auc(truth, shares[:, 1])
     return metrics
-
-
-def auc(truth: np.ndarray, scores: np.ndarray) -> float:
-    """Return the area under the ROC curve of few distinct scores; by counting, scikit-learn's takes far longer for that."""
-    distinct, place = np.unique(scores, return_inverse=True)
-    negative, positive = (np.bincount(place[truth == one], minlength=len(distinct)) for one in (0, 1))
-    below = np.cumsum(negative) - negative / 2  # a tie is half a win
-    pairs = negative.sum() * positive.sum()
-    return float((positive * below).sum() / pairs) if pairs else float("nan")

@@ -1,4 +1,4 @@
-"""Unpack archives of images, and rewrite Analyze images as NIfTI."""
+"""Unpack archives of images, and rewrite as NIfTI those of other kinds (`mriflow.images.kinds.REWRITTEN`)."""
 
 import gzip
 import os
@@ -15,13 +15,11 @@ import numpy as np
 
 from mriflow.base.cli import progress
 from mriflow.base.errors import UserError
-from mriflow.base.files import is_web_page, whole_file
+from mriflow.base.files import is_web_page, pointer, whole_file
+from mriflow.images.kinds import ANALYZE, is_image, is_nifti, small_suffix, suffix_of
 
 # How archives begin that Python, or we, do not unpack.
 OTHER_ARCHIVES = {b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z", b"Rar!": "rar"}
-
-NIFTI = (".nii", ".nii.gz")
-ANALYZE = ".hdr"  # with an .img beside it
 
 
 class BrokenImage(Exception):
@@ -30,11 +28,27 @@ class BrokenImage(Exception):
 
 def ignored(name: str, ignore: str | None) -> bool:
     """Return whether a file name fits `ignore`, the names of images that are not to be used."""
-    return bool(ignore and re.fullmatch(ignore, name))
+    return bool(ignore and re.fullmatch(ignore, small_suffix(name)))
+
+
+def rewritten(image: Path) -> Path:
+    """Return the name under which an image of another kind is rewritten as NIfTI."""
+    if suffix_of(image) in (ANALYZE, ".img"):
+        return image.with_suffix(".nii")
+    return image.with_name(f"{image.name}.nii")
+
+
+def voxels_of_pair(header: Path) -> Path:
+    """Return the file with the voxels of an image: the .img beside its .hdr, in capitals if that is; else the file itself."""
+    if suffix_of(header) != ANALYZE:
+        return header
+    return header.with_suffix(".IMG" if header.suffix.isupper() else ".img")
 
 
 def to_nifti(header: Path, folder: Path, affine: Sequence[Sequence[float]] | None) -> Path:
-    """Rewrite an Analyze image (.hdr and .img) as NIfTI in `folder`, voxel for voxel, and return its path.
+    """Rewrite an image of another kind (.hdr and .img, .mgz) as NIfTI in `folder`, voxel for voxel, and return its path.
+
+    `affine` is that of Analyze images, whose headers do not have it.
 
     Raises
     ------
@@ -45,13 +59,13 @@ def to_nifti(header: Path, folder: Path, affine: Sequence[Sequence[float]] | Non
     """
     # Below its folder's whole path: sub-01/T1.hdr must not be mistaken for sub-02/T1.hdr, whatever the sources are.
     unpacked = header.parent == folder
-    path = (header if unpacked else folder / os.path.normpath(header.absolute()).lstrip("/")).with_suffix(".nii")
+    path = rewritten(header if unpacked else folder / os.path.normpath(header.absolute()).lstrip("/"))
     if unpacked and not header.exists():  # rewritten before (`unpack`)
         return path
-    voxels = header.with_suffix(".img")
+    voxels = voxels_of_pair(header)
     try:
         image: Any = nib.load(header)
-        oriented = image.affine if isinstance(image, nib.Nifti1Pair) else affine
+        oriented = image.affine if isinstance(image, nib.Nifti1Pair | nib.MGHImage) else affine
         if is_newer(path, header) and is_newer(path, voxels) and has_affine(path, oriented):
             return path
         data = np.asanyarray(image.dataobj)
@@ -64,11 +78,14 @@ def to_nifti(header: Path, folder: Path, affine: Sequence[Sequence[float]] | Non
         )
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
+    made = nib.Nifti1Image(data, np.array(oriented, float))
+    if isinstance(image, nib.Nifti1Pair):
+        made.header["xyzt_units"] = image.header["xyzt_units"]
     with whole_file(path) as temporary:
-        nib.save(nib.Nifti1Image(data, np.array(oriented, float)), temporary)
+        nib.save(made, temporary)
     if unpacked:  # from an archive, and no longer needed. The header first: one without voxels would be a broken image
         header.unlink()
-        voxels.unlink()
+        voxels.unlink(missing_ok=True)
     return path
 
 
@@ -89,7 +106,6 @@ def unpack(archive: Path, folder: Path, ignore: str | None, affine: Sequence[Seq
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    wanted = (*NIFTI, ANALYZE, ".img")
     refuse_other_kinds(archive)
     try:
         check_whole(archive)
@@ -97,19 +113,19 @@ def unpack(archive: Path, folder: Path, ignore: str | None, affine: Sequence[Seq
             members = tar.getmembers()
             for member in members:
                 refuse_unsafe(member, archive, folder)
-                if member.name.endswith(wanted) and not member.isfile():
+                if is_part(member.name) and not member.isfile():
                     raise UserError(f"{archive}: {member.name} is a link, not an image. Get the archive from its publisher.")
             for member in progress(members, desc=f"unpack {archive.name}", unit="file"):
                 name = PurePosixPath(member.name).name
-                if not name.endswith(wanted) or ignored(re.sub(r"\.img$", ANALYZE, name), ignore):
+                if not is_part(name) or ignored(re.sub(r"(?i)\.img$", ANALYZE, name), ignore):
                     continue
                 path = folder / name
                 paths.append(path)
                 if is_newer(path, archive) and path.stat().st_size == member.size:
                     continue
-                made = path.with_suffix(".nii")
-                is_analyze = path.suffix in (ANALYZE, ".img")
-                if is_analyze and is_newer(made, archive) and (affine is None or has_affine(made, affine)):
+                made = rewritten(path)
+                has_its_own = affine is None or suffix_of(path) not in (ANALYZE, ".img")
+                if not is_nifti(path) and is_newer(made, archive) and (has_its_own or has_affine(made, affine)):
                     continue
                 source = tar.extractfile(member)
                 with whole_file(path) as temporary, open(temporary, "wb") as target:
@@ -121,7 +137,12 @@ def unpack(archive: Path, folder: Path, ignore: str | None, affine: Sequence[Seq
         raise UserError(
             f"{archive}: holds two images of the name {twice!r}, in different folders. Unpack it by hand and give the folder."
         )
-    return sorted(path for path in paths if path.suffix != ".img")
+    return sorted(path for path in paths if suffix_of(path) != ".img")
+
+
+def is_part(name: str) -> bool:
+    """Return whether a file is an image, or the voxels of one, by its name."""
+    return is_image(name) or suffix_of(name) == ".img"
 
 
 def refuse_other_kinds(archive: Path) -> None:
@@ -130,9 +151,11 @@ def refuse_other_kinds(archive: Path) -> None:
         head = stream.read(512)
     if not head:
         raise UserError(f"{archive}: the file is empty. Delete it and download it again.")
+    if cure := pointer(head):
+        raise UserError(f"{archive}: is {cure}.")
     if is_web_page(head):
         raise UserError(f"{archive}: is a web page, not an archive. Log in at the site, delete it and download it again.")
-    if archive.name.endswith((*NIFTI, ANALYZE)):
+    if is_image(archive):
         raise UserError(f"{archive}: is an image, not an archive. Give the folder that it is in as `images`.")
     for begin, kind in OTHER_ARCHIVES.items():
         if head.startswith(begin):

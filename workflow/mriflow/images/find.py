@@ -10,7 +10,9 @@ import pandas as pd
 
 from mriflow.base.cli import progress
 from mriflow.base.errors import UserError
-from mriflow.images.archives import ANALYZE, NIFTI, BrokenImage, ignored, to_nifti, unpack
+from mriflow.base.files import files_below
+from mriflow.images.archives import BrokenImage, ignored, to_nifti, unpack
+from mriflow.images.kinds import NIFTI, OTHERS, REWRITTEN, is_image, is_nifti, small_suffix, suffix_of, without_suffix
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +50,7 @@ def find_images(
     images: list[Path] = []
     for source in sources:
         if source.is_dir():
-            inside = (path for path in sorted(source.rglob("*")) if path.name.endswith((*NIFTI, ANALYZE)))
-            images += [path for path in inside if not NOT_RAW & set(path.relative_to(source).parts)]
+            images += images_below(source)
         elif source.is_file():
             images += unpack(source, unpacked, ignore, affine)
         else:
@@ -60,17 +61,21 @@ def find_images(
             "%d images are not meant (`ignore`), such as %s", len(images) - len(meant), (set(images) - set(meant)).pop().name
         )
 
+    named = once_each([(path, read_name(path, pattern)) for path in meant])
+    meant = [path for path, _ in named]
     rows = []
-    for path in progress(meant, desc="images", unit="image"):
-        groups = read_name(path, pattern)
-        image = path
-        if path.name.endswith(ANALYZE) and groups:
-            try:
-                image = to_nifti(path, unpacked, affine)
-            except BrokenImage as error:  # its row will say so (`mriflow.organize`)
-                log.warning("%s: cannot be read as an Analyze image (%s)", path, error)
-        rows.append({"id": scan_id(image), "path": str(image), "subject": None, **(groups or {})})
+    for path, groups in progress(named, desc="images", unit="image"):
+        image = as_nifti(path, unpacked, affine) if groups else path
+        name = scan_id(path) if image == path else without_suffix(path)
+        rows.append({"id": name, "path": str(image), "subject": None, **(groups or {})})
     scans = pd.DataFrame(rows, columns=None if rows else ["id", "path", "subject"])
+    # Of T1.nii beside T1.nii.gz the compressed one has the id T1, as every other file of such a folder.
+    places = [str(path.parent / name) for path, name in zip(meant, scans["id"], strict=True)]
+    beside = scans["id"].groupby(places).transform("size") > 1
+    scans["id"] = [
+        path.name if twin and suffix_of(path) != NIFTI[1] else name
+        for path, twin, name in zip(meant, beside, scans["id"], strict=True)
+    ]
     # The ids of files with the same name get their folders in front.
     twins = scans["id"].duplicated(keep=False)
     if twins.any():
@@ -80,7 +85,7 @@ def find_images(
         scans["id"] = ["_".join((*below[row], name)) if twins[row] else name for row, name in scans["id"].items()]
     where = ", ".join(map(str, sources))
     if not images:
-        kinds = ", ".join((*NIFTI, ANALYZE))
+        kinds = ", ".join((*NIFTI, *REWRITTEN))
         raise UserError(f"{where}: no images in it ({kinds}). Check the `images` of the dataset.{hint(sources)}")
     if not meant:
         raise UserError(
@@ -95,6 +100,59 @@ def find_images(
     return scans
 
 
+def images_below(folder: Path) -> list[Path]:
+    """Return the images in a folder, also through links to folders, and log what in it is passed over."""
+    try:
+        files = [path for path in files_below(folder) if not NOT_RAW & set(path.relative_to(folder).parts)]
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be looked into ({error.strerror}). Check its permissions.") from error
+    others: dict[str, list[Path]] = {}
+    for path in files:
+        if not is_image(path) and suffix_of(path) in OTHERS and not has_header(path):
+            others.setdefault(suffix_of(path), []).append(path)
+    for kind, paths in others.items():
+        log.warning("%s: passed over %d %s file(s), such as %s: %s", folder, len(paths), kind, paths[0].name, OTHERS[kind])
+    return [path for path in files if is_image(path)]
+
+
+def has_header(path: Path) -> bool:
+    """Return whether a file is the .img of a header."""
+    return suffix_of(path) == ".img" and any(path.with_suffix(kind).exists() for kind in (".hdr", ".HDR"))
+
+
+def once_each(named: Sequence[tuple[Path, dict[str, str] | None]]) -> list[tuple[Path, dict[str, str] | None]]:
+    """Return the images, with what is read from their names, without those that links to folders show a second time.
+
+    Of two that are one file the one stays whose name fits, or the one that is found without a link. If both names fit, and
+    tell something else, both stay: one of them is wrong, and organizing says so.
+    """
+    own_folder = {folder: folder.resolve() for folder in {path.parent for path, _ in named}}
+    there: dict[Path, list[int]] = {}
+    for place, (path, _) in enumerate(named):
+        there.setdefault(own_folder[path.parent] / path.name, []).append(place)
+    kept = set()
+    for place_of in there.values():
+        fitting = [place for place in place_of if named[place][1]] or place_of
+        # Stable: the shortest path is the one that goes through no link, or the fewest.
+        fitting.sort(key=lambda place: own_folder[named[place][0].parent] != named[place][0].parent.absolute())
+        distinct = {str(named[place][1]): place for place in reversed(fitting)}
+        kept |= set(distinct.values())
+    if len(kept) < len(named):
+        log.info("%d images are found a second time through links to folders", len(named) - len(kept))
+    return [one for place, one in enumerate(named) if place in kept]
+
+
+def as_nifti(path: Path, unpacked: Path, affine: Sequence[Sequence[float]] | None = None) -> Path:
+    """Return the NIfTI file that an image of another kind is rewritten as; the image itself if it is one, or cannot be read."""
+    if suffix_of(path) not in REWRITTEN:
+        return path
+    try:
+        return to_nifti(path, unpacked, affine)
+    except BrokenImage as error:  # its row will say so (`mriflow.organize`)
+        log.warning("%s: cannot be read (%s)", path, error)
+        return path
+
+
 def read_name(path: Path, pattern: str) -> dict[str, str] | None:
     r"""Return the groups of `pattern` in an image's name, None if the name does not fit.
 
@@ -103,7 +161,8 @@ def read_name(path: Path, pattern: str) -> dict[str, str] | None:
     >>> read_name(Path("sub-01/anat/T1.nii.gz"), r"sub-(?P<subject>\d+)/anat/T1\.nii\.gz")
     {'subject': '01'}
     """
-    match = re.fullmatch(pattern, "/".join(path.parts[-pattern.count("/") - 1 :]))
+    name = path.with_name(small_suffix(path))
+    match = re.fullmatch(pattern, "/".join(name.parts[-pattern.count("/") - 1 :]))
     return match.groupdict() if match else None
 
 
@@ -111,12 +170,14 @@ def hint(sources: Sequence[Path]) -> str:
     """Return what to do where the images are of a kind that has to be converted first."""
     for source in sources:
         if source.is_dir():
-            for path in source.rglob("*"):
+            for path in files_below(source):
                 if path.suffix.lower() in (".dcm", ".ima") or (path.is_file() and is_dicom(path)):
                     return (
                         f" {path} is DICOM: make NIfTI files of it first, with dcm2niix "
                         "(https://github.com/rordenlab/dcm2niix): dcm2niix -z y -o nifti FOLDER."
                     )
+                if suffix_of(path) in OTHERS:
+                    return f" {path} is not read: {OTHERS[suffix_of(path)]}."
     return ""
 
 
@@ -133,4 +194,4 @@ def scan_id(path: Path) -> str:
     >>> scan_id(Path("t1/sub-01_T1w.nii.gz"))
     'sub-01_T1w'
     """
-    return re.sub(r"\.nii(\.gz)?$", "", path.name)
+    return without_suffix(path) if is_nifti(path) else path.name

@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from mriflow.images.kinds import is_gzipped
+
 BLOCK = 2**22  # bytes that are read at once
 
 
@@ -60,7 +62,7 @@ def header_and_voxels(image: Path) -> Iterator[bytes]:
 
     The header has all that stands before the voxels. It is empty if this is no NIfTI file: then all of it counts as voxels.
     """
-    opened = gzip.open if image.suffix == ".gz" else open
+    opened = gzip.open if is_gzipped(image) else open
     with opened(image, "rb") as stream:
         block = stream.read(BLOCK)
         begin = header_length(block)

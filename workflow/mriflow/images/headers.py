@@ -14,9 +14,10 @@ import pandas as pd
 
 from mriflow.base.cli import progress
 from mriflow.base.errors import one_line
+from mriflow.images.kinds import FIELD_MM, is_gzipped, open_nifti, unit_mm
 from mriflow.images.ukb_zip import open_header, split_path
 
-FIELD_MM = (100, 500)  # of view along each axis: a brain cut out closely, and more than any scanner's bore shows
+WARNINGS = ("qform", "orientation is not given", "pixdim", "implausible field")  # faults that do not make a file unusable
 AGREE = 0.01  # relative difference of two voxel sizes that is rounding
 
 
@@ -39,12 +40,13 @@ def read_header(path: Path) -> dict[str, Any]:
     try:
         scan: Any
         zipped = split_path(path)
-        stored, scan = open_header(*zipped) if zipped else (path.stat().st_size, nib.load(path))
+        stored, scan = open_header(*zipped) if zipped else (path.stat().st_size, open_nifti(path))
         row: dict[str, Any] = {"bytes": stored}
         header = scan.header
         shape = tuple(int(size) for size in header.get_data_shape())
         dtype = header.get_data_dtype()
-        spacing = [float(zoom) for zoom in header.get_zooms()[:3]]
+        mm = unit_mm(scan)
+        spacing = [float(zoom) * mm for zoom in header.get_zooms()[:3]]
         row |= {"matrix": "x".join(map(str, shape)), "dtype": dtype.name}
         row |= {"qform_code": int(header["qform_code"]), "sform_code": int(header["sform_code"])}
         size = scan.dataobj.offset + int(np.prod(shape, dtype=object)) * dtype.itemsize
@@ -58,27 +60,32 @@ def read_header(path: Path) -> dict[str, Any]:
     if len(shape) != 3 or min(shape) < 1:
         faults.append(f"image is not 3D ({row['matrix']})")
     else:
-        row |= {"spacing": "x".join(f"{mm:.4g}" for mm in spacing)}
-        row |= {f"spacing_{axis}": round(mm, 4) for axis, mm in enumerate(spacing, 1)}
-        placement, placement_faults = placed(header, scan.affine, shape, np.array(spacing))
+        row |= {"spacing": "x".join(f"{size:.4g}" for size in spacing)}
+        row |= {f"spacing_{axis}": round(size, 4) for axis, size in enumerate(spacing, 1)}
+        placement, placement_faults = placed(header, scan.affine, shape, np.array(spacing), mm)
         row |= placement
         faults += placement_faults
     return row | {"fault": "; ".join(filter(None, faults))}
 
 
-def placed(header: Any, affine: np.ndarray, shape: Sequence[int], spacing: np.ndarray) -> tuple[dict[str, Any], list[str]]:
-    """Return where the header puts the voxels (orientation, qform_sform_mm), and what is wrong with that."""
+def placed(
+    header: Any, affine: np.ndarray, shape: Sequence[int], spacing: np.ndarray, mm: float
+) -> tuple[dict[str, Any], list[str]]:
+    """Return where the header puts the voxels (orientation, qform_sform_mm), and what is wrong with that.
+
+    `spacing` is in mm, `affine` in the unit of the header, which is so many `mm`.
+    """
     faults = []
     field = spacing * shape
     if not ((field >= FIELD_MM[0]) & (field <= FIELD_MM[1])).all():
         field_text = " x ".join(f"{mm:.4g}" for mm in field)
         faults.append(f"implausible field of view ({field_text} mm, expected {FIELD_MM[0]} to {FIELD_MM[1]}; are these mm?)")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+    if not np.isfinite(affine).all() or abs(np.linalg.det(mm * affine[:3, :3])) < 1e-6:
         return {}, [*faults, "the affine of the header places no voxels"]
     row: dict[str, Any] = {"orientation": "".join(axis or "?" for axis in nib.aff2axcodes(affine))}
     if not header["qform_code"] and not header["sform_code"]:
         faults.append("orientation is not given (neither qform nor sform; left and right may be exchanged)")
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    sizes = np.linalg.norm(mm * affine[:3, :3], axis=0)
     if not np.allclose(sizes, spacing, rtol=AGREE):
         sizes_text = " x ".join(f"{mm:.4g}" for mm in sizes)
         faults.append(f"pixdim and affine disagree on the voxel size (affine: {sizes_text} mm)")
@@ -88,7 +95,7 @@ def placed(header: Any, affine: np.ndarray, shape: Sequence[int], spacing: np.nd
         except Exception as error:  # its numbers are no rotation
             return row, [*faults, f"qform is invalid ({one_line(error)})"]
         corners = np.array([[*corner, 1] for corner in product(*((0, size - 1) for size in shape))])
-        apart = float(np.linalg.norm(corners @ (qform - header.get_sform()).T, axis=1).max())
+        apart = float(np.linalg.norm(corners @ (qform - header.get_sform()).T, axis=1).max()) * mm
         row["qform_sform_mm"] = round(apart, 3)
         if apart > spacing.min() / 2:
             faults.append(f"qform and sform disagree (by up to {apart:.3g} mm; tools differ in which they believe)")
@@ -101,7 +108,7 @@ def size_fault(path: Path, expected: int) -> str:
     A gzip file ends with the length of its content modulo 2^32 (RFC 1952). Only where that does not fit the file is unzipped,
     for one of several gzip blocks (bgzip) is whole too.
     """
-    if path.name.endswith(".gz"):
+    if is_gzipped(path):
         with open(path, "rb") as stream:
             stream.seek(-4, 2)
             if int.from_bytes(stream.read(4), "little") == expected % 2**32:

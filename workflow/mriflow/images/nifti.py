@@ -11,7 +11,8 @@ import nibabel as nib
 import numpy as np
 
 from mriflow.base.errors import UserError, one_line
-from mriflow.base.files import is_web_page
+from mriflow.base.files import dead_link, is_web_page, pointer
+from mriflow.images.kinds import affine_mm, is_gzipped, open_nifti
 from mriflow.images.ukb_zip import mni_affine, read_flirt, read_t1_zip, split_path
 
 MOST_VOXELS = 2**30  # a head at 0.2 mm
@@ -62,11 +63,12 @@ def load_scan(path: Path, stripped: bool = False) -> Scan:
     """
     image, flirt, data = read_file(path)
     data = check_voxels(data, stripped)
-    if not np.isfinite(image.affine).all() or not 1e-3 < 1000 * voxel_volume(image.affine) < 1e6:
+    in_mm = affine_mm(image)
+    if not np.isfinite(in_mm).all() or not 1e-3 < 1000 * voxel_volume(in_mm) < 1e6:
         raise BadScan("the affine of the header places no voxels")
-    affine = image.affine if flirt is None else mni_affine(image, flirt)
+    affine = in_mm if flirt is None else mni_affine(image, flirt)
     in_ras = nib.as_closest_canonical(nib.Nifti1Image(data, affine))
-    return Scan(np.asarray(in_ras.dataobj), in_ras.affine, voxel_volume(image.affine), in_mni=flirt is not None)
+    return Scan(np.asarray(in_ras.dataobj), in_ras.affine, voxel_volume(in_mm), in_mni=flirt is not None)
 
 
 def read_file(path: Path) -> tuple[Any, np.ndarray | None, np.ndarray]:
@@ -87,7 +89,7 @@ def read_file(path: Path) -> tuple[Any, np.ndarray | None, np.ndarray]:
         check_header(image, length)
         return image, flirt, np.asarray(image.dataobj, dtype=np.float32)
     except FileNotFoundError as error:
-        raise BadScan("no file") from error
+        raise BadScan(f"no file ({cure})" if (cure := dead_link(path)) else "no file") from error
     except UserError as error:
         raise BadScan(str(error).rstrip(".")) from error
     except (BadScan, MemoryError):
@@ -105,7 +107,7 @@ def open_image(path: Path) -> tuple[Any, np.ndarray | None, int]:
     length = unpacked_length(path)
     if length < 348:
         raise BadScan(f"file is cut short ({length} bytes, less than a header)")
-    return nib.load(path), None, length
+    return open_nifti(path), None, length
 
 
 def check_header(image: Any, length: int) -> None:
@@ -158,11 +160,13 @@ def unpacked_length(path: Path) -> int:
         head = stream.read(512)
     if not head:
         raise BadScan("file is empty")
+    if cure := pointer(head):
+        raise BadScan(f"file is no image ({cure})")
     if is_web_page(head):
         raise BadScan("file is a web page, not an image (log in at its site and download it again)")
     if head[128:132] == b"DICM":
         raise BadScan("file is DICOM, not NIfTI (convert it with dcm2niix)")
-    if not path.name.endswith(".gz"):
+    if not is_gzipped(path):
         if head.startswith(b"\x1f\x8b"):
             raise BadScan("file is compressed, though its name does not say so (rename it to .nii.gz)")
         return path.stat().st_size

@@ -4,7 +4,8 @@ import os
 import tempfile
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -18,6 +19,29 @@ os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
 CENTRE_MM = (-0.5, -17.5, 18.5)
 REGISTRATION_MM = 3.0  # on real heads, finer images cost several times as much and did not correlate better afterwards
 REGISTRATION_SHAPE = (64, 76, 64)  # voxels, around the whole brain
+TEMPLATE_ML = 1840.0  # volume of the template's brain
+
+
+class OnGrid(NamedTuple):
+    """A scan on a grid.
+
+    Attributes
+    ----------
+    image
+        float32, shape of the grid, 0 outside the brain.
+    inside
+        bool, shape of the grid: the brain.
+    maps
+        Like `image`, one for each map that was given.
+    correlation, scale
+        Correlation with the template; volume of the scan over its volume on the grid.
+    """
+
+    image: np.ndarray
+    inside: np.ndarray
+    maps: list[np.ndarray]
+    correlation: float
+    scale: float
 
 
 @cache
@@ -72,26 +96,38 @@ def resample(moving: Any, fixed: Any, transforms: list[str]) -> Any:
 
 
 def to_grid(
-    scan: Scan, data: np.ndarray, brain: np.ndarray, registration: str, voxel_mm: float, shape: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Register the brain of a scan to the template and resample it.
-
-    Returns
-    -------
-    image, inside, correlation, scale
-        float32 of `shape`, 0 outside the brain; bool of `shape`, the brain; correlation with the template; volume of the scan
-        over its volume on the grid.
-    """
+    scan: Scan,
+    data: np.ndarray,
+    brain: np.ndarray,
+    registration: str,
+    transform: np.ndarray,
+    voxel_mm: float,
+    shape: Sequence[int],
+    maps: Sequence[Any] = (),
+) -> OnGrid:
+    """Resample a scan's brain, and maps of it (ANTs images in the scan's space), by the transform of `find_transform`."""
     moving, mask = ants_image(data, scan.affine), ants_image(brain, scan.affine)
+    _, grid = template_on_grid(voxel_mm, tuple(shape))
     with tempfile.TemporaryDirectory() as folder:
-        transforms = register(scan, moving, registration, folder)
-        scale = abs(np.linalg.det(matrix_of(transforms[0]))) if transforms else 1.0
-        _, grid = template_on_grid(voxel_mm, tuple(shape))
-        image = resample(moving, grid, transforms).numpy()
+        transforms = [f"{folder}/transform.mat"] if len(transform) else []
+        for file in transforms:
+            Path(file).write_bytes(transform.tobytes())
         inside = resample(mask, grid, transforms).numpy() > 0.5
+        on_grid = [np.where(inside, resample(image, grid, transforms).numpy(), 0) for image in (moving, *maps)]
+        scale = abs(np.linalg.det(matrix_of(transforms[0]))) if transforms else 1.0
         resize = registration != "affine" and not scan.in_mni
         correlation = likeness(moving, mask, transforms, folder, resize)
-    return np.where(inside, image, 0), inside, correlation, float(scale)
+    return OnGrid(on_grid[0], inside, on_grid[1:], correlation, float(scale))
+
+
+def find_transform(scan: Scan, data: np.ndarray, registration: str) -> np.ndarray:
+    """Return the transform that brings a scan's brain onto the template: the bytes of ANTs' file, none if it needs none.
+
+    `data` are the scan's voxels, 0 around the brain.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        transforms = register(scan, ants_image(data, scan.affine), registration, folder)
+        return np.frombuffer(b"".join(Path(file).read_bytes() for file in transforms), np.uint8)
 
 
 def register(scan: Scan, moving: Any, registration: str, folder: str) -> list[str]:

@@ -19,7 +19,17 @@ logging.getLogger("fontTools").setLevel(logging.WARNING)  # it reports every gly
 ONE_COLUMN, TWO_COLUMNS = 3.5, 7.0  # inches
 DPI = 200
 OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"]  # Okabe & Ito 2008
-COLOURS = {"network": "#0072B2", "classical": "#D55E00", "trivial": "#7F7F7F", "train": "#56B4E9", "val": "#D55E00"}
+COLOURS = {
+    "network": "#0072B2",
+    "stacked": "#CC79A7",
+    "classical": "#D55E00",
+    "pca": "#E69F00",
+    "confounders": "#009E73",
+    "trivial": "#7F7F7F",
+    "train": "#BBBBBB",
+    "unchanged": "#0072B2",
+    "val": "#D55E00",
+}
 GREY = "#666666"
 STYLE = {
     "axes.prop_cycle": cycler(color=OKABE_ITO),  # the colours C0, C1, ... of groups

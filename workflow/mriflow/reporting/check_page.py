@@ -55,7 +55,7 @@ def tables_of(
             "" if findings else "Nothing was found.",
         ),
         Table("Why scans are left out", ["reason", "scans or rows"], count_reasons(table["problem"])),
-        *tables_of_images(table[table["matrix"].notna()]),
+        *tables_of_images(table[table["header.matrix"].notna()]),
         table_of_labels(table),
         *tables_of_sites(table, targets, alone),
     ]
@@ -63,7 +63,7 @@ def tables_of(
 
 def counts_of(table: pd.DataFrame, readable: pd.Series) -> Table:
     """Return how many scans and people there are at each step."""
-    whole = readable & ~table["fault"].map(lambda fault: any(level_of_fault(r) == "error" for r in reasons_of(fault)))
+    whole = readable & ~table["header.fault"].map(lambda fault: any(level_of_fault(r) == "error" for r in reasons_of(fault)))
     images = table[table["fingerprint"] != ""]
     steps = {
         "scans and rows known": table,
@@ -79,21 +79,21 @@ def tables_of_images(images: pd.DataFrame) -> list[Table]:
     """Return what the headers say, in groups."""
     if images.empty:
         return []
-    sizes = images[["spacing_1", "spacing_2", "spacing_3"]]
+    sizes = images[["header.spacing_1", "header.spacing_2", "header.spacing_3"]]
     rows = [
-        (name.removeprefix("spacing_"), *(f"{value:.4g}" for value in (column.median(), column.min(), column.max())))
+        (name.removeprefix("header.spacing_"), *(f"{value:.4g}" for value in (column.median(), column.min(), column.max())))
         for name, column in sizes.items()
     ]
-    codes = "qform " + images["qform_code"].astype(str) + ", sform " + images["sform_code"].astype(str)
-    apart = images["qform_sform_mm"].dropna()
+    codes = "qform " + images["header.qform_code"].astype(str) + ", sform " + images["header.sform_code"].astype(str)
+    apart = images["header.qform_sform_mm"].dropna()
     remark = "0 unknown, 1 scanner, 2 aligned, 3 Talairach, 4 MNI."
     remark += f" Where both are set they place a corner at most {apart.max():.3g} mm apart." if len(apart) else ""
     return [
-        grouped("Orientation", images["orientation"], images["site"], "Where the three axes of the file lead to."),
+        grouped("Orientation", images["header.orientation"], images["site"], "Where the three axes of the file lead to."),
         Table("Voxel size along the axes of the file (mm)", ["axis", "median", "smallest", "largest"], rows),
-        grouped("Voxel sizes (mm)", images["spacing"], images["site"]),
-        grouped("Matrix", images["matrix"], images["site"]),
-        grouped("Voxels stored as", images["dtype"], images["site"]),
+        grouped("Voxel sizes (mm)", images["header.spacing"], images["site"]),
+        grouped("Matrix", images["header.matrix"], images["site"]),
+        grouped("Voxels stored as", images["header.dtype"], images["site"]),
         grouped("qform and sform codes", codes, images["site"], remark),
     ]
 

@@ -18,10 +18,12 @@ from mriflow.tables.problems import reasons_of
 SHOWN = 8  # scans in a row
 
 
-def scans(arrays: Sequence[Path], indices: Sequence[Path], pdf: Path, png: Path, *, simulated: bool = False) -> None:
+def scans(
+    arrays: Sequence[Path], indices: Sequence[Path], pdf: Path, png: Path, *, channel: int = 0, simulated: bool = False
+) -> None:
     """Draw eight preprocessed scans, from the worst to the best correlation with the template, evenly in between.
 
-    `arrays` and `indices` are the shards that `preprocess` made, in the same order.
+    `arrays` and `indices` are the shards that `preprocess` made, in the same order. Of several channels, `channel` is shown.
     """
     tables = [read_index(index).assign(array=array) for array, index in zip(arrays, indices, strict=True)]
     table = pd.concat(tables, ignore_index=True)
@@ -34,7 +36,7 @@ def scans(arrays: Sequence[Path], indices: Sequence[Path], pdf: Path, png: Path,
             "See the column `problem`, put it right, and run `python -m mriflow.preprocess` again."
         )
     picked = good.iloc[np.linspace(0, len(good) - 1, min(SHOWN, len(good))).round().astype(int)].to_dict("records")
-    montages = [montage(np.load(scan["array"], mmap_mode="r")[scan["index"]]) for scan in picked]
+    montages = [montage(volume(scan["array"], scan["index"], channel)) for scan in picked]
     image, middles = montages[0]
     height = 0.78 * image.shape[0] / image.shape[1] + 0.65
     footer = f"{len(picked)} of n = {len(good)} scans by rank of correlation (r)"
@@ -55,6 +57,12 @@ def scans(arrays: Sequence[Path], indices: Sequence[Path], pdf: Path, png: Path,
             first.text(0.97, row, sides[1], ha="right", **look)
         for ax in axes[0, len(picked) :]:
             ax.axis("off")
+
+
+def volume(array: str | Path, row: int, channel: int) -> np.ndarray:
+    """Return a scan of a shard, shape (x, y, z): of several channels this one."""
+    whole: np.ndarray = np.load(array, mmap_mode="r")[row]
+    return whole[channel] if whole.ndim == 4 else whole
 
 
 def montage(volume: np.ndarray) -> tuple[np.ndarray, list[float]]:

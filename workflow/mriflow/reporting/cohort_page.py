@@ -9,7 +9,7 @@ import pandas as pd
 
 from mriflow.base.files import write_csv, write_text
 from mriflow.reporting.html import LISTED, PAGE, paragraph, section
-from mriflow.tables.cohort import count_subjects, exclusions, read_cohort
+from mriflow.tables.cohort import PREPROCESSED, count_subjects, exclusions, read_cohort
 from mriflow.tables.labels import usable
 from mriflow.tables.problems import count_reasons, join_problems
 
@@ -52,7 +52,7 @@ def page_cohort(
     excluded = exclusions(table)
     steps = {"scans and rows known": table, "with an image": table[table["path"] != ""]}
     if indices:
-        steps["preprocessed"] = table[table["preprocessed"]]
+        steps["preprocessed"] = table[table[PREPROCESSED]]
     steps["usable"] = table[is_usable]
     for column in targets:
         others = table["problem"].str.contains(rf"(?:^|; ){re.escape(column)}: not one of", regex=True)

@@ -11,14 +11,16 @@ import pandas as pd
 
 from mriflow.evaluation.site_baseline import SiteMetric
 from mriflow.images.fingerprint import voxels_of
+from mriflow.images.headers import WARNINGS
 from mriflow.reporting.results import with_interval
 from mriflow.tables.labels import TEXT_COLUMNS, usable
 from mriflow.tables.problems import reasons_of
 
 LEVELS = ("error", "warning", "note")  # the gravest first
-HEADER = ["bytes", "matrix", "spacing", "spacing_1", "spacing_2", "spacing_3", "orientation", "dtype"]
-HEADER += ["qform_code", "sform_code", "qform_sform_mm", "fault"]
-WARNINGS = ("qform", "orientation is not given", "pixdim", "implausible field")  # faults that do not make a file unusable
+OF_HEADER = "header."  # before the names of columns that are no label: no label has a dot in its name
+FIELDS = ["bytes", "matrix", "spacing", "spacing_1", "spacing_2", "spacing_3", "orientation", "dtype"]
+FIELDS += ["qform_code", "sform_code", "qform_sform_mm", "fault"]
+HEADER = [f"{OF_HEADER}{name}" for name in FIELDS]
 EXPECTED = ("no image", "left out by hand", "another of the session")  # reasons that are nobody's mistake
 NAMED, SHOWN = 3, 10  # scans named with a finding; sites named in one
 METRIC_NAMES = {"accuracy": "accuracy", "auc": "AUC", "r2": "R²", "mae": "MAE"}
@@ -55,7 +57,7 @@ def by_reason(table: pd.DataFrame, column: str) -> dict[str, list[str]]:
 
 def findings_of_files(table: pd.DataFrame) -> Iterable[Finding]:
     """Return what is wrong with headers and files, which images are there twice, and in what the images differ."""
-    for fault, scans in by_reason(table, "fault").items():
+    for fault, scans in by_reason(table, "header.fault").items():
         yield about(level_of_fault(fault), fault, scans)
     images = table[table["fingerprint"] != ""]
     images = images.assign(voxels=images["fingerprint"].map(voxels_of))
@@ -68,7 +70,8 @@ def findings_of_files(table: pd.DataFrame) -> Iterable[Finding]:
         if len(group):
             first = about(level, what, [equation(same) for _, same in group.groupby("voxels", sort=False)]).first
             yield Finding(level, what, len(group), first)
-    for name, column in (("orientations", "orientation"), ("voxel sizes", "spacing"), ("kinds of voxels", "dtype")):
+    kinds = {"orientations": "header.orientation", "voxel sizes": "header.spacing", "kinds of voxels": "header.dtype"}
+    for name, column in kinds.items():
         sizes = table[column].value_counts()
         if len(sizes) > 1:
             others = table[table[column].notna() & (table[column] != sizes.index[0])]
@@ -114,7 +117,7 @@ def findings_of_sites(
                 "nothing of the brain: test it on whole sites left out (method: leave-site-out), and compare within sites."
             )
             yield Finding("warning", what, len(with_site(known_of(table, target, targets[target]))))
-    sizes = ["spacing_1", "spacing_2", "spacing_3"]
+    sizes = ["header.spacing_1", "header.spacing_2", "header.spacing_3"]
     known = table[(table["site"] != "") & table[sizes].notna().all(axis=1)]
     if known["site"].nunique() > 1:
         # Sorted, so that the order of the axes makes no difference.

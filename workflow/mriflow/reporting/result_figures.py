@@ -15,34 +15,44 @@ from mriflow.evaluation.metrics import METHODS
 from mriflow.reporting.canvas import COLOURS, GREY, OKABE_ITO, ONE_COLUMN, TWO_COLUMNS, count, legend_above, page, with_unit
 from mriflow.reporting.results import not_as_made, read_metrics, with_interval
 
-MARKERS = {"network": "o", "classical": "s", "trivial": "^"}
+CURVES = {
+    "train_loss": "training, in mid-epoch, augmented",
+    "unchanged_loss": "training scans as they are",
+    "val_loss": "validation",
+}
+MARKERS = {"network": "o", "stacked": "D", "classical": "s", "pca": "v", "confounders": "P", "trivial": "^"}
 
 
 def learning_curves(histories: Sequence[Path], metrics: Path, pdf: Path, png: Path) -> None:
-    """Draw loss and score by epoch: a thin line per fold and seed, their mean thick as far as all runs go."""
+    """Draw loss and score by epoch: a thin line per fold and seed, their mean thick as far as all runs go.
+
+    The training loss is that of the steps, with augmentation and in mid-epoch. What can be compared with the validation part
+    is a sample of training scans as they are, after the epoch.
+    """
     result = read_metrics(metrics)
-    runs = [read_made(path, ["epoch", "train_loss", "val_loss"], "train").set_index("epoch") for path in histories]
-    score = next(name for name in runs[0] if name.startswith("val_") and name != "val_loss")
+    runs = [read_made(path, ["epoch", "train_loss", "unchanged_loss"], "train").set_index("epoch") for path in histories]
+    score = next(name for name in runs[0] if name.startswith("unchanged_") and name != "unchanged_loss")
     seeds = len(result["seeds"])
     footer = f"n = {result['n']} scans, {count(result['folds'], 'fold')}" + (f" × {seeds} seeds" if seeds > 1 else "")
-    panels = [("Loss", ["train_loss", "val_loss"]), (score_label(score, result["unit"]), [score])]
+    panels = [("Loss", ["train_loss", "unchanged_loss", "val_loss"])]
+    panels += [(score_label(score, result["unit"]), [score, score.replace("unchanged", "val")])]
     with page(pdf, png, TWO_COLUMNS, 2.5, footer, result["simulated"], ncols=2) as (_, axes):
         for ax, (label, shown) in zip(axes[0], panels, strict=True):
-            for name in shown:
+            for name in (name for name in shown if name in runs[0]):
                 draw_runs(ax, [run[name] for run in runs], COLOURS[name.split("_")[0]])
             ax.set(xlabel="Epoch", ylabel=label)
             ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        losses = np.concatenate([run[["train_loss", "val_loss"]].to_numpy().ravel() for run in runs])
+        shown = [name for name in panels[0][1] if name in runs[0]]
+        losses = np.concatenate([run[shown].to_numpy().ravel() for run in runs])
         if losses.min() > 0 and losses.max() > 20 * losses.min():
             axes[0, 0].set_yscale("log")
-        axes[0, 0].plot([], [], color=COLOURS["train"], label="training")
-        axes[0, 0].plot([], [], color=COLOURS["val"], label="validation")
-        axes[0, 0].plot([], [], "o", ms=3, color=COLOURS["val"], label="lowest validation loss")
+        for name in shown:
+            axes[0, 0].plot([], [], color=COLOURS[name.split("_")[0]], label=CURVES[name])
         axes[0, 0].legend()
-        for run in runs:
-            best = run["val_loss"].idxmin()
-            for ax, (_, shown) in zip(axes[0], panels, strict=True):
-                ax.plot(best, run.loc[best, shown[-1]], "o", ms=3, color=COLOURS["val"], zorder=3)
+        guess = result["trivial"].get(score.removeprefix("unchanged_"))
+        if guess:
+            axes[0, 1].axhline(guess["value"], color=COLOURS["trivial"], lw=0.8, ls="--", label="a guess without the scan")
+            axes[0, 1].legend()
 
 
 def draw_runs(ax: Axes, runs: Sequence[pd.Series], shade: str) -> None:
@@ -56,8 +66,9 @@ def draw_runs(ax: Axes, runs: Sequence[pd.Series], shade: str) -> None:
 
 
 def score_label(name: str, unit: str) -> str:
-    """Return the label of a validation score's axis."""
-    return with_unit("Validation MAE", unit) if name == "val_mae" else name.replace("val_", "Validation ")
+    """Return the label of a score's axis."""
+    score = name.removeprefix("unchanged_")
+    return with_unit("MAE", unit) if score == "mae" else score.capitalize()
 
 
 def predicted_vs_true(predictions: Path, metrics: Path, pdf: Path, png: Path) -> None:
@@ -165,13 +176,14 @@ def confusion_matrix(predictions: Path, metrics: Path, pdf: Path, png: Path) -> 
 
 
 def comparison(metrics: Sequence[Path], pdf: Path, png: Path) -> None:
-    """Draw every experiment's MAE or AUC of network, classical and trivial baseline; a panel per metric and unit."""
+    """Draw every experiment's MAE or AUC of each method; a panel per metric and unit."""
     results = [read_metrics(path) for path in metrics]
+    methods = [method for method in METHODS if any(method in result for result in results)]
     panels: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for result in results:
         kind = ("mae", result["unit"]) if result["type"] == "regression" else ("auc", "")
         panels.setdefault(kind, []).append(result)
-    heights = [0.42 * len(rows) + 0.25 for rows in panels.values()]
+    heights = [0.14 * len(methods) * len(rows) + 0.25 for rows in panels.values()]
     height = sum(heights) + 0.45 * len(panels) + 0.45
     footer = f"{count(len(results), 'experiment')}, {sum(result['n'] for result in results)} predicted scans"
     simulated = all(result["simulated"] for result in results)  # if only some are, their rows say so
@@ -179,7 +191,7 @@ def comparison(metrics: Sequence[Path], pdf: Path, png: Path) -> None:
     with page(pdf, png, TWO_COLUMNS, height, footer, simulated, **grid) as (figure, axes):
         for ax, ((metric, unit), rows) in zip(axes[:, 0], panels.items(), strict=True):
             for row, result in enumerate(rows):
-                draw_methods(ax, row, result, metric)
+                draw_methods(ax, row, result, metric, methods)
             ax.set_yticks(range(len(rows)), [row_label(result) for result in rows])
             ax.set(ylim=(len(rows) - 0.5, -0.5))
             ax.grid(axis="x", color="#DDDDDD", lw=0.5)
@@ -193,12 +205,15 @@ def comparison(metrics: Sequence[Path], pdf: Path, png: Path) -> None:
                 ax.set_xlim(right=1.01)
         legends = [ax.get_legend_handles_labels() for ax in axes[:, 0]]
         handles = {label: handle for legend in legends for handle, label in zip(*legend, strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=3)
+        figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=len(methods))
 
 
-def draw_methods(ax: Axes, row: int, result: dict[str, Any], metric: str) -> None:
+def draw_methods(ax: Axes, row: int, result: dict[str, Any], metric: str, methods: Sequence[str]) -> None:
     """Draw the metric of each method with its interval, one below the other, in one row of a panel."""
-    for offset, method in zip((-0.2, 0, 0.2), METHODS, strict=True):
+    reach = 0.4 * (1 - 1 / len(methods))
+    for offset, method in zip(np.linspace(-reach, reach, len(methods)), methods, strict=True):
+        if method not in result:
+            continue
         value, low, high = (result[method][metric][key] for key in ("value", "low", "high"))
         if value is None:
             continue

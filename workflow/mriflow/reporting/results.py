@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mriflow.base.errors import UserError
-from mriflow.evaluation.metrics import METHODS
+from mriflow.evaluation.metrics import ALWAYS
 
 METRICS = {
     "regression": {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "r": "r", "slope": "slope of the residual"},
@@ -19,7 +19,6 @@ METRICS = {
         "specificity": "specificity",
     },
 }
-LESS_IS_BETTER = {"mae", "rmse"}
 ABOUT = ("experiment", "dataset", "target", "unit", "n", "n_excluded", "folds", "simulated")  # of metrics.json
 
 
@@ -45,7 +44,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise not_as_made(path, f"cannot be read ({error})", "evaluate") from error
-    if missing := [key for key in (*ABOUT, "type", "seeds", *METHODS) if key not in result]:
+    if missing := [key for key in (*ABOUT, "type", "seeds", *ALWAYS) if key not in result]:
         raise not_as_made(path, f"has no {', '.join(missing)}", "evaluate")
     return result
 

@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+BOOLEANS = dict.fromkeys(("true", "yes", "on"), "true") | dict.fromkeys(("false", "no", "off"), "false")
 NOT_KNOWN = {"", "na", "n/a", "nan", "none", "null", "-", "?", "#n/a"}
 
 
@@ -33,6 +34,40 @@ def as_code(code: Any) -> str:
     text = str(code).strip()
     number = whole(text)
     return text if number is None else str(number)
+
+
+def as_written(value: Any) -> str:
+    """Return a value as it is shown: 2.0 is '2', and a class called None is 'None'.
+
+    >>> as_written(2.0), as_written("None")
+    ('2', 'None')
+    """
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def same_code(cell: Any, codes: Iterable[Any]) -> Any | None:
+    """Return which of `codes` a cell is, None if it is none: the very same, or but for capitals, blanks and YAML's booleans.
+
+    YAML reads the keys yes, no, on, off, TRUE and FALSE as true and false, so that these stand for all of them.
+
+    >>> same_code("1.0", [1, 2]), same_code(" MALE", ["male", "female"]), same_code("Yes", [True, False])
+    (1, 'male', True)
+    """
+    by_code = {as_code(code): code for code in codes}
+    exact = as_code(cell)
+    if exact in by_code:
+        return by_code[exact]
+    loose = loosened(exact)
+    if loose == "":
+        return None
+    alike = [code for text, code in by_code.items() if loosened(text) == loose]
+    alike = alike or [code for text, code in by_code.items() if loosened(text) == BOOLEANS.get(loose)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def loosened(text: str) -> str:
+    """Return a text without what makes no difference between two codes: capitals, and how many blanks there are."""
+    return " ".join(text.casefold().split())
 
 
 def is_number(text: str) -> bool:
@@ -68,7 +103,8 @@ def read_value(cell: Any, column: Mapping[str, Any]) -> tuple[str | float | None
     cell
         What stands in the table.
     column
-        The column's block of the dataset: `pattern`, `codes`, `missing`, `range`, `unit`, `format`.
+        The column's block of the dataset: `pattern`, `codes`, `missing`, `range`, `unit`, `format`; the `factor` of a
+        number that stands there in another unit; and `values` that are known, though they read as if they were not.
 
     Returns
     -------
@@ -86,14 +122,15 @@ def read_value(cell: Any, column: Mapping[str, Any]) -> tuple[str | float | None
         if not match:
             return None, f"unexpected ({shown(text)}, expected the form {column['pattern']})"
         cell = text = match[1]
-    meanings = {as_code(code): str(meaning) for code, meaning in column.get("codes", {}).items()}
-    if as_code(cell) in meanings:
-        return meanings[as_code(cell)], ""
-    missing = {as_code(value) for value in column.get("missing", [])}
-    if text == "" or as_code(text) in missing:
+    codes = column.get("codes", {})
+    if (code := same_code(cell, codes)) is not None:
+        return str(codes[code]), ""
+    if (value := same_code(cell, column.get("values", []))) is not None:
+        return str(value), ""
+    if text == "" or same_code(text, column.get("missing", [])) is not None:
         return None, ""
-    if meanings:
-        return None, f"unknown code ({shown(text)}, expected {' or '.join(meanings)})"
+    if codes:
+        return None, f"unknown code ({shown(text)}, expected {' or '.join(map(as_code, codes))})"
     if "range" in column:
         low, high = column["range"]
         expected = f"expected {low} to {high} {column.get('unit', '')}".rstrip()
@@ -101,11 +138,16 @@ def read_value(cell: Any, column: Mapping[str, Any]) -> tuple[str | float | None
             comma = ", with a point for decimals" if is_number(text.replace(",", ".")) else ""
             return None, f"not a number ({shown(text)}, {expected}{comma})"
         number = float(text)
+        if (factor := column.get("factor", 1)) != 1:
+            number = round(number * factor, 4)
         if not low <= number <= high:
-            return None, f"out of range ({text}, {expected})"
+            converted = f", which is {number:g}" if factor != 1 else ""
+            return None, f"out of range ({text}{converted}, {expected})"
         return number, ""
     if "format" in column:
         if (identifier := whole(text)) is None:
+            if "{}" in column["format"]:  # a prefix for texts, too
+                return column["format"].format(text), ""
             return None, f"not a whole number ({shown(text)})"
         return column["format"].format(identifier), ""
     return text, ""

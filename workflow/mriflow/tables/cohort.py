@@ -8,6 +8,7 @@ import pandas as pd
 from mriflow.tables.labels import read_index, read_labels, usable
 from mriflow.tables.problems import join_problems, reasons_of
 
+PREPROCESSED = "(preprocessed)"  # no label has such a name
 NOT_PREPROCESSED = "scan: not preprocessed (in none of the shards)"
 
 
@@ -19,7 +20,7 @@ def count_subjects(table: pd.DataFrame) -> int:
 def read_cohort(labels: Path, indices: Sequence[Path], classes: Sequence[str] = ()) -> tuple[pd.DataFrame, pd.Series]:
     """Return labels.csv with the problems found by `preprocess` added to its own, and which scans are usable.
 
-    The columns `classes` hold names, even if they look like numbers. The table has a column `preprocessed`: whether the scan is
+    The columns `classes` hold names, even if they look like numbers. The table has a column `PREPROCESSED`: whether the scan is
     in a shard. With no `indices`, that is not asked for.
     """
     table = read_labels(labels, classes)
@@ -33,8 +34,8 @@ def read_cohort(labels: Path, indices: Sequence[Path], classes: Sequence[str] = 
         problem_of.get(scan, NOT_PREPROCESSED if wanted else "") for scan, wanted in zip(table["id"], expected, strict=True)
     ]
     table["problem"] = [join_problems(*pair) for pair in zip(table["problem"], of_preprocessing, strict=True)]
-    table["preprocessed"] = table["id"].isin(index.loc[index["index"].notna(), "id"])
-    return table, usable(table) & table["preprocessed"]
+    table[PREPROCESSED] = table["id"].isin(index.loc[index["index"].notna(), "id"])
+    return table, usable(table) & table[PREPROCESSED]
 
 
 def exclusions(table: pd.DataFrame) -> pd.DataFrame:

@@ -9,15 +9,18 @@ one of another column only for a target in that column.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from mriflow.base.errors import UserError
-from mriflow.tables.problems import of_whole_scan
+from mriflow.tables.problems import of_whole_scan, reasons_of
 
 TEXT_COLUMNS = ["id", "subject", "session", "site", "path", "fingerprint", "problem", "notes"]
+# Names that no label can have: columns that `organize` writes itself, and words of its problems and notes.
+RESERVED = set(TEXT_COLUMNS) - {"subject", "session", "site", "path"} | {"scan", "rows"}
 
 
 def read_labels(path: str | Path, category: str | Sequence[str] | None = None) -> pd.DataFrame:
@@ -36,7 +39,7 @@ def read_labels(path: str | Path, category: str | Sequence[str] | None = None) -
     text = [*TEXT_COLUMNS, *([category] if isinstance(category, str) else category or [])]
     made = "`python -m mriflow.organize` makes it."
     try:
-        labels = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
+        labels = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""], low_memory=False)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such table; {made}") from error
     except ValueError as error:  # pandas' own errors are such
@@ -73,6 +76,19 @@ def usable(labels: pd.DataFrame, target: str | None = None) -> pd.Series:
         return ~unusable_scan
     require_column(labels, target)
     return ~unusable_scan & labels[target].notna()
+
+
+def why_left_out(labels: pd.DataFrame, target: str) -> str:
+    """Return how many rows cannot be used for a target, and the commonest reason, as a sentence; '' if all can be."""
+    left_out = labels[~usable(labels, target)]
+    if left_out.empty:
+        return ""
+    of_target = (f"{target}: ", "scan: ")
+    cells = left_out["problem"].str.cat(left_out["notes"], sep="; ")
+    reasons = [[one for one in reasons_of(cell) if one.startswith(of_target)] or [f"{target}: missing"] for cell in cells]
+    reason, count = Counter(one for row in reasons for one in row).most_common(1)[0]
+    rows = f"{len(left_out)} of {len(labels)} rows cannot be used"
+    return f" {rows}, the most of them for {reason!r} ({count}); see `problem` there."
 
 
 def require_column(labels: pd.DataFrame, target: str) -> None:

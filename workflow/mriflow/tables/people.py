@@ -1,6 +1,6 @@
 """The rows of a dataset's table: read, merged, joined with the images."""
 
-import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +9,15 @@ from typing import Any
 import pandas as pd
 
 from mriflow.base.errors import UserError
-from mriflow.images.find import scan_id
-from mriflow.tables.cells import as_text, read_value
+from mriflow.base.files import as_path
+from mriflow.images.kinds import is_image, without_suffix
+from mriflow.tables.cells import as_code, as_text, as_written, read_value, same_code, shown
+from mriflow.tables.identifiers import looks_like_date, refuse_spoilt, warn_of_dates
 from mriflow.tables.problems import join_problems
-from mriflow.tables.reader import pick_column
+from mriflow.tables.reader import EXCEL, TEXT, decimal_comma, pick_column
+from mriflow.tables.sidecars import read_sidecars, with_sidecar
+
+log = logging.getLogger(__name__)
 
 Columns = Mapping[str, Mapping[str, Any]]
 
@@ -41,17 +46,21 @@ def people_of(raw: pd.DataFrame, columns: Columns, file: Path, keys: list[str]) 
         why = f", {problems.loc[index, 'subject']}" if problems.loc[index, "subject"] else ""
         problem = f"scan: no subject in the table (row {index + 2}{why})"
         rows.append(values.loc[index].to_dict() | {"problem": problem, "notes": ""})
-    return pd.DataFrame(rows)
+    return note_dates(pd.DataFrame(rows), columns, file)
 
 
 def rows_of_scans(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFrame:
     """Return one row per image of a table that has a column with their paths, from the table's own folder."""
     values, problems = read_columns(raw, columns, file)
     known = values["path"].notna()
+    values, problems, completed = complete_scans(values, problems)
     rows = merge_twins(values[known], problems[known], ["path"], columns)
     for row in rows:
-        path = file.parent / row["path"]
-        row |= {"path": str(path), "id": scan_id(path)}
+        row["notes"] = join_problems(row["notes"], completed.get(row["path"], ""))
+    known |= values["subject"].isin(values["subject"][known].dropna())  # rows that have completed others
+    for row in rows:
+        path = file.parent / as_path(row["path"])
+        row |= {"path": str(path), "id": without_suffix(path) if is_image(path) else path.name}
         if row["subject"] is None:
             row["problem"] = join_problems(row["problem"], "scan: no subject in the table")
     for index in values.index[~known]:
@@ -64,7 +73,47 @@ def rows_of_scans(raw: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFra
     table.loc[twins, "id"] = joined(table.loc[twins, names])
     twins = table["id"].duplicated(keep=False)
     table.loc[twins, "id"] = [re.sub(r"[^\w.-]+", "_", path).strip("_") for path in table["path"][twins]]
-    return table
+    return note_dates(table, columns, file)
+
+
+def complete_scans(values: pd.DataFrame, problems: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
+    """Complete the rows of scans from rows of the same subject without a path, as REDCap exports one for each event.
+
+    Returns
+    -------
+    The values and problems, and by path a note of what was taken from where. A value that two such rows tell differently is
+    not taken, with a problem.
+    """
+    values, problems, notes = values.copy(), problems.copy(), {}
+    events = values[values["path"].isna() & values["subject"].notna()]
+    rows_of = {subject: rows for subject, rows in events.groupby("subject")}
+    for index in values.index[values["path"].notna() & values["subject"].isin(rows_of)]:
+        rows, taken = rows_of[values.loc[index, "subject"]], []
+        for name in values.columns.difference(["path", "subject", "session"], sort=False):
+            distinct = rows[name].dropna().unique()
+            if values.loc[index, name] is not None or problems.loc[index, name] or not len(distinct):
+                continue
+            if len(distinct) > 1:
+                problems.loc[index, name] = f"contradictory ({', '.join(map(as_written, distinct))})"
+            else:
+                values.loc[index, name] = distinct[0]
+                taken.append(name)
+        if taken:
+            note = f"rows: {', '.join(taken)} of another row of the subject (without a path)"
+            notes[str(values.loc[index, "path"])] = note
+    return values, problems, notes
+
+
+def note_dates(rows: pd.DataFrame, columns: Columns, file: Path) -> pd.DataFrame:
+    """Add a note to the rows of subjects whose names look like dates, unless they stand in no table but in names of images."""
+    if file.suffix.lower() not in (*TEXT, *EXCEL):
+        return rows
+    warn_of_dates(rows["subject"], columns["subject"]["from"], file)
+    notes = [
+        join_problems(note, f"subject: looks like a date ({shown(as_text(subject))})" if looks_like_date(subject) else "")
+        for note, subject in zip(rows["notes"], rows["subject"], strict=True)
+    ]
+    return rows.assign(notes=notes)
 
 
 def merge_twins(values: pd.DataFrame, problems: pd.DataFrame, keys: list[str], columns: Columns) -> list[dict[str, Any]]:
@@ -85,7 +134,7 @@ def merge_twins(values: pd.DataFrame, problems: pd.DataFrame, keys: list[str], c
             faults = problems.loc[twins.index, name]
             row[name] = distinct[0] if len(distinct) == 1 else None
             if len(distinct) > 1:
-                wrong[name] = f"contradictory ({', '.join(map(as_text, distinct))})"
+                wrong[name] = f"contradictory ({', '.join(map(as_written, distinct))})"
             elif (faults != "").any():
                 row[name] = None
                 wrong[name] = faults[faults != ""].iloc[0]
@@ -102,35 +151,28 @@ def merge_twins(values: pd.DataFrame, problems: pd.DataFrame, keys: list[str], c
 def read_columns(raw: pd.DataFrame, columns: Columns, file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the values of all `columns` and, in a table of the same shape, what is wrong with them."""
     values, problems = {}, {}
-    levels = read_levels(file)
-    for name, column in columns.items():
-        if not column.keys() & {"codes", "range"} and column["from"] in levels:
-            column = {**column, "codes": {level: level for level in levels[column["from"]]}}
-        read = [read_value(cell, column) for cell in pick_column(raw, column["from"], file)]
+    commas = decimal_comma(file)
+    described = read_sidecars([file.with_suffix(".json")] if file.suffix == ".tsv" else [])
+    for name, column in with_sidecar(columns, described).items():
+        if name == "subject":
+            refuse_spoilt(pick_column(raw, column["from"], file), column["from"], file)
+        cells = pick_column(raw, column["from"], file)
+        tell_of_codes(cells, column, file)
+        if commas and "range" in column:
+            cells = cells.map(lambda cell: re.sub(r"^\s*([+-]?\d+),(\d+)\s*$", r"\1.\2", cell))
+        read = [read_value(cell, column) for cell in cells]
         values[name] = pd.Series([value for value, _ in read], index=raw.index, dtype=object)
         problems[name] = pd.Series([problem for _, problem in read], index=raw.index, dtype=object)
     return pd.DataFrame(values), pd.DataFrame(problems)
 
 
-def read_levels(table: Path) -> dict[str, list[str]]:
-    """Return the levels of a table's columns, as they stand in the JSON file that BIDS lays beside a table."""
-    described = table.with_suffix(".json")
-    if table.suffix != ".tsv" or not described.is_file():
-        return {}
-    try:
-        columns = json.loads(described.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"{described}: not valid JSON ({error}). Correct it, or delete it.") from error
-    levels = {}
-    for name, column in columns.items() if isinstance(columns, dict) else [("", columns)]:
-        stated = column.get("Levels", {}) if isinstance(column, dict) else None
-        if not isinstance(stated, dict | list):
-            raise UserError(
-                f"{described}: does not describe the columns of {table.name} as BIDS wants it (at {name!r}): expected a block "
-                "for each column, in which `Levels` is a block of level and meaning. Correct it, or delete it."
-            )
-        levels[name] = [str(level) for level in stated]
-    return {name: texts for name, texts in levels.items() if texts}
+def tell_of_codes(cells: pd.Series, column: Mapping[str, Any], file: Path) -> None:
+    """Log which cells of a column are a code but for their capitals or blanks, or a boolean of YAML."""
+    codes = column.get("codes", {})
+    for cell, count in cells.map(str).value_counts().items() if codes else ():
+        code = same_code(cell, codes)
+        if code is not None and as_code(code) != as_code(cell):
+            log.info("%s: %d cell(s) %r in the column %r are read as the code %r", file, count, cell, column["from"], code)
 
 
 def explain(row: Mapping[str, Any], wrong: Mapping[str, str], columns: Columns) -> dict[str, str]:

@@ -20,6 +20,15 @@ def join_problems(*problems: str) -> str:
     return "; ".join(filter(None, problems))
 
 
+def without_column(problems: str, column: str) -> str:
+    """Return a cell of problems or notes without those of a column.
+
+    >>> without_column("age: missing; sex: unknown code ('3')", "age")
+    "sex: unknown code ('3')"
+    """
+    return join_problems(*(text for text in problems.split("; ") if not text.startswith(f"{column}: ")))
+
+
 def of_whole_scan(cells: pd.Series) -> pd.Series:
     """Return which cells name a problem that rules a scan out for everything."""
     return cells.str.contains(r"(?:^|; )scan: ", regex=True)

@@ -2,7 +2,9 @@
 
 import csv
 import itertools
+import logging
 import re
+import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ from typing import Any
 import pandas as pd
 
 from mriflow.base.errors import UserError, nearest
-from mriflow.base.files import is_web_page
+from mriflow.base.files import dead_link, is_web_page, pointer
+
+log = logging.getLogger(__name__)
 
 MOST_NAMED = 50  # names of columns in a message
 FIRST_LINES = 20  # that show what parts the columns
@@ -40,26 +44,72 @@ def read_table(path: str | Path, sheet: str | None = None, only: Collection[str]
         before one that is read.
     """
     path = Path(path)
+    try:
+        try:
+            return table_of(rows_of(path, sheet), only, path)
+        except StrayQuote as error:
+            if only is None:
+                raise
+            return table_without_quotes(path, only, error)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions and the disk.") from error
+
+
+class StrayQuote(UserError):
+    """A quotation mark in a text table that opens or closes nothing."""
+
+
+def table_without_quotes(path: Path, only: Collection[str], error: StrayQuote) -> pd.DataFrame:
+    """Read a table whose quotation marks mean nothing, if that leaves every row whole and none stands in a column that is read.
+
+    Raises
+    ------
+    StrayQuote
+        The error as it was, if not.
+    """
+    first, *rows = list(rows_of_text(path, b"", quotes=False))
+    if {len(row) for _, row in rows} != {len(first[1])}:
+        raise error
+    stripped = [(line, [re.sub(r'^"(.*)"$', r"\1", cell.strip()) for cell in row]) for line, row in (first, *rows)]
+    table = table_of(iter(stripped), only, path)
+    if table.map(lambda cell: '"' in cell).any(axis=None):
+        raise error
+    log.warning("%s The columns that are used have none, so it is taken as it stands.", error)
+    return table
+
+
+def column_names(path: Path, sheet: str | None = None) -> list[str]:
+    """Return how the columns of such a table are called, none if no row stands below; see `read_table` for what is raised."""
+    try:
+        first = list(itertools.islice(rows_of(path, sheet), 2))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions and the disk.") from error
+    return [str(name).strip() for name in first[0][1]] if len(first) > 1 else []
+
+
+def rows_of(path: Path, sheet: str | None) -> Iterator[tuple[int, list[Any]]]:
+    """Return the line and the cells of each row of a table, after a look at what kind of file it is."""
     if not path.is_file():
         what = "a folder, not a table" if path.is_dir() else "no such table"
         bids = " (the folder of `bids` has to hold it)" if path.name == "participants.tsv" else ""
+        if link := dead_link(path):
+            raise UserError(f"{path}: is {link}.")
         raise UserError(f"{path}: {what}. Check the `table` of the dataset{bids}.")
     kind = path.suffix.lower()
     if kind not in (*TEXT, *EXCEL):
         raise UserError(
             f"{path}: a table must be {', '.join((*TEXT, *EXCEL))}, found {path.suffix or 'no suffix'}. Save it as one."
         )
-    try:
-        with open(path, "rb") as stream:
-            head = stream.read(512)
-        if is_web_page(head):
-            raise UserError(
-                f"{path}: is a web page, not a table. If it was saved from a site, log in there and get it again; if a program "
-                "wrote it as HTML, open it in a spreadsheet and save it as .xlsx or .csv."
-            )
-        return table_of(rows_of_sheet(path, sheet, head) if kind in EXCEL else rows_of_text(path, head), only, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}). Check its permissions and the disk.") from error
+    with open(path, "rb") as stream:
+        head = stream.read(512)
+    if cure := pointer(head):
+        raise UserError(f"{path}: is {cure}.")
+    if is_web_page(head):
+        raise UserError(
+            f"{path}: is a web page, not a table. If it was saved from a site, log in there and get it again; if a program "
+            "wrote it as HTML, open it in a spreadsheet and save it as .xlsx or .csv."
+        )
+    return rows_of_sheet(path, sheet, head) if kind in EXCEL else rows_of_text(path, head)
 
 
 def table_of(rows: Iterator[tuple[int, list[Any]]], only: Collection[str] | None, path: Path) -> pd.DataFrame:
@@ -98,13 +148,17 @@ def table_of(rows: Iterator[tuple[int, list[Any]]], only: Collection[str] | None
     return pd.DataFrame(cells, columns=list(kept.values()), index=[line - 2 for line in lines], dtype=object)
 
 
-def rows_of_text(path: Path, head: bytes) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line and the cells of each row of a .csv or .tsv file in which something stands."""
+def rows_of_text(path: Path, head: bytes, quotes: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line and the cells of each row of a .csv or .tsv file in which something stands.
+
+    Of a table parted by semicolons, as Excel writes it in much of Europe, the text may be that of Windows (cp1252). With
+    `quotes` False, quotation marks are signs like all others.
+    """
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
         raise UserError(f"{path}: is no UTF-8 text (UTF-16, or no text at all). Save it again as 'CSV UTF-8'.")
     line = 1
     try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
+        with open(path, encoding=encoding_of(path), newline="") as stream:
             lines = list(itertools.islice(stream, FIRST_LINES))
             stream.seek(0)
             if declared := re.fullmatch(r"sep=([^\s\"]|\t)\s*", "".join(lines[:1]), re.IGNORECASE):  # Excel's own first line
@@ -112,8 +166,15 @@ def rows_of_text(path: Path, head: bytes) -> Iterator[tuple[int, list[str]]]:
                 line = 2
             separator, first = declared[1] if declared else separator_of(lines, path), line
             # Strict, or a quotation mark that is not closed swallows the rows that follow.
-            reader = csv.reader(stream, delimiter=separator, skipinitialspace=True, strict=True)
+            marks: Any = {} if quotes else {"quoting": csv.QUOTE_NONE}
+            reader = csv.reader(stream, delimiter=separator, skipinitialspace=True, strict=True, **marks)
+            width = 0
             for row in reader:
+                width = width or len(row)
+                # A mark that is not closed takes in the lines that follow, up to the next mark: each is a row for itself.
+                swallowed = separator.join(row).strip("\r\n").splitlines() if reader.line_num + first > line + 1 else []
+                if width > 2 and len(swallowed) > 1 and all(text.count(separator) == width - 1 for text in swallowed):
+                    raise csv.Error(f"it takes in {len(swallowed) - 1} line(s) that follow")
                 if any(map(str.strip, row)):
                     yield line, row
                 line = reader.line_num + first
@@ -124,10 +185,35 @@ def rows_of_text(path: Path, head: bytes) -> Iterator[tuple[int, list[str]]]:
             f"{path}: line {number} is not UTF-8 text (found the byte 0x{byte:02x}). Save it again as 'CSV UTF-8'."
         ) from error
     except csv.Error as error:
-        raise UserError(
+        raise StrayQuote(
             f"{path}: the row that begins in line {line} has a quotation mark out of place ({error}). Correct it, or save the "
             "table again."
         ) from error
+
+
+def encoding_of(path: Path) -> str:
+    """Return how the text of a table is encoded: in UTF-8, or, of one parted by semicolons, as Windows does in Europe."""
+    with open(path, "rb") as stream:
+        head = list(itertools.islice(stream, FIRST_LINES))
+        lines = [line.decode("cp1252", errors="replace") for line in head]
+        if not has_semicolons(lines, path) or all(first_odd_byte(line) is None for line in itertools.chain(head, stream)):
+            return "utf-8-sig"
+    log.warning("%s: is no UTF-8 text; it is read as that of Windows (cp1252)", path)
+    return "cp1252"
+
+
+def has_semicolons(lines: list[str], path: Path) -> bool:
+    """Return whether a table that begins with these lines is parted by semicolons."""
+    declared = re.fullmatch(r"(\xef\xbb\xbf)?sep=(\S)\s*", "".join(lines[:1]), re.IGNORECASE)
+    return declared[2] == ";" if declared else path.suffix.lower() != ".tsv" and separator_of(lines, path) == ";"
+
+
+def decimal_comma(path: Path) -> bool:
+    """Return whether a comma stands for the decimal point in a table: in one parted by semicolons it can mean nothing else."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return False
+    with open(path, "rb") as stream:
+        return has_semicolons([line.decode("cp1252", errors="replace") for line in itertools.islice(stream, FIRST_LINES)], path)
 
 
 def separator_of(lines: list[str], path: Path) -> str:
@@ -160,7 +246,8 @@ def rows_of_sheet(path: Path, sheet: str | None, head: bytes) -> Iterator[tuple[
     if not head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise UserError(f"{path}: is no Excel file (it begins with {head[:20]!r}). If it is text, call it .csv; else {again}")
     try:
-        with pd.ExcelFile(path) as book:
+        # What its readers warn of, a style or their own end, is nothing to the user.
+        with warnings.catch_warnings(action="ignore"), pd.ExcelFile(path) as book:
             if sheet is not None and sheet not in book.sheet_names:
                 sheets = ", ".join(map(repr, book.sheet_names))
                 raise UserError(f"{path}: has no sheet {sheet!r}. It has: {sheets}. Correct the `sheet` of the dataset.")

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mriflow.training.checkpoint import on_cpu
 from mriflow.training.forward import autocast, outputs_of
+from mriflow.training.freezing import is_frozen
 from mriflow.training.loader import ScanLoader
 
 
@@ -41,6 +42,7 @@ class RunningMean:
 def recalibrate(net: nn.Module, scans: ScanLoader, batch: int, precision: torch.dtype) -> None:
     """Take the statistics of batch norm anew, from scans as they are: those of averaged weights are of none of them."""
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    norms = [norm for norm in norms if not is_frozen(norm)]
     if not norms:
         return
     net.eval()

@@ -14,8 +14,9 @@ import pandas as pd
 import torch
 
 from mriflow.base.errors import UserError
-from mriflow.base.files import whole_file, write_csv
+from mriflow.base.files import tried_again, whole_file, write_csv
 from mriflow.training.forward import out_of_memory
+from mriflow.training.lock import refresh
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ def hash_of(**settings: Any) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+@tried_again
 def save_bytes(value: dict[str, Any], path: Path) -> None:
     """Write tensors, numbers and texts to `path`, whole or not at all; equal values give equal bytes.
 
@@ -69,8 +71,10 @@ class Checkpoints:
         self.wait()
         self.writing = self.writer.submit(self.write, {**on_cpu(state), "settings_hash": self.settings_hash})
 
+    @tried_again
     def write(self, state: dict[str, Any]) -> None:
         """Write a checkpoint, whole or not at all, and the history in it as a table to look at."""
+        refresh(self.last.parent)
         with whole_file(self.last) as temporary:
             with open(temporary, "wb") as stream:
                 torch.save(state, stream)

@@ -14,7 +14,7 @@ from mriflow.training.loader import Batch, ScanLoader
 log = logging.getLogger(__name__)
 
 
-# Multiply-adds for each voxel of the grid from which on a CPU is faster in bfloat16, by at least a quarter in what was measured
+# Multiply-adds for each voxel of the grid from which on a CPU is a fifth or more faster in bfloat16, in all that was measured
 # (tests/benchmarks/README.md). The demo's network makes 970.
 WIDE = 2000
 

@@ -24,6 +24,7 @@ from mriflow.training.averaging import RunningMean, recalibrate
 from mriflow.training.checkpoint import Checkpoints, on_cpu
 from mriflow.training.distributed import Team, share
 from mriflow.training.forward import autocast, compiled, cpu_has_bfloat16, out_of_memory, outputs_of, run_network
+from mriflow.training.freezing import train_mode
 from mriflow.training.loader import Batch, ScanLoader
 from mriflow.training.memory import MemoryTrial, batch_sizes
 from mriflow.training.objectives import Objective
@@ -166,7 +167,7 @@ class Trainer:
 
     def train_epoch(self, training: Part, stop: StopFlag) -> None:
         """Make the remaining steps of an epoch; save when it is time, leave when asked to."""
-        self.net.train()
+        train_mode(self.net)
         for _ in self.train_steps(training):
             due = time.monotonic() - self.saved_at > 60 * self.settings["checkpoint_minutes"]
             reason = self.team.agree(stop.reason() or ("save" if due else None))

@@ -7,11 +7,12 @@ from torch import nn
 
 
 def make_optimizer(net: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:
-    """Return AdamW, or SGD with momentum 0.9, each as one operation for all parameters."""
+    """Return AdamW, or SGD with momentum 0.9, each as one operation for all parameters that are trained."""
     rate, decay = settings["learning_rate"], settings["weight_decay"]
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     if settings["optimizer"] == "sgd":
-        return torch.optim.SGD(net.parameters(), rate, momentum=0.9, weight_decay=decay, fused=True)
-    return torch.optim.AdamW(net.parameters(), rate, weight_decay=decay, fused=True)
+        return torch.optim.SGD(trained, rate, momentum=0.9, weight_decay=decay, fused=True)
+    return torch.optim.AdamW(trained, rate, weight_decay=decay, fused=True)
 
 
 def make_schedule(

@@ -1,19 +1,43 @@
-"""Weights to start from: published ones of SFCN, or a model of an earlier run."""
+"""Weights to start from: published ones of SFCN, or a model of an earlier training."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from mriflow.base.errors import UserError
+from mriflow.training.freezing import output_layer
+from mriflow.training.networks import WithCovariates
 
 log = logging.getLogger(__name__)
 
 
-def load_pretrained(net: nn.Module, path: Path) -> None:
-    """Load weights into a network: all of them, but for an output layer of another size, which starts anew.
+class Start(NamedTuple):
+    """What a training starts from.
+
+    Attributes
+    ----------
+    path
+        The file.
+    weights
+        Its tensors by their names.
+    facts
+        What else stands in a model.pt; nothing for a plain file of weights.
+    """
+
+    path: Path
+    weights: dict[str, torch.Tensor]
+    facts: dict[str, Any]
+
+
+def load_pretrained(net: nn.Module, start: Start, here: Mapping[str, Any] | None = None) -> None:
+    """Load weights into a network: all of them, but for an output layer that does not fit, which starts anew.
+
+    It does not fit if it has another size, or if a model.pt was trained for another target. What covariates add to the outputs
+    is taken from a model of the same covariates; else it starts anew, too.
 
     The weights published with SFCN (Peng et al. 2021) have names that begin with ``module.``, from training on several GPUs;
     that is taken off. Their age model has 40 outputs, for the bins of 42 to 82 years; their sex model has 2 outputs and
@@ -23,20 +47,31 @@ def load_pretrained(net: nn.Module, path: Path) -> None:
     ----------
     net
         The network, of the same layout.
-    path
-        A state dict, or a model.pt of `train`.
+    start
+        From `read_start`.
+    here
+        `target`, `channels` and `covariates` as the model.pt of this training will have them.
 
     Raises
     ------
     UserError
-        If the file is missing or no file of weights, or if a tensor other than the output layer's is missing, is unknown, or
-        has another shape; all of these are named.
+        If the channels are others, or if a tensor other than the output layer's is missing, is unknown, or has another shape;
+        all of these are named.
     """
-    given = read_weights(path)
-    expected = net.state_dict()
-    head = {name for name in expected if name.rpartition(".")[0] == list(expected)[-1].rpartition(".")[0]}
+    path, facts, here = start.path, start.facts, here or {}
+    if differs(facts, here, "channels"):
+        raise UserError(
+            f"{path}: was trained on scans with the channels {', '.join(facts['channels'])}; here they have "
+            f"{', '.join(here['channels'])}. Give both experiments `preprocess` blocks with the same channels."
+        )
+    given, of_covariates = unwrapped(start.weights)
+    inner = net.net if isinstance(net, WithCovariates) else net
+    assert isinstance(inner, nn.Module)
+    expected = inner.state_dict()
+    last = output_layer(inner)
+    head = {name for name in expected if name.rpartition(".")[0] == last}
     different = {name for name in expected.keys() & given if given[name].shape != expected[name].shape}
-    anew = head if different and different <= head else set()
+    anew = head if differs(facts, here, "target") or (different and different <= head) else set()
     wrong = [f"{name}: not in the file" for name in expected if name not in given]
     wrong += [f"{name}: not in this network" for name in given if name not in expected]
     wrong += [f"{name}: {shapes(given[name], expected[name])}" for name in expected if name in different - anew]
@@ -44,14 +79,43 @@ def load_pretrained(net: nn.Module, path: Path) -> None:
         raise UserError(
             f"{path}: {len(wrong)} of its {len(given)} tensors do not match the network:\n  "
             + "\n  ".join(wrong)
-            + "\nGive the network the `arguments` that these weights were trained with (of SFCN, its `channels`)."
+            + "\nGive the network the `arguments` that these weights were trained with (of SFCN, its `channels`), and its "
+            "scans as many channels."
         )
-    net.load_state_dict({name: expected[name] if name in anew else given[name] for name in expected})
+    inner.load_state_dict({name: expected[name] if name in anew else given[name] for name in expected})
     log.info("%s: %d of %d tensors loaded", path, len(expected) - len(anew), len(expected))
-    if not anew:
+    if not anew and "target" not in facts:
         log.info("the output layer is kept, too, for its size fits: see that it was trained for the same classes or bins")
     for name in sorted(anew):
-        log.info("%s starts anew: %s", name, shapes(given[name], expected[name]))
+        why = shapes(given[name], expected[name]) if name in different else "it was trained for another target"
+        log.info("%s starts anew: %s", name, why)
+    load_covariates(net, of_covariates, same=not differs(facts, here, "covariates"))
+
+
+def load_covariates(net: nn.Module, given: torch.Tensor | None, same: bool) -> None:
+    """Load what covariates add to the outputs, from a model of the `same` ones."""
+    if isinstance(net, WithCovariates):
+        fits = same and given is not None and given.shape == net.linear.weight.shape
+        if fits:
+            net.linear.load_state_dict({"weight": given})
+        log.info("what covariates add to the outputs %s", "is loaded, too" if fits else "starts anew")
+    elif given is not None:
+        log.info("what covariates add to the outputs of that model is left out, for there are none here")
+
+
+def differs(facts: Mapping[str, Any], here: Mapping[str, Any], key: str) -> bool:
+    """Return whether a model.pt is known to have something else than is `here`; of covariates the names count."""
+    if key not in facts or key not in here:
+        return False
+    return list(facts[key]) != list(here[key]) if key == "covariates" else facts[key] != here[key]
+
+
+def unwrapped(weights: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+    """Return the weights of a network without its covariates, and those of the covariates, if it has any (`WithCovariates`)."""
+    inner = {name.removeprefix("net."): value for name, value in weights.items() if name.startswith("net.")}
+    if inner and set(weights) == {f"net.{name}" for name in inner} | {"linear.weight"}:
+        return inner, weights["linear.weight"]
+    return dict(weights), None
 
 
 def shapes(given: torch.Tensor, expected: torch.Tensor) -> str:
@@ -59,8 +123,14 @@ def shapes(given: torch.Tensor, expected: torch.Tensor) -> str:
     return f"{tuple(given.shape)} in the file, {tuple(expected.shape)} here"
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a file of weights by their names, without ``module.`` before them."""
+def read_start(path: Path) -> Start:
+    """Read a file of weights: a state dict, or a model.pt of `train`; ``module.`` before the names is taken off.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, or no file of weights.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file of weights (`init` of the network).")
     try:
@@ -68,9 +138,10 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # torch raises many kinds of errors for what is no file of its own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: cannot be read as weights of PyTorch ({reason}); expected what torch.save wrote.") from error
+    facts: dict[str, Any] = {}
     for key in ("weights", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
+            facts, state = {name: value for name, value in state.items() if name != key}, state[key]
     if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{path}: holds no weights; expected a dict of tensors (a state dict), or a model.pt.")
-    return {str(name).removeprefix("module."): value for name, value in state.items()}
+    return Start(path, {str(name).removeprefix("module."): value for name, value in state.items()}, facts)

@@ -8,6 +8,7 @@ from itertools import islice
 
 import torch
 
+from mriflow.training.freezing import train_mode
 from mriflow.training.loop import Part, Trainer
 
 WARM_UP, STEPS = 3, 10
@@ -46,7 +47,7 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 
 def steps_of(trainer: Trainer, part: Part, count: int) -> None:
     """Train for some steps, over as many epochs as that takes."""
-    trainer.net.train()
+    train_mode(trainer.net)
     while count:
         made = sum(1 for _ in islice(trainer.train_steps(part), count))
         count -= made

@@ -20,11 +20,13 @@ from mriflow.training.checkpoint import hash_of
 from mriflow.training.covariates import Covariates, read_covariates
 from mriflow.training.distributed import Team
 from mriflow.training.forward import precision, work_of
+from mriflow.training.freezing import freeze_features
 from mriflow.training.loader import ScanLoader, Shards, open_shards
 from mriflow.training.loop import Part, Trainer
 from mriflow.training.networks import build_network
 from mriflow.training.objectives import make_objective
-from mriflow.training.pretrained import load_pretrained
+from mriflow.training.pretrained import Start, load_pretrained, read_start
+from mriflow.training.seen import Seen, check_seen, people_of, seen_by
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,8 @@ class Data(NamedTuple):
         What each preprocessed scan was made of and how, by its id (the column `key` of the shards' indices).
     ids
         The scans of the train and the validation part of the fold.
+    people
+        Who is in the dataset, and in which part of the fold (`mriflow.training.seen.people_of`).
     """
 
     shards: Shards
@@ -54,15 +58,30 @@ class Data(NamedTuple):
     covariates: pd.DataFrame
     keys: pd.Series
     ids: dict[str, list[str]]
+    people: pd.DataFrame
 
 
 class Prepared(NamedTuple):
-    """A training before its first step, the two parts of the fold, and how covariates become numbers."""
+    """A training before its first step.
+
+    Attributes
+    ----------
+    trainer, training, validation
+        It, and the two parts of the fold.
+    covariates
+        How covariates become numbers.
+    seen
+        What its model will have seen (`mriflow.training.seen`).
+    warnings
+        What is wrong with what it starts from, as a list of `kind` and `text`.
+    """
 
     trainer: Trainer
     training: Part
     validation: Part
     covariates: Covariates
+    seen: Seen
+    warnings: list[dict[str, str]]
 
 
 def read_data(
@@ -81,7 +100,8 @@ def read_data(
         raise UserError(f"{arrays[0]}: has {shards.channels} channel(s), expected {', '.join(channels)}. Delete it, run again.")
     keys = pd.concat([read_index(index) for index in indices]).set_index("id")["key"]
     covariates = read_covariates(inputs["covariates"], labels, indices)
-    return Data(shards, read_targets(labels, target), covariates, keys, scans_of(splits, fold, shards))
+    people = people_of(labels, splits, fold)
+    return Data(shards, read_targets(labels, target), covariates, keys, scans_of(splits, fold, shards), people)
 
 
 def prepare(
@@ -94,6 +114,9 @@ def prepare(
     network: dict[str, Any],
     training: dict[str, Any],
     team: Team,
+    dataset: str = "",
+    init: Path | None = None,
+    freeze: str = "none",
 ) -> Prepared:
     """Return a training before its first step; see `train` for the arguments."""
     raw = {part: data.labels.loc[ids].to_numpy() for part, ids in data.ids.items()}
@@ -103,6 +126,7 @@ def prepare(
         raise UserError(
             f"fold {fold} has no validation scans: `select: best` needs a validation part. Set it to last or average."
         )
+    start, warnings = read_checked(init, freeze, data.people, dataset)
     objective = make_objective(target, training, raw["train"])
     covariates = Covariates.fit(data.covariates.loc[data.ids["train"]], inputs["impute"])
     training_part, validation_part = (
@@ -122,14 +146,20 @@ def prepare(
     net = build_network(
         network["name"], network["arguments"], objective.outputs, data.shards.shape, data.shards.channels, covariates.width
     )
-    if "init" in network:
-        load_pretrained(net, Path(network["init"]["weights"]))
+    if start:
+        here = {"target": target, "channels": inputs["channels"], "covariates": covariates.columns}
+        load_pretrained(net, start, here)
+    if freeze == "features":
+        freeze_features(net, objective.outputs)
     of_voxel = partial(work_of, net, data.shards.shape, data.shards.channels, covariates.width)
     chosen = precision(team.device, training, of_voxel)
     if chosen != torch.float32:
         log.info("computing in %s (`mixed_precision`)", str(chosen).removeprefix("torch."))
     parameters = sum(p.numel() for p in net.parameters())
-    log.info("%s with %d parameters, grid %s", network["name"], parameters, "x".join(map(str, data.shards.shape)))
+    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    of_them = f" ({trained} of them trained)" if trained < parameters else ""
+    grid = "x".join(map(str, data.shards.shape))
+    log.info("%s with %d parameters%s, grid %s", network["name"], parameters, of_them, grid)
     if team.size > 1 and team.device.type == "cuda":
         net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
     net = net.to(team.device, memory_format=torch.channels_last_3d)
@@ -146,13 +176,29 @@ def prepare(
             network,
             {key: value for key, value in training.items() if key not in RUNTIME_KEYS},
         ],
-        init=content_of(network["init"]["weights"]) if "init" in network else "",
+        init=[content_of(init), freeze] if init else "",
     )
     image = inputs["channels"].index("image") if "image" in inputs["channels"] else None
     trainer = Trainer(
         net, objective, training, len(training_part.ids), work, settings_hash, seed, team, inputs["voxel_mm"], image, chosen
     )
-    return Prepared(trainer, training_part, validation_part, covariates)
+    seen = seen_by(data.people, data.ids, dataset, start.facts.get("seen", {}) if start else {})
+    return Prepared(trainer, training_part, validation_part, covariates, seen, warnings)
+
+
+def read_checked(
+    init: Path | None, freeze: str, people: pd.DataFrame, dataset: str
+) -> tuple[Start | None, list[dict[str, str]]]:
+    """Return what a training starts from, if not from random numbers, and what is wrong with it."""
+    if init is None:
+        if freeze != "none":
+            raise UserError(f"`freeze: {freeze}` without weights to start from (`init`): it would train on random features.")
+        return None, []
+    start = read_start(init)
+    if "seen" not in start.facts:
+        log.info("%s does not say whose scans it was trained on: see that nobody is tested here who was among them", init)
+        return start, []
+    return start, check_seen(start.facts["seen"], people, dataset, init)
 
 
 def read_targets(labels: Path, target: dict[str, Any]) -> pd.DataFrame:
