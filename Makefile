@@ -4,6 +4,7 @@
 #                 the cell that tests/sge/cell.sh starts (as root). test-all has them too, and skips them where none answers
 # make lint       the checks that every commit passes
 # make bench      measure speed
+# make bench-gpu  measure speed on a GPU, in at most eight minutes; nothing is installed. Tables into the folder OUT, or bench-gpu
 # make docs       the pages of docs/ as a website, in site/; make dag draws docs/images/dag.svg anew (needs Graphviz)
 # make quality    measure brain mask, registration and N4 on 147 real scans, where they are (../shared/data/ixi-hh-2mm)
 PYTHON ?= python3
@@ -11,7 +12,7 @@ CORES ?= all
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
-.PHONY: demo test test-sge test-all lint format bench quality docs dag lock
+.PHONY: demo test test-sge test-all lint format bench bench-gpu quality docs dag lock
 .DEFAULT_GOAL := demo
 
 .venv/installed: envs/requirements.lock pyproject.toml
@@ -54,6 +55,10 @@ format: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python tests/benchmarks/bench.py
+
+# By the Python of .venv, if there is one; it needs torch, numpy, pandas, nibabel and monai.
+bench-gpu:
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) tests/benchmarks/gpu.py $(OUT)
 
 quality: .venv/installed
 	$(BIN)/python tests/benchmarks/quality.py

@@ -1,13 +1,16 @@
 """A config is checked and made whole; every mistake is told with its file, key, what was found and what is allowed."""
 
 import copy
+import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from mriflow.base.errors import UserError
+from mriflow.config.cost import cost
 from mriflow.config.mistakes import PATTERNS, Validator
 from mriflow.config.resolve import columns_to_read, merge, resolve, settings, training_part, weights_to_start_from
 from mriflow.reference import main
@@ -684,3 +687,58 @@ def test_paths_may_begin_with_ones_home_and_have_backslashes(tmp_path, monkeypat
 def test_a_place_of_results_that_snakemake_would_not_find_is_refused(tmp_path):
     text = message(written(tmp_path, {"pathvars": {"results": "~/results"}}))
     assert "pathvars.results: found '~/results', expected a path with slashes and without ~" in text
+
+
+def costs(folder: Path, overlay: str) -> str:
+    config = resolved(ROOT / f"config/experiments/{overlay}.yaml")
+    return "\n".join(cost(config, folder, config["datasets"]))
+
+
+def test_a_long_run_is_told_of_with_hours_memory_and_disk_and_a_short_one_is_not(tmp_path):
+    text = costs(tmp_path, "ixi-age")
+    assert re.search(r"ixi, tissues-4mm: 581 scans \(as published\), [\d.]+ hours of one core \([\d.]+ s a scan\)", text)
+    assert re.search(r"ixi-age: 15 networks, 60 epochs of 395 scans, SFCN at 40x48x40: about [\d.]+ hours of one core", text)
+    assert re.search(r"memory +2.6 GB for preprocessing, [\d.]+ GB for training", text)
+    assert "4.5 GB downloaded, 0.1 GB preprocessed" in text
+    assert re.search(r"hours of a GPU \(taken for \d+ times as fast as a core; not measured\)", costs(tmp_path, "ixi-age-gpu"))
+    demo = resolved()
+    assert cost(demo, tmp_path, demo["datasets"]) == []
+
+
+def test_of_an_experiment_that_is_started_from_only_the_models_that_are_needed_cost_something(tmp_path):
+    text = costs(tmp_path, "ixi-age-pretrained")
+    assert "ixi-age-pretrained: 15 networks" in text
+    assert "demo-pretraining: 3 networks" in text
+
+
+def test_what_is_there_costs_nothing_and_what_was_measured_goes_before_the_rule(tmp_path):
+    columns = "s\th:m:s\tmax_rss\tcpu_time\n"
+    for kind, name, row in (
+        ("preprocess", "ixi_tissues-4mm_shard-000", "50\t0:00:50\t2000\t100"),
+        ("train", "ixi-age_fold-0_seed-0", "7200\t2:00:00\t2000\t-"),
+        ("train", "ixi-age_fold-1_seed-0", "-\t-\t-\t-"),  # of a job that was killed
+    ):
+        (tmp_path / "benchmarks" / kind).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "benchmarks" / kind / f"{name}.tsv").write_text(f"{columns}{row}\n")
+    made = tmp_path / "preprocessed/ixi/tissues-4mm/shard-000.npy"
+    model = tmp_path / "results/ixi-age/fold-0_seed-0/model.pt"
+    organized = tmp_path / "data/ixi/scans.csv"
+    for file in (made, model, organized):
+        file.parent.mkdir(parents=True)
+        file.write_text("id\n" + "scan\n" * 240)
+    text = costs(tmp_path, "ixi-age")
+    assert "230 scans (organized), 38 minutes of one core (measured by earlier jobs)" in text
+    assert "ixi-age: 14 networks" in text and "28 hours (measured by earlier jobs)" in text
+    assert "downloaded" not in text
+    for fold, seed in itertools.product(range(5), range(3)):
+        model = tmp_path / f"results/ixi-age/fold-{fold}_seed-{seed}/model.pt"
+        model.parent.mkdir(exist_ok=True)
+        model.touch()
+    assert "training" not in costs(tmp_path, "ixi-age")
+
+
+def test_scans_of_a_table_of_ones_own_are_counted_and_unknown_ones_are_said_to_be_unknown(tmp_path):
+    assert "1,000 scans (how many is not known" in costs(tmp_path, "my-data")
+    (tmp_path / "my-data").mkdir()
+    (tmp_path / "my-data/my.csv").write_text("file\n" + "scan\n" * 300)
+    assert "300 scans (rows of my-data/my.csv)" in costs(tmp_path, "my-data")

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
-from conftest import training_inputs, training_settings, write_dataset
+from conftest import ROOT, training_inputs, training_settings, write_dataset
 from mriflow.base.cli import run_stage
 from mriflow.base.errors import UserError
 from mriflow.split import split
@@ -26,7 +27,7 @@ from mriflow.train import main, train
 from mriflow.training.augment import augment, draw_changes, grid_of
 from mriflow.training.device import check_card, choose_device
 from mriflow.training.distributed import Team
-from mriflow.training.forward import precision
+from mriflow.training.forward import precision, work_of
 from mriflow.training.loader import Batch, ScanLoader, Shards
 from mriflow.training.loop import Part, Trainer
 from mriflow.training.memory import MemoryTrial
@@ -446,12 +447,61 @@ def test_network_that_cannot_be_compiled_is_trained_as_it_is(data, tmp_path, mon
 def test_precision_is_what_the_card_has(monkeypatch, bf16, wanted):
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: bf16)
     cuda = torch.device("cuda")
-    assert precision(cuda, {"mixed_precision": "auto"}) == wanted
-    assert (
-        precision(cuda, {"mixed_precision": "off"})
-        == precision(torch.device("cpu"), {"mixed_precision": "auto"})
-        == torch.float32
-    )
+    assert precision(cuda, {"mixed_precision": "auto"}, lambda: 0) == wanted
+    assert precision(cuda, {"mixed_precision": "off"}, lambda: 1e6) == torch.float32
+
+
+def processor(monkeypatch, bfloat16):
+    """Take this processor for one that multiplies in bfloat16, or does not."""
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": bfloat16})
+
+
+def test_on_a_cpu_that_has_bfloat16_wide_networks_are_trained_in_it(monkeypatch):
+    cpu, auto = torch.device("cpu"), {"mixed_precision": "auto"}
+    networks = yaml.safe_load((ROOT / "config/config.yaml").read_text())["networks"]
+
+    def of(name, settings, channels=1):
+        net = build_network("SFCN", networks[name]["arguments"], 1, (40, 48, 40), channels)
+        return precision(cpu, settings, lambda: work_of(net, (40, 48, 40), channels))
+
+    processor(monkeypatch, True)
+    assert [of("sfcn", auto), of("sfcn-small", auto), of("sfcn-small", auto, 4)] == [torch.bfloat16, *[torch.float32] * 2]
+    assert of("sfcn", {"mixed_precision": "off"}) == torch.float32
+    processor(monkeypatch, False)
+    assert of("sfcn", auto) == torch.float32
+
+
+WIDE = {"name": "SFCN", "arguments": {"channels": [32, 64, 8], "dropout": 0.2}}
+
+
+def test_training_in_bfloat16_learns_as_in_float32_and_ends_with_the_same_bytes_when_resumed(
+    data, tmp_path, monkeypatch, caplog
+):
+    processor(monkeypatch, True)
+    caplog.set_level("INFO")
+    options = {"network": WIDE, "epochs": 8}
+    short = run(tmp_path / "whole", data, **options)
+    assert "computing in bfloat16" in caplog.text
+    plain = run(tmp_path / "float32", data, mixed_precision="off", **options)
+    assert not short.equals(plain)
+    assert short["train_loss"].tolist() == pytest.approx(plain["train_loss"].tolist(), rel=0.1)
+    with monkeypatch.context() as clock:
+        for looks in (3, 6, 5):
+            run_until(looks, tmp_path / "broken", data, clock, **options)
+    run(tmp_path / "broken", data, **options)
+    assert (tmp_path / "broken/model.pt").read_bytes() == (tmp_path / "whole/model.pt").read_bytes()
+
+
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_training_goes_on_in_the_precision_in_which_it_was_begun(data, tmp_path, monkeypatch, caplog, bfloat16):
+    processor(monkeypatch, bfloat16)
+    run(tmp_path / "whole", data, network=WIDE)
+    with monkeypatch.context() as clock:
+        run_until(4, tmp_path / "moved", data, clock, network=WIDE)
+    processor(monkeypatch, not bfloat16)
+    run(tmp_path / "moved", data, network=WIDE)
+    assert ("begun in bfloat16, which this processor lacks" in caplog.text) == bfloat16
+    assert (tmp_path / "moved/model.pt").read_bytes() == (tmp_path / "whole/model.pt").read_bytes()
 
 
 def test_job_that_sees_fewer_gpus_than_it_asked_for_stops(monkeypatch):

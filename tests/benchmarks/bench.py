@@ -1,12 +1,13 @@
 """Measure speed as ratios within one run, for machines are noisy: `make bench`; results and how to read them: README.md here.
 
-    python tests/benchmarks/bench.py [PART ...]     all parts, or some of: input epochs scaling checkpoint plan preprocess
+    python tests/benchmarks/bench.py [PART ...]     all parts, or some of:
+                                                    input epochs precision scaling checkpoint plan preprocess
 
-On a machine with a GPU everything is measured there, and SFCN at 1 mm beside it.
+On a machine with a GPU everything is measured there but `precision`; `gpu.py` measures more of one, with fewer packages.
 """
 
 import argparse
-import logging
+import copy
 import multiprocessing
 import os
 import shutil
@@ -14,52 +15,49 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 import psutil
 import torch
 import yaml
+from common import (
+    EVERY_KIND,
+    NO_AUGMENTATION,
+    ROOT,
+    SFCN,
+    SMALL_SFCN,
+    Case,
+    always,
+    by_turns,
+    cached,
+    like_ours,
+    limit,
+    make_run,
+    our_epoch,
+    part_of,
+    quiet,
+    repeated,
+    their_epoch,
+    tutorial_loader,
+    write_scans,
+    write_shard,
+)
 from torch.utils.data import DataLoader
 
-ROOT = Path(__file__).parents[2]
-os.environ["NUMEXPR_MAX_THREADS"] = str(os.cpu_count())
-
-from mriflow.config.resolve import filled  # noqa: E402
-from mriflow.images import mask, registration, scan, tissues  # noqa: E402
-from mriflow.images.nifti import load_scan  # noqa: E402
-from mriflow.training.device import choose_device  # noqa: E402
-from mriflow.training.distributed import Team  # noqa: E402
-from mriflow.training.loader import ScanLoader, Shards  # noqa: E402
-from mriflow.training.loop import Part, Trainer  # noqa: E402
-from mriflow.training.networks import build_network  # noqa: E402
-from mriflow.training.objectives import Regression  # noqa: E402
-from mriflow.training.profiling import seconds_of  # noqa: E402
-from mriflow.training.setup import seed_everything  # noqa: E402
-from mriflow.training.stop import StopFlag  # noqa: E402
+from mriflow.images import mask, registration, scan, tissues
+from mriflow.images.nifti import load_scan
+from mriflow.training.device import choose_device
+from mriflow.training.forward import cpu_has_bfloat16, work_of
+from mriflow.training.loader import Shards
+from mriflow.training.networks import build_network
+from mriflow.training.profiling import seconds_of
 
 SCANS = 8
-WORKERS = {"num_workers": 2, "multiprocessing_context": "fork"}  # as in the tutorials; a process begun by spawn would spawn
-
-
-class Case(NamedTuple):
-    """What is trained: a network on a grid, in batches."""
-
-    title: str
-    network: str
-    arguments: dict
-    shape: tuple[int, int, int]
-    batch: int
-    compile: bool = False
-
-
-SFCN = {"channels": [32, 64, 128, 256, 256, 64]}
 REGRESSOR = {"channels": [16, 32, 64, 128, 256], "strides": [2] * 4}
 # Networks, size and batch of the MONAI tutorials on IXI; then ours.
 CASES = [
@@ -68,67 +66,35 @@ CASES = [
     Case("SFCN, 4 mm: 40x48x40", "SFCN", SFCN, (40, 48, 40), 4),
     Case("SFCN, 2 mm: 80x96x80", "SFCN", SFCN, (80, 96, 80), 4),
 ]  # fmt: skip
-GPU_CASES = [
-    Case("SFCN, 1 mm: 160x192x160", "SFCN", SFCN, (160, 192, 160), 8),
-    Case("SFCN, 1 mm, compiled", "SFCN", SFCN, (160, 192, 160), 8, compile=True),
+GPU_CASES = [Case("SFCN, 1 mm: 160x192x160", "SFCN", SFCN, (160, 192, 160), 8)]
+WIDE_SFCN = {"channels": [16, 32, 64, 128, 64], "head": "flat"}
+EFFICIENTNET = {"model_name": "efficientnet-b0"}
+PRECISION_CASES = [
+    Case("SFCN of the demo, 40x48x40", "SFCN", SMALL_SFCN, (40, 48, 40), 4),
+    Case("SFCN of the demo, 80x96x80", "SFCN", SMALL_SFCN, (80, 96, 80), 2),
+    Case("EfficientNet-B0, 40x48x40", "EfficientNetBN", EFFICIENTNET, (40, 48, 40), 2),
+    Case("Regressor, 40x48x40", "Regressor", REGRESSOR, (40, 48, 40), 4),
+    Case("SFCN of twice the demo's width, 40x48x40", "SFCN", WIDE_SFCN, (40, 48, 40), 4),
+    Case("SFCN, 40x48x40", "SFCN", SFCN, (40, 48, 40), 4),
+    Case("SFCN, 80x96x80", "SFCN", SFCN, (80, 96, 80), 2),
+    Case("DenseNet121, 40x48x40", "DenseNet121", {}, (40, 48, 40), 2),
+    Case("SEResNet50, 40x48x40", "SEResNet50", {}, (40, 48, 40), 2),
 ]
-
-
-def settings(**changes: object) -> dict:
-    """Return a training block with all defaults and `changes`."""
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
-    block = schema["properties"]["training"]["additionalProperties"]
-    return filled({"epochs": 1000, "batch_size": 2, "learning_rate": 1e-5} | changes, block)
-
-
-def write_scans(folder: Path, count: int = SCANS) -> list[Path]:
-    """Write heads with the size, voxels and noise of IXI's: 256x256x150, int16, gzipped."""
-    rng = np.random.default_rng(0)
-    head = np.asarray(registration.template().dataobj, np.float32)
-    grid = np.ix_(*(np.linspace(0, n - 1, m).astype(int) for n, m in zip(head.shape, (256, 256, 150), strict=True)))
-    paths = []
-    for number in range(count):
-        voxels = head[grid] * 800 + np.abs(rng.normal(0, 12, (256, 256, 150)))
-        paths.append(folder / f"IXI{number:03d}.nii.gz")
-        nib.save(nib.Nifti1Image(voxels.astype(np.int16), np.diag([0.9375, 0.9375, 1.2, 1])), paths[-1])
-    return paths
-
-
-def always(case: Case) -> list:
-    """Return the tutorial's transforms that give the same in every epoch."""
-    from monai.transforms import EnsureChannelFirst, LoadImage, Resize, ScaleIntensity
-
-    return [LoadImage(image_only=True), ScaleIntensity(), EnsureChannelFirst(), Resize(case.shape)]
-
-
-def like_ours() -> list:
-    """Return MONAI's transforms that change what ours do, by as much, one scan at a time."""
-    from monai.transforms import RandAdjustContrast, RandAffine, RandFlip, RandGaussianNoise
-
-    turn = [np.deg2rad(5)] * 3
-    moves = RandAffine(1.0, rotate_range=turn, translate_range=[2] * 3, scale_range=[0.05] * 3, padding_mode="zeros")
-    return [RandFlip(0.5, 0), moves, RandAdjustContrast(1.0, (0.9, 1.1)), RandGaussianNoise(1.0, std=0.03)]
-
-
-def cached(paths: list[Path], case: Case, random: list) -> object:
-    """Return a CacheDataset, filled."""
-    from monai.data import CacheDataset
-    from monai.transforms import Compose
-
-    return CacheDataset(paths, Compose([*always(case), *random]), progress=False)
+WORKERS = {"num_workers": 2, "multiprocessing_context": "fork"}  # as in the tutorials; a process begun by spawn would spawn
 
 
 def tutorial_loaders(paths: list[Path], case: Case, folder: Path) -> dict[str, Iterable]:
     """Return the ways of MONAI's tutorials and recipes to deliver these scans, with the tutorial's transforms and workers."""
-    from monai.data import Dataset, PersistentDataset
+    from monai.data import PersistentDataset
     from monai.transforms import Compose, RandRotate90
 
-    transforms = Compose([*always(case), RandRotate90(spatial_axes=(0, 2))])
-    made = {"tutorial": Dataset(paths, transforms), "PersistentDataset": PersistentDataset(paths, transforms, folder)}
-    loaders: dict[str, Iterable] = {
-        name: DataLoader(dataset, case.batch, shuffle=True, **WORKERS) for name, dataset in made.items()
+    turn = RandRotate90(spatial_axes=(0, 2))
+    persistent = PersistentDataset(paths, Compose([*always(case), turn]), folder)
+    return {
+        "tutorial": tutorial_loader(paths, case),
+        "PersistentDataset": DataLoader(persistent, case.batch, shuffle=True, **WORKERS),
+        "CacheDataset": LateCache(lambda: cached(paths, case, [turn]), case.batch),
     }
-    return loaders | {"CacheDataset": LateCache(lambda: cached(paths, case, [RandRotate90(spatial_axes=(0, 2))]), case.batch)}
 
 
 class LateCache:
@@ -142,75 +108,14 @@ class LateCache:
         return iter(self.loader)
 
 
-def write_shard(paths: list[Path], shape: tuple[int, ...], folder: Path) -> Shards:
-    """Write the same scans, with the tutorial's transforms done once, as preprocessing leaves them; map them."""
-    from monai.transforms import Compose, EnsureChannelFirst, LoadImage, Resize, ScaleIntensity
-
-    once = Compose([LoadImage(image_only=True), ScaleIntensity(0, 255), EnsureChannelFirst(), Resize(shape)])
-    np.save(folder / "shard.npy", np.stack([np.asarray(once(path))[0].round().astype(np.uint8) for path in paths]))
-    array = np.load(folder / "shard.npy", mmap_mode="r")
-    return Shards([array], {path.name: (0, row) for row, path in enumerate(paths)})
-
-
-def make_run(case: Case, count: int, device: torch.device, folder: Path, **changes: object) -> Trainer:
-    """Return a training that has not begun."""
-    seed_everything(0, device)
-    net = build_network(case.network, case.arguments, 1, case.shape).to(device, memory_format=torch.channels_last_3d)
-    block = settings(batch_size=case.batch, compile=case.compile, **changes)
-    return Trainer(net, Regression("l2", 50, 15), block, count, folder, "bench", 0, Team(device))
-
-
-def repeated(shards: Shards, times: int) -> Shards:
-    """Return shards that name each of their scans several times: more steps an epoch, for a GPU makes them in no time."""
-    return Shards(
-        shards.arrays, {f"{scan} {number}": place for number in range(times) for scan, place in shards.places.items()}
-    )
-
-
-def part_of(shards: Shards, device: torch.device) -> Part:
-    """Return all scans of some shards, with made-up ages."""
-    return Part(ScanLoader(shards, list(shards), device), np.linspace(20, 80, len(shards)), list(shards))
-
-
-def our_epoch(run: Trainer, part: Part) -> None:
-    """Train for one epoch, all but validation and saving."""
-    run.step = 0
-    run.run_epoch(part, StopFlag(None))
-
-
-def resident_epoch(run: Trainer, batch: torch.Tensor, encoded: torch.Tensor, steps: int) -> None:
-    """Train on a batch that is on the device already."""
-    run.net.train()
-    for _ in range(steps):
-        run.scaler.scale(run.loss(batch, encoded)).backward()
-        run.scaler.step(run.optimizer)
-        run.scaler.update()
-        run.optimizer.zero_grad(set_to_none=True)
-
-
-def limit(run: Trainer, case: Case, scans: int, device: torch.device) -> Callable[[], None]:
-    """Return what trains for one epoch of `scans` on a random batch that is on the device already."""
-    batch = torch.rand(case.batch, 1, *case.shape, device=device).contiguous(memory_format=torch.channels_last_3d)
-    return partial(resident_epoch, run, batch, torch.zeros(case.batch, 1, device=device), scans // case.batch)
-
-
-def their_epoch(run: Trainer, loader: Iterable, device: torch.device) -> None:
-    """Train for one epoch on what a loader delivers, with the same network, precision and optimiser."""
-    run.net.train()
-    for scans in loader:
-        batch = torch.as_tensor(scans).to(device)
-        encoded = torch.zeros(len(batch), 1, device=device)
-        resident_epoch(run, batch.contiguous(memory_format=torch.channels_last_3d), encoded, 1)
-
-
 def their_epochs(paths: list[Path], case: Case, folder: Path, device: torch.device) -> dict[str, tuple[float, float]]:
     """Return the seconds of the first and of a later epoch each of the other ways, and those of the limit in this process."""
     if device.type == "cuda":
         choose_device()  # with its settings of cuDNN; a CPU is left as a user finds it
     run = make_run(case, len(paths), device, folder)
-    ways = {"the limit, in a process like those below": limit(run, case, len(paths), device)}
+    ways = {"the limit, in a process like those below": limit(run, case, len(paths) // case.batch)}
     for title, loader in tutorial_loaders(paths, case, folder).items():
-        ways[title] = partial(their_epoch, run, loader, device)
+        ways[title] = partial(their_epoch, run, loader)
     return {title: first_and_later(way, device) for title, way in ways.items()}
 
 
@@ -253,17 +158,17 @@ def measure_input(device: torch.device) -> None:
     case = CASES[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = write_scans(folder)
+        paths = write_scans(folder, SCANS)
         run = make_run(case, SCANS, device, folder)
         part = part_of(write_shard(paths, case.shape, folder), device)
-        run.loss = lambda batch, encoded: batch.sum() * next(run.net.parameters()).sum()  # no network to speak of
-        bare = make_run(case, SCANS, device, folder, augmentation=dict.fromkeys(settings()["augmentation"], 0.0))
-        bare.loss = run.loss
+        run.loss = lambda batch, weights: batch.images.sum() * next(run.net.parameters()).sum()  # no network to speak of
         rows = {}
-        for title, ours in {"ours, no augmentation": bare, "ours, all our augmentation": run}.items():
+        kinds = {"no augmentation": NO_AUGMENTATION, "our augmentation": run.settings["augmentation"]}
+        for title, augmentation in {**kinds, "every kind of augmentation": EVERY_KIND}.items():
+            run.settings = run.settings | {"augmentation": augmentation}
             before = memory()
-            seconds = first_and_later(lambda: our_epoch(ours, part), device)  # noqa: B023
-            rows[title] = (*seconds, memory() - before)
+            seconds = first_and_later(lambda: our_epoch(run, part), device)
+            rows[f"ours, {title}"] = (*seconds, memory() - before)
         rows |= in_other_process(their_input, paths, case, folder / "cache")
         fastest = rows["ours, no augmentation"][1]
         for title, (first, later, added) in rows.items():
@@ -278,22 +183,20 @@ def measure_epochs(device: torch.device) -> None:
     for case in CASES + (GPU_CASES if device.type == "cuda" else []):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            paths = write_scans(folder)
+            paths = write_scans(folder, SCANS)
             times = 40 if device.type == "cuda" else 1
             scans = SCANS * times
-            off = dict.fromkeys(settings()["augmentation"], 0.0)
-            part = part_of(repeated(write_shard(paths, case.shape, folder), times), device)
-            run, bare = make_run(case, scans, device, folder), make_run(case, scans, device, folder, augmentation=off)
+            part = part_of(repeated(write_shard(paths, case.shape, folder), scans), device)
+            run = make_run(case, scans, device, folder)
+            bare = make_run(case, scans, device, folder, augmentation=NO_AUGMENTATION)
             ways: dict[str, Callable[[], object]] = {
-                "the limit": limit(run, case, scans, device),
+                "the limit": limit(run, case, scans // case.batch),
                 "ours, no augmentation": lambda: our_epoch(bare, part),  # noqa: B023
-                "ours, all our augmentation": lambda: our_epoch(run, part),  # noqa: B023
+                "ours, our augmentation": lambda: our_epoch(run, part),  # noqa: B023
             }
-            first = {title: seconds_of(way, device) for title, way in ways.items()}
-            later = {title: seconds_of(way, device) for title, way in ways.items()}
-            turns = max(4, int(10 / later["the limit"]))
-            for title in list(ways) * turns:  # by turns, as the machine's other work comes and goes
-                later[title] = min(later[title], seconds_of(ways[title], device))
+            first = by_turns(ways, 1, device)
+            later = by_turns(ways, 1, device)
+            later = by_turns(ways, max(4, int(10 / later["the limit"])), device)
             theirs = in_other_process(their_epochs, paths * times, case, folder / "cache", device)
             first |= {title: seconds[0] for title, seconds in theirs.items()}
             later |= {title: seconds[1] for title, seconds in theirs.items()}
@@ -303,6 +206,33 @@ def measure_epochs(device: torch.device) -> None:
         if device.type == "cuda":
             print(f"GPU memory at most: {torch.cuda.max_memory_allocated() / 1e9:.1f} GB")
             torch.cuda.reset_peak_memory_stats()
+
+
+def measure_precision(device: torch.device) -> None:
+    """Print how long a training step takes on a CPU in float32 and in bfloat16, and how much work the network makes."""
+    print("\n## Precision on a CPU: milliseconds a scan of a training step, one thread\n")
+    if device.type != "cpu" or not cpu_has_bfloat16():
+        print("Left out: this is a GPU, or a processor without bfloat16.")
+        return
+    print("| network, grid | multiply-adds a voxel | float32 | bfloat16 | times as fast | `auto` takes |")
+    print("|---|---|---|---|---|---|")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for case in PRECISION_CASES:
+        with tempfile.TemporaryDirectory() as name:
+            run = make_run(case, case.batch, device, Path(name))
+        ways = {}
+        for precision in (torch.float32, torch.bfloat16):
+            one = copy.copy(run)  # the same network, optimiser and batch
+            one.precision = precision
+            ways[str(precision)] = limit(one, case, 1)
+        by_turns(ways, 1, device)
+        seconds = by_turns(ways, 10, device)
+        plain, short = (1000 * one / case.batch for one in seconds.values())
+        work = work_of(build_network(case.network, case.arguments, 1, case.shape), case.shape)
+        taken = str(run.precision).removeprefix("torch.")
+        print(f"| {case.title} | {work:,.0f} | {plain:.1f} | {short:.1f} | {plain / short:.2f} | {taken} |", flush=True)
+    torch.set_num_threads(threads)
 
 
 def measure_scaling(device: torch.device) -> None:
@@ -320,7 +250,7 @@ def measure_scaling(device: torch.device) -> None:
                 for _ in range(count // 100):
                     stream.write(block)
             run = make_run(case, count, device, folder)
-            run.loss = lambda batch, encoded: batch.mean() * next(run.net.parameters()).sum()  # noqa: B023
+            run.loss = lambda batch, weights: batch.images.mean() * next(run.net.parameters()).sum()  # noqa: B023
             before = memory()
             start = time.perf_counter()
             shards = Shards([np.load(folder / "shard.npy", mmap_mode="r")], {f"scan-{row}": (0, row) for row in range(count)})
@@ -399,17 +329,12 @@ def measure_plan() -> None:
             print(f"| {subjects} | {min(seconds_of(dry_run, torch.device('cpu')) for _ in range(3)):.1f} |", flush=True)
 
 
-def quiet() -> None:
-    """Say nothing but the results."""
-    logging.disable()
-    warnings.simplefilter("ignore")
-
-
 def main() -> None:
     """Measure what is asked for and print tables in Markdown."""
     parts = {
         "input": measure_input,
         "epochs": measure_epochs,
+        "precision": measure_precision,
         "scaling": measure_scaling,
         "checkpoint": measure_checkpoint,
         "plan": lambda device: measure_plan(),

@@ -104,6 +104,7 @@ What they share::
         search          the trials of a search
         mistakes        a mistake in words
         lookup          a dataset by its name
+        cost            what a long run will cost
         handover        what the jobs of a run are given
         docs            the tables of config/README.md
     base/        what every stage needs

@@ -13,6 +13,7 @@ import yaml
 from mriflow.base import recipes
 from mriflow.base.errors import UserError
 from mriflow.base.files import files_below
+from mriflow.config.cost import cost
 from mriflow.config.handover import hand_over, handed_over
 from mriflow.config.resolve import columns_to_read, resolve, settings, training_part, weights_to_start_from
 from mriflow.config.search import trial_runs, trials
@@ -41,6 +42,10 @@ FIGURES = {
     "regression": ["learning-curves", "predicted-vs-true", "residual-vs-true"],
     "classification": ["learning-curves", "roc", "confusion-matrix"],
 }
+
+if workflow.output_settings.dryrun:
+    for line in cost(CONFIG, Path.cwd(), PREPROCESSED_DATASETS):
+        print(line, file=sys.stderr)
 
 
 onstart:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from scipy.spatial.transform import Rotation
 
 FIELD = (4, 4, 4)  # control points of the bias field along each axis
 
@@ -76,8 +75,7 @@ def draw_changes(count: int, voxel_mm: float, settings: Mapping[str, float], gen
         return (torch.rand(count, *size, generator=generator) * 2 - 1) * largest
 
     mirrored = torch.rand(count, generator=generator) < settings["mirror"]
-    turns = Rotation.from_euler("xyz", uniform(settings["rotate_degrees"], 3).numpy(), degrees=True)
-    matrices = torch.from_numpy(turns.as_matrix()).float()
+    matrices = rotations(uniform(settings["rotate_degrees"], 3))
     largest_shift = int(settings["shift_mm"] / voxel_mm + 1e-6)
     return Changes(
         matrices=matrices * (1 + uniform(settings["scale"], 1, 1)),
@@ -89,6 +87,25 @@ def draw_changes(count: int, voxel_mm: float, settings: Mapping[str, float], gen
         noise=uniform(settings["noise"], 1, 1, 1, 1).abs(),
         seeds=torch.randint(2**62, (count,), generator=generator),  # what is drawn for a new field comes after this
     )
+
+
+def rotations(degrees: torch.Tensor) -> torch.Tensor:
+    """Return the rotations about the first axis, then the second, then the third, by angles of shape (n, 3), as matrices.
+
+    >>> rotations(torch.tensor([[0.0, 0.0, 90.0]])).round().int()
+    tensor([[[ 0, -1,  0],
+             [ 1,  0,  0],
+             [ 0,  0,  1]]], dtype=torch.int32)
+    """
+    cosines, sines = degrees.double().deg2rad().cos(), degrees.double().deg2rad().sin()
+    turned = torch.eye(3, dtype=torch.float64).repeat(len(degrees), 1, 1)
+    for axis in range(3):
+        first, second = (axis + 1) % 3, (axis + 2) % 3
+        turn = torch.eye(3, dtype=torch.float64).repeat(len(degrees), 1, 1)
+        turn[:, first, first] = turn[:, second, second] = cosines[:, axis]
+        turn[:, second, first], turn[:, first, second] = sines[:, axis], -sines[:, axis]
+        turned = turn @ turned
+    return turned.float()
 
 
 def augment(scans: torch.Tensor, changes: Changes, settings: Mapping[str, float], image: int | None = 0) -> torch.Tensor:

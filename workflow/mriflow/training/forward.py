@@ -1,7 +1,8 @@
 """A network run over scans: in which precision, compiled or not, and how a lack of memory is known."""
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -13,11 +14,50 @@ from mriflow.training.loader import Batch, ScanLoader
 log = logging.getLogger(__name__)
 
 
-def precision(device: torch.device, settings: dict[str, Any]) -> torch.dtype:
-    """Return bfloat16 or, on a card without it, float16 for the network's arithmetic on a GPU; float32 if it is turned off."""
-    if device.type != "cuda" or settings["mixed_precision"] == "off":
+# Multiply-adds for each voxel of the grid from which on a CPU is a fifth or more faster in bfloat16, in all that was measured
+# (tests/benchmarks/README.md). The demo's network makes 970.
+WIDE = 2000
+
+
+def precision(device: torch.device, settings: dict[str, Any], work: Callable[[], float]) -> torch.dtype:
+    """Return the precision of a network's arithmetic in training; float32 if `mixed_precision` is off.
+
+    On a GPU it is bfloat16 or, on a card without it, float16. On a CPU it is bfloat16 if the processor has that and the network
+    is wide enough (`work` returns what `work_of` does): a rule instead of a measurement, so that the same bytes come twice.
+    """
+    if settings["mixed_precision"] == "off":
         return torch.float32
+    if device.type == "cpu":
+        return torch.bfloat16 if cpu_has_bfloat16() and work() >= WIDE else torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def cpu_has_bfloat16() -> bool:
+    """Return whether the processor multiplies numbers in bfloat16 itself; others emulate it, and slowly."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.cpu, "get_capabilities"):  # PyTorch before 2.13
+        return False
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
+@torch.no_grad()
+def work_of(net: nn.Module, shape: Sequence[int], channels: int = 1, covariates: int = 0) -> float:
+    """Return how many multiply-adds a network on the CPU makes for each voxel of a scan, in convolutions and linear layers.
+
+    >>> work_of(nn.Sequential(nn.Conv3d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(2 * 4**3, 1)), (4, 4, 4))
+    56.0
+    """
+    counts: list[int] = []
+
+    def count(layer: nn.Module, inputs: object, outputs: torch.Tensor) -> None:
+        counts.append(outputs.numel() * layer.weight[0].numel())  # type: ignore[index]
+
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv3d | nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    net.eval()
+    outputs_of(net, Batch(torch.zeros(1, channels, *shape), torch.zeros(1, covariates), torch.zeros(1, 0)))
+    for hook in hooks:
+        hook.remove()
+    return sum(counts) / math.prod(shape)
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:

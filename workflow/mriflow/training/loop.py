@@ -23,7 +23,7 @@ from mriflow.training.augment import Changes, augment, draw_changes
 from mriflow.training.averaging import RunningMean, recalibrate
 from mriflow.training.checkpoint import Checkpoints, on_cpu
 from mriflow.training.distributed import Team, share
-from mriflow.training.forward import autocast, compiled, out_of_memory, outputs_of, precision, run_network
+from mriflow.training.forward import autocast, compiled, cpu_has_bfloat16, out_of_memory, outputs_of, run_network
 from mriflow.training.freezing import train_mode
 from mriflow.training.loader import Batch, ScanLoader
 from mriflow.training.memory import MemoryTrial, batch_sizes
@@ -78,6 +78,9 @@ class Trainer:
         Edge of a voxel, mm.
     image
         The channel whose intensities augmentation may change, if there is one.
+    precision
+        Of the network's arithmetic (`mriflow.training.forward.precision`). On a CPU a training goes on in the one in which it
+        was begun.
     clock
         Given the name of a phase of the step, measures how long it takes; by default nothing is measured.
 
@@ -99,6 +102,7 @@ class Trainer:
         team: Team,
         voxel_mm: float,
         image: int | None = 0,
+        precision: torch.dtype = torch.float32,
         clock: Clock = lambda phase: nullcontext(),
     ) -> None:
         self.net, self.objective, self.settings, self.seed, self.team = net, objective, settings, seed, team
@@ -108,7 +112,7 @@ class Trainer:
         self.steps = scans // self.batch  # the incomplete batch at the end of an epoch's order is left out
         self.optimizer = make_optimizer(net, settings)
         self.schedule = make_schedule(self.optimizer, settings, self.steps)
-        self.precision = precision(self.device, settings)
+        self.precision = precision
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         self.shared = share(net, team) if team.size > 1 else None
         self.forward = compiled(self.shared or net) if settings["compile"] else self.shared or net
@@ -119,7 +123,7 @@ class Trainer:
         self.average = RunningMean()
         self.history: list[dict[str, float]] = []
         self.saved_at = time.monotonic()
-        self.memory = MemoryTrial(net, self.device, self.precision)
+        self.memory = MemoryTrial(net, self.device, precision)
 
     def train(self, training: Part, validation: Part, stop: StopFlag) -> None:
         """Train from the checkpoint, or the beginning, to the last epoch or early stopping."""
@@ -316,6 +320,7 @@ class Trainer:
                     "loss_sum": self.loss_sum,
                     "processes": self.team.size,
                     "device": self.device.type,
+                    "precision": str(self.precision).removeprefix("torch."),
                     "average": self.average.state(),
                     **{name: getattr(self, name) for name in SAVED},
                 }
@@ -346,6 +351,8 @@ class Trainer:
             )
         if saved["device"] != self.device.type:
             log.warning("begun on %s, going on on %s: the same but for rounding and noise", saved["device"], self.device.type)
+        elif self.device.type == "cpu":
+            self.go_on_in(getattr(torch, saved.get("precision", "float32")))
         self.net.load_state_dict(saved["net"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.schedule.load_state_dict(saved["schedule"])
@@ -356,6 +363,15 @@ class Trainer:
         for name in SAVED:
             setattr(self, name, saved[name])
         log.info("going on after epoch %d, step %d", self.epoch, self.step)
+
+    def go_on_in(self, precision: torch.dtype) -> None:
+        """Take the precision in which a training was begun on another processor."""
+        if precision == torch.bfloat16 and not cpu_has_bfloat16():
+            log.warning(
+                "begun in bfloat16, which this processor lacks: going on in it, slowly. To begin anew in float32, delete %s",
+                self.work,
+            )
+        self.precision = self.memory.precision = precision
 
 
 def sample(training: Part, validation: int) -> torch.Tensor:

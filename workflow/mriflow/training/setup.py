@@ -4,6 +4,7 @@ import hashlib
 import logging
 import random
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from mriflow.tables.splits import read_splits
 from mriflow.training.checkpoint import hash_of
 from mriflow.training.covariates import Covariates, read_covariates
 from mriflow.training.distributed import Team
+from mriflow.training.forward import precision, work_of
 from mriflow.training.freezing import freeze_features
 from mriflow.training.loader import ScanLoader, Shards, open_shards
 from mriflow.training.loop import Part, Trainer
@@ -149,6 +151,10 @@ def prepare(
         load_pretrained(net, start, here)
     if freeze == "features":
         freeze_features(net, objective.outputs)
+    of_voxel = partial(work_of, net, data.shards.shape, data.shards.channels, covariates.width)
+    chosen = precision(team.device, training, of_voxel)
+    if chosen != torch.float32:
+        log.info("computing in %s (`mixed_precision`)", str(chosen).removeprefix("torch."))
     parameters = sum(p.numel() for p in net.parameters())
     trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
     of_them = f" ({trained} of them trained)" if trained < parameters else ""
@@ -174,7 +180,7 @@ def prepare(
     )
     image = inputs["channels"].index("image") if "image" in inputs["channels"] else None
     trainer = Trainer(
-        net, objective, training, len(training_part.ids), work, settings_hash, seed, team, inputs["voxel_mm"], image
+        net, objective, training, len(training_part.ids), work, settings_hash, seed, team, inputs["voxel_mm"], image, chosen
     )
     seen = seen_by(data.people, data.ids, dataset, start.facts.get("seen", {}) if start else {})
     return Prepared(trainer, training_part, validation_part, covariates, seen, warnings)
