@@ -230,9 +230,13 @@ def test_without_a_validation_part_all_are_trained_on_and_the_curves_show_unchan
 
 @pytest.mark.parametrize("select", ["best", "average"])
 def test_other_weights_than_the_last_can_be_the_result(data, tmp_path, select):
-    swinging = {"epochs": 12, "learning_rate": 0.03, "schedule": "constant", "seed": 1}
-    table = run(tmp_path / "last", data, **swinging)
+    for seed in range(5):  # until the last epoch is not the best, whatever the processor makes of the sums
+        swinging = {"epochs": 12, "learning_rate": 0.03, "schedule": "constant", "seed": seed}
+        table = run(tmp_path / f"last-{seed}", data, **swinging)
+        if table["val_loss"].idxmin() < 11:
+            break
     run(tmp_path / select, data, **swinging, select=select)
+    (tmp_path / f"last-{seed}").rename(tmp_path / "last")
     last, other = (torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("last", select))
     assert last["epoch"] == 12
     assert any(not torch.equal(last["weights"][name], other["weights"][name]) for name in last["weights"])
