@@ -83,6 +83,13 @@ PRECISION_CASES = [
 WORKERS = {"num_workers": 2, "multiprocessing_context": "fork"}  # as in the tutorials; a process begun by spawn would spawn
 
 
+def template_head() -> np.ndarray:
+    """Return the template's head, in voxels of IXI's."""
+    head = np.asarray(registration.template().dataobj, np.float32)
+    grid = np.ix_(*(np.linspace(0, n - 1, m).astype(int) for n, m in zip(head.shape, (256, 256, 150), strict=True)))
+    return head[grid] * 800
+
+
 def tutorial_loaders(paths: list[Path], case: Case, folder: Path) -> dict[str, Iterable]:
     """Return the ways of MONAI's tutorials and recipes to deliver these scans, with the tutorial's transforms and workers."""
     from monai.data import PersistentDataset
@@ -158,7 +165,7 @@ def measure_input(device: torch.device) -> None:
     case = CASES[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = write_scans(folder, SCANS)
+        paths = write_scans(folder, SCANS, head=template_head())
         run = make_run(case, SCANS, device, folder)
         part = part_of(write_shard(paths, case.shape, folder), device)
         run.loss = lambda batch, weights: batch.images.sum() * next(run.net.parameters()).sum()  # no network to speak of
@@ -183,7 +190,7 @@ def measure_epochs(device: torch.device) -> None:
     for case in CASES + (GPU_CASES if device.type == "cuda" else []):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            paths = write_scans(folder, SCANS)
+            paths = write_scans(folder, SCANS, head=template_head())
             times = 40 if device.type == "cuda" else 1
             scans = SCANS * times
             part = part_of(repeated(write_shard(paths, case.shape, folder), scans), device)
@@ -295,7 +302,7 @@ def measure_preprocess() -> None:
     torch.set_num_threads(1)
     cpu = torch.device("cpu")
     with tempfile.TemporaryDirectory() as name:
-        path = write_scans(Path(name), 1)[0]
+        path = write_scans(Path(name), 1, head=template_head())[0]
         loaded = load_scan(path)
         brain = mask.brain_mask(loaded)
         data = scan.foreground(loaded, brain)

@@ -80,15 +80,19 @@ TRAINING = {
 }
 
 
-def write_scans(folder: Path, count: int, shape: tuple[int, int, int] = (256, 256, 150)) -> list[Path]:
-    """Write heads with the size, voxels and noise of IXI's, int16, gzipped."""
+def write_scans(
+    folder: Path, count: int, shape: tuple[int, int, int] = (256, 256, 150), head: np.ndarray | None = None
+) -> list[Path]:
+    """Write scans with the size, voxels and noise of IXI's, int16, gzipped: of a head (0 to 800), or of a smooth ellipsoid."""
     rng = np.random.default_rng(0)
-    x, y, z = (np.linspace(-1.2, 1.2, n, dtype=np.float32) for n in shape)
-    inside = (x[:, None, None] ** 2 + y[None, :, None] ** 2 + z[None, None, :] ** 2) < 1
+    if head is None:
+        x, y, z = (np.linspace(-1.2, 1.2, n, dtype=np.float32) for n in shape)
+        inside = (x[:, None, None] ** 2 + y[None, :, None] ** 2 + z[None, None, :] ** 2) < 1
+        texture = F.interpolate(torch.from_numpy(rng.normal(500, 150, (1, 1, 16, 16, 16))), shape, mode="trilinear")
+        head = texture[0, 0].numpy() * inside
     paths = []
     for number in range(count):
-        texture = F.interpolate(torch.from_numpy(rng.normal(500, 150, (1, 1, 16, 16, 16))), shape, mode="trilinear")
-        voxels = texture[0, 0].numpy() * inside + np.abs(rng.normal(0, 12, shape))
+        voxels = head + np.abs(rng.normal(0, 12, shape))
         paths.append(folder / f"IXI{number:03d}.nii.gz")
         nib.save(nib.Nifti1Image(voxels.astype(np.int16), np.diag([0.9375, 0.9375, 1.2, 1])), paths[-1])
     return paths

@@ -16,7 +16,7 @@ from mriflow.tables.split_file import folds_of
 LONG = 600  # seconds of one core from which on a run is told of
 CORE = 10e9  # multiply-adds of a forward pass that a core makes in a second of training: forward, backward and update
 GPU = 300  # times as fast as a core; no card was measured
-SCAN = {"reading and registration": 3.5, "brain mask": 2.0, "N4": 2.0, "tissues": 1.0}  # seconds of a core, for a head of 1 mm
+SCAN = {"reading and registration": 3.5, "brain mask": 2.5, "N4": 1.5, "tissues": 1.5}  # seconds of a core, for a head of 1 mm
 AGAIN = 1.0  # in another block, for masks, transforms and bias fields are kept
 SIMULATED_SCAN = 0.5
 SCAN_GB = 1.3  # memory of preprocessing one scan
