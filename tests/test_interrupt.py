@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from conftest import training_settings, write_dataset
+from mriflow.config.resolve import training_part
 from mriflow.split import split
 from mriflow.train import train
 
@@ -84,14 +85,17 @@ def test_evaluate(tmp_path):
     splits, training = tmp_path / "splits.csv", training_settings(epochs=1)
     split(files["labels"], splits, target="age", folds=2)
     models = [tmp_path / f"fold-{fold}" / "model.pt" for fold in (0, 1)]
-    network = {"name": "SFCN", "arguments": {"channels": [4, 4]}}
+    settings = {"experiment": "e", "dataset": {"title": "t"}, "names": {"target": "age"}, "target": target}
+    settings |= {"preprocess": {"registration": "affine", "channels": ["image"], "voxel_mm": 4}, "training": training}
+    settings |= {"network": {"name": "SFCN", "arguments": {"channels": [4, 4]}}, "auxiliary": [], "covariates": []}
+    settings |= {"impute": False}
     for fold, model in enumerate(models):
         history, work = model.with_name("history.csv"), model.with_name("work")
-        options = {"target": target, "network": network, "training": training, "fold": fold, "seed": 0}
-        train(model, history, work, **files, splits=splits, **options)
-    settings = {"experiment": "e", "dataset": {"title": "t"}, "names": {"target": "age"}, "target": target}
-    (tmp_path / "settings.json").write_text(json.dumps(settings | {"training": training}))
+        parts = {part: training_part(settings, part) for part in ("target", "inputs", "network", "training")}
+        train(model, history, model.with_name("warnings.json"), work, **files, splits=splits, fold=fold, seed=0, **parts)
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
     arguments = [f"--predictions={tmp_path}/p.csv", f"--metrics={tmp_path}/m.json", "--models", *models]
+    arguments += ["--warnings", *(model.with_name("warnings.json") for model in models)]
     arguments += ["--arrays", *files["arrays"], "--indices", *files["indices"], f"--labels={files['labels']}"]
     arguments += [f"--splits={splits}", f"--settings={tmp_path}/settings.json"]
     interrupt(tmp_path, "evaluate", arguments, lambda said: "2/2" in said)

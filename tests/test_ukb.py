@@ -237,7 +237,7 @@ def test_ukb_goes_through_the_workflow_with_zips_there_and_zips_to_fetch(tmp_pat
     cut.write_bytes((biobank.service / cut.name).read_bytes()[:-100])
     overlay = {
         "preprocess": {"linear": {"registration": "none", "voxel_mm": 4, "shape": [40, 48, 40]}},
-        "experiments": {"ukb-age": {"preprocess": "linear", "training": "short"}},
+        "experiments": {"ukb-age": {"preprocess": "linear", "training": "short", "covariates": []}},
         "datasets": {"ukb": {"shards": 2, "ukbfetch": {"key": str(biobank.key), "program": str(biobank.program)}}},
     }
     (folder / "small.yaml").write_text(yaml.safe_dump(overlay))

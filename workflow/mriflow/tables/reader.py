@@ -172,7 +172,8 @@ def rows_of_text(path: Path, head: bytes, quotes: bool = True) -> Iterator[tuple
             for row in reader:
                 width = width or len(row)
                 # A mark that is not closed takes in the lines that follow, up to the next mark: each is a row for itself.
-                swallowed = separator.join(row).strip("\r\n").splitlines() if reader.line_num + first > line + 1 else []
+                cells = row if any(row[width:]) else row[:width]  # empty ones beyond the header's tell nothing
+                swallowed = separator.join(cells).strip("\r\n").splitlines() if reader.line_num + first > line + 1 else []
                 if width > 2 and len(swallowed) > 1 and all(text.count(separator) == width - 1 for text in swallowed):
                     raise csv.Error(f"it takes in {len(swallowed) - 1} line(s) that follow")
                 if any(map(str.strip, row)):
