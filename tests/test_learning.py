@@ -12,6 +12,7 @@ from conftest import ROOT, training_inputs, write_dataset
 from mriflow.base.errors import UserError
 from mriflow.prediction.ensemble import predict
 from mriflow.split import split
+from mriflow.tables.labels import read_indices
 from mriflow.training.augment import augment, draw_changes
 from mriflow.training.covariates import Covariates, read_covariates
 from mriflow.training.loader import open_shards
@@ -140,7 +141,7 @@ def test_channels_covariates_and_auxiliary_targets_go_through_training_and_predi
     table = run(tmp_path, two_channels, target=target, inputs=BOTH, network=network, epochs=2)
     assert np.isfinite(table).all().all()
     shards = open_shards(two_channels["arrays"], two_channels["indices"])
-    covariates = read_covariates(BOTH["covariates"], two_channels["labels"], two_channels["indices"])
+    covariates = read_covariates(BOTH["covariates"], two_channels["labels"], read_indices(two_channels["indices"]))
     for tta in ("none", "mirror"):
         found = predict([tmp_path / "model.pt"], 0, shards, list(shards), covariates, torch.device("cpu"), tta)
         assert found.shape == (24,)
@@ -190,7 +191,7 @@ def test_intensities_of_maps_are_never_changed():
 def test_missing_covariate_is_refused_or_taken_for_the_training_mean(two_channels, tmp_path):
     with pytest.raises(UserError, match=r"covariate 'score' is missing for \d+ of \d+ scans .*`impute: true`"):
         run(tmp_path, two_channels, inputs=BOTH | {"impute": False})
-    covariates = read_covariates(["score", "hand"], two_channels["labels"], two_channels["indices"])
+    covariates = read_covariates(["score", "hand"], two_channels["labels"], read_indices(two_channels["indices"]))
     known = Covariates.fit(covariates, impute=True)
     encoded = known.encode(covariates)
     assert encoded.shape == (24, 2)

@@ -30,7 +30,7 @@ from mriflow.evaluation.metrics import (
 )
 from mriflow.evaluation.stacking import blend, share_of_network
 from mriflow.prediction.ensemble import predict
-from mriflow.tables.labels import read_index, read_labels
+from mriflow.tables.labels import read_indices, read_labels
 from mriflow.tables.splits import PARTS, read_splits
 from mriflow.training.covariates import read_covariates
 from mriflow.training.device import choose_device
@@ -90,10 +90,11 @@ def evaluate(
     preprocessed = parts["id"].isin(shards)
     excluded = parts.loc[~preprocessed & (parts["part"] == "test"), "id"].nunique()
     parts = parts[preprocessed]
-    covariates = read_covariates(experiment["covariates"], labels, indices)
+    index = read_indices(indices)
+    covariates = read_covariates(experiment["covariates"], labels, index)
     features = small_images([shards[scan] for scan in shards])
     row_of = pd.Series(range(len(features)), list(shards))
-    sizes = pd.concat([read_index(index) for index in indices]).set_index("id")[size_column(experiment)]
+    sizes = index.set_index("id")[size_column(experiment)]
     confounders = confounders_of(table, sizes, target["column"])
     tested = parts.loc[parts["part"] == "test", "fold"].unique()
     unwatched = sorted(set(tested) - set(parts.loc[parts["part"] == "validation", "fold"]))

@@ -100,8 +100,8 @@ def split(
             )
         rows.append(kept)
         counts = kept["part"].value_counts()
-        for name, fewest in {"train": "2", "validation": "0 or at least 2"}.items():
-            if counts.get(name, 0) < 2 and not (name == "validation" and "validation" not in counts):
+        for name, fewest in {"train": str(LEAST), "validation": f"0 or at least {LEAST}"}.items():
+            if counts.get(name, 0) < LEAST and not (name == "validation" and "validation" not in counts):
                 raise UserError(
                     f"{source}: fold {fold} has {counts.get(name, 0)} scan(s) in the {name} part that can be used, expected "
                     f"{fewest}. " + ("Give it more." if method == "file" else "Change `validation` or `folds` of the split.")

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from mriflow.config.mistakes import Mistakes, hint, in_short, instead
-from mriflow.tables.labels import RESERVED
+from mriflow.tables.labels import HEAD_SIZE, RESERVED
 
 # What an experiment names, and the section of the config in which it is looked up.
 SECTIONS = {
@@ -20,7 +20,6 @@ SECTIONS = {
     "training": "training",
 }
 LOSSES = {"regression": ("auto", "l1", "l2", "soft-label"), "classification": ("auto", "cross-entropy")}
-HEAD_SIZE = "head_size"  # a covariate that every scan has
 EXPERIMENT_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]*")  # a file's name has a dot or a slash
 
 

@@ -8,6 +8,7 @@ import csv
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from mriflow.config.resolve import settings, weights_to_start_from
@@ -111,7 +112,7 @@ def preprocessing(
     scans = round(count * left / described["shards"])
     measured = benchmarks(paths["benchmarks"] / "preprocess", f"{name}_{block}_shard-*.tsv", "cpu_time")
     if measured:
-        return scans, left * mean(measured), "measured by earlier jobs"
+        return scans, left * fmean(measured), "measured by earlier jobs"
     return scans, scans * each, f"{each:g} s a scan"
 
 
@@ -166,7 +167,7 @@ def training(
         where = f"{hours(of_core / GPU)} of a GPU (taken for {GPU} times as fast as a core; not measured), or {where}"
     measured = benchmarks(paths["benchmarks"] / "train", f"{name}_fold-*_seed-*.tsv", "s")
     if measured:
-        of_core = left * mean(measured)
+        of_core = left * fmean(measured)
         where = f"{hours(of_core)} (measured by earlier jobs)"
     gb = 1 + block["batch_size"] / block["accumulate"] * voxels * size.numbers * 4 * 1.5 / 1e9
     disk = left * size.parameters * 4e6 * 8 / 1e9  # a model, and two checkpoints with the optimiser's two moments and the best
@@ -234,11 +235,6 @@ def benchmarks(folder: Path, pattern: str, column: str) -> list[float]:
                 except (KeyError, TypeError, ValueError):
                     continue
     return found
-
-
-def mean(values: list[float]) -> float:
-    """Return the mean."""
-    return sum(values) / len(values)
 
 
 def volume(block: Mapping[str, Any]) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mriflow.tables.labels import read_index, read_labels, usable
+from mriflow.tables.labels import read_indices, read_labels, usable
 from mriflow.tables.problems import join_problems, reasons_of
 
 PREPROCESSED = "(preprocessed)"  # no label has such a name
@@ -27,7 +27,7 @@ def read_cohort(labels: Path, indices: Sequence[Path], classes: Sequence[str] = 
     if not indices:
         return table, usable(table)
     # A scan of several preprocess blocks is there several times; its problem in any of them counts.
-    index = pd.concat([read_index(path) for path in indices]).sort_values("problem", na_position="first")
+    index = read_indices(indices).sort_values("problem", na_position="first")
     problem_of = dict(zip(index["id"], index["problem"].fillna(""), strict=True))
     expected = usable(table)
     of_preprocessing = [

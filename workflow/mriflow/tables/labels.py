@@ -18,6 +18,7 @@ import pandas as pd
 from mriflow.base.errors import UserError
 from mriflow.tables.problems import of_whole_scan, reasons_of
 
+HEAD_SIZE = "head_size"  # no column, but known of every scan that was registered affinely: a covariate
 TEXT_COLUMNS = ["id", "subject", "session", "site", "path", "fingerprint", "problem", "notes"]
 # Names that no label can have: columns that `organize` writes itself, and words of its problems and notes.
 RESERVED = set(TEXT_COLUMNS) - {"subject", "session", "site", "path"} | {"scan", "rows"}
@@ -57,6 +58,11 @@ def read_index(path: str | Path) -> pd.DataFrame:
     """Read the index of a shard, made by `preprocess`; a scan with a problem has no number (NA) in the column `index`."""
     text = dict.fromkeys(["id", "problem", "fingerprint", "key"], str)
     return pd.read_csv(path, dtype={**text, "index": "Int64"}, keep_default_na=False, na_values=[""])
+
+
+def read_indices(paths: Sequence[str | Path]) -> pd.DataFrame:
+    """Read the indices of several shards as one table."""
+    return pd.concat([read_index(path) for path in paths])
 
 
 def usable(labels: pd.DataFrame, target: str | None = None) -> pd.Series:

@@ -10,30 +10,29 @@ import pandas as pd
 import torch
 
 from mriflow.base.errors import UserError
-from mriflow.tables.labels import TEXT_COLUMNS, read_index, read_labels, require_column
+from mriflow.tables.labels import HEAD_SIZE, TEXT_COLUMNS, read_labels, require_column
 
 log = logging.getLogger(__name__)
 
-HEAD_SIZE = "head_size"
 
-
-def read_covariates(names: Sequence[str], labels: Path, indices: Sequence[Path]) -> pd.DataFrame:
+def read_covariates(names: Sequence[str], labels: Path, index: pd.DataFrame) -> pd.DataFrame:
     """Return the covariates `names` of every preprocessed scan, one column each, by the scans' ids.
 
     Parameters
     ----------
     names
         Columns of labels.csv, or ``head_size``: the volume of the head over that of the template, from the affine registration.
-    labels, indices
-        The dataset's labels.csv, and its shards' indices.
+    labels
+        The dataset's labels.csv.
+    index
+        The indices of its shards (`mriflow.tables.labels.read_indices`).
 
     Raises
     ------
     UserError
         If labels.csv has no such column, or a column is no measure of a person.
     """
-    index = pd.concat([read_index(path) for path in indices]).set_index("id")
-    index = index[index["index"].notna()]
+    index = index[index["index"].notna()].set_index("id")
     table = read_labels(labels).set_index("id")
     columns = {}
     for name in names:

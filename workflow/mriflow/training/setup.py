@@ -14,7 +14,7 @@ import torch
 
 from mriflow.base import recipes
 from mriflow.base.errors import UserError
-from mriflow.tables.labels import read_index, read_labels, require_column
+from mriflow.tables.labels import read_indices, read_labels, require_column
 from mriflow.tables.splits import read_splits
 from mriflow.training.checkpoint import hash_of
 from mriflow.training.covariates import Covariates, read_covariates
@@ -98,8 +98,9 @@ def read_data(
     channels = inputs["channels"]
     if shards.channels != len(channels):
         raise UserError(f"{arrays[0]}: has {shards.channels} channel(s), expected {', '.join(channels)}. Delete it, run again.")
-    keys = pd.concat([read_index(index) for index in indices]).set_index("id")["key"]
-    covariates = read_covariates(inputs["covariates"], labels, indices)
+    index = read_indices(indices)
+    keys = index.set_index("id")["key"]
+    covariates = read_covariates(inputs["covariates"], labels, index)
     people = people_of(labels, splits, fold)
     return Data(shards, read_targets(labels, target), covariates, keys, scans_of(splits, fold, shards), people)
 

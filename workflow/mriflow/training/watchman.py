@@ -5,6 +5,7 @@ were set so that the trainings of the demo and of 145 real scans say nothing.
 """
 
 import logging
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -31,8 +32,8 @@ def watch(trainer: Trainer, training: Part, validation: Part) -> list[dict[str, 
     positions = sample(training, len(validation.ids))
     plain, changed = (predictions(trainer, training, positions, change) for change in (False, True))
     found = [
-        *of_history(trainer.table(), constant_error(first, training, validation)),
-        *of_changes(first, plain, changed, labels_of(first, trainer, training)),
+        *of_history(trainer.table(), constant_error(first, labels_of(training), labels_of(validation))),
+        *of_changes(first, plain, changed, labels_of(training)),
     ]
     seen = predictions(trainer, validation, torch.arange(len(validation.ids)), False) if validation.ids else plain
     if isinstance(first, Classification) and len(seen) > 1 and len(set(seen.argmax(1))) == 1:
@@ -49,31 +50,25 @@ def first_of(objective: Objective) -> Objective:
     return objective.parts[0] if isinstance(objective, Joint) else objective
 
 
-def labels_of(first: Objective, trainer: Trainer, part: Part) -> np.ndarray:
+def labels_of(part: Part) -> np.ndarray:
     """Return the labels of the target itself."""
-    return part.labels[:, 0] if isinstance(trainer.objective, Joint) else part.labels
+    return part.labels if part.labels.ndim == 1 else part.labels[:, 0]
 
 
 def predictions(trainer: Trainer, part: Part, positions: torch.Tensor, change: bool) -> np.ndarray:
     """Return what the network says of some scans, as they are or with changes as in training."""
-    changes = draw_changes(
-        len(positions), trainer.voxel_mm, trainer.settings["augmentation"], generator(trainer.seed, trainer.epoch)
-    ).to(trainer.device)
-    outputs = run_network(
-        trainer.net,
-        part.scans,
-        trainer.micro_batch,
-        positions,
-        trainer.precision,
-        lambda images, places: trainer.changed(images, changes.at(places)) if change else images,
-    )
+    run = partial(run_network, trainer.net, part.scans, trainer.micro_batch, positions, trainer.precision)
+    if not change:
+        return trainer.objective.predict(run().cpu())
+    draws = generator(trainer.seed, trainer.epoch)
+    changes = draw_changes(len(positions), trainer.voxel_mm, trainer.settings["augmentation"], draws).to(trainer.device)
+    outputs = run(change=lambda images, places: trainer.changed(images, changes.at(places)))
     return trainer.objective.predict(outputs.cpu())
 
 
-def constant_error(first: Objective, training: Part, validation: Part) -> float:
-    """Return the error (MAE, or 1 - accuracy) of the best constant guess, on the scans that the history follows."""
-    labels, followed = (part.labels if part.labels.ndim == 1 else part.labels[:, 0] for part in (training, validation))
-    followed = followed if len(followed) else labels
+def constant_error(first: Objective, labels: np.ndarray, validation: np.ndarray) -> float:
+    """Return the error (MAE, or 1 - accuracy) of the best constant guess from `labels` on the scans that are followed."""
+    followed = validation if len(validation) else labels
     if isinstance(first, Classification):
         names, counts = np.unique(labels.astype(str), return_counts=True)
         return float((followed.astype(str) != names[counts.argmax()]).mean())
