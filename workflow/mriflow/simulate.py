@@ -17,6 +17,7 @@ import gzip
 import io
 import logging
 import tarfile
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,16 @@ import numpy as np
 from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.errors import UserError
 from mriflow.base.files import whole_file, write_csv
+from mriflow.base.processes import workers
 from mriflow.simulation.brain import NOTE, load_template, make_image
-from mriflow.simulation.people import MIN_SUBJECTS, UNTIDY, draw_person, make_table
+from mriflow.simulation.people import MIN_SUBJECTS, UNTIDY, Person, draw_person, make_table
 
 LOG = logging.getLogger(__name__)
 
 
-def simulate(archive: Path, table: Path, *, subjects: int = 120, seed: int = 0, voxel_mm: float = 2.0) -> None:
+def simulate(
+    archive: Path, table: Path, *, subjects: int = 120, seed: int = 0, voxel_mm: float = 2.0, threads: int = 1
+) -> None:
     """Write the images and the table of a simulated cohort; the same arguments give the same bytes.
 
     Parameters
@@ -45,6 +49,8 @@ def simulate(archive: Path, table: Path, *, subjects: int = 120, seed: int = 0, 
         Seed of the random numbers.
     voxel_mm
         Edge of the cubic voxels in mm.
+    threads
+        How many are made at once.
 
     Raises
     ------
@@ -63,19 +69,25 @@ def simulate(archive: Path, table: Path, *, subjects: int = 120, seed: int = 0, 
     streams = [np.random.default_rng(sequence) for sequence in of_people]
     people = [draw_person(number, rng) for number, rng in enumerate(streams, start=1)]
 
-    template = load_template()
     with (
         whole_file(archive) as temporary,
         tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": NOTE}) as tar,
+        workers(max(1, min(threads, subjects))) as each,
     ):
-        for person, rng in progress(list(zip(people, streams, strict=True))[:subjects], desc="simulate", unit="subject"):
-            content = make_image(person, template, voxel_mm, rng).to_bytes()
-            packed = gzip.compress(content, compresslevel=1, mtime=0)
+        made = each(packed_image, people[:subjects], streams[:subjects], repeat(voxel_mm))
+        for person in progress(people[:subjects], desc="simulate", unit="subject"):
+            packed = next(made)
             entry = tarfile.TarInfo(person.image_name)  # its time and owner are 0
             entry.size = len(packed)
             tar.addfile(entry, io.BytesIO(packed))
     write_csv(make_table(people[:subjects], people[subjects:], np.random.default_rng(of_table)), table)
     LOG.info("wrote %s and %s: %s", archive, table, NOTE)
+
+
+def packed_image(person: Person, rng: np.random.Generator, voxel_mm: float) -> bytes:
+    """Return one subject's image as the bytes of a .nii.gz."""
+    content = make_image(person, load_template(), voxel_mm, rng).to_bytes()
+    return gzip.compress(content, compresslevel=1, mtime=0)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -86,6 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--subjects", type=int, default=120, help="number of images, 20 or more (default: 120)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random numbers (default: 0)")
     parser.add_argument("--voxel-mm", type=float, default=2.0, help="edge of the cubic voxels in mm (default: 2.0)")
+    parser.add_argument("--threads", type=int, default=1, help="images that are made at once (default: 1)")
     args = parser.parse_args(argv)
     simulate(**vars(args))
 

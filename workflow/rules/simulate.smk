@@ -16,8 +16,9 @@ rule simulate:
         "<benchmarks>/simulate/demo.tsv"
     conda:
         "../../envs/conda.yaml"
+    threads: 2  # images at once
     resources:
-        mem_mb=2000,
+        mem_mb=lambda wildcards, threads: 1000 + 1000 * threads,
         runtime=60,
     params:
         cohort=lookup("demo/simulate", within=DATASETS, default={}),
@@ -29,4 +30,5 @@ rule simulate:
         " --subjects {params.cohort[subjects]}"
         " --seed {params.cohort[seed]}"
         " --voxel-mm {params.cohort[voxel_mm]}"
+        " --threads {threads}"
         " > {log:q} 2>&1"

@@ -1,6 +1,7 @@
 """A simulated T1-weighted brain. Nothing here is a scan of a person."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import nibabel as nib
 import numpy as np
@@ -33,6 +34,7 @@ class Template:
     origin_mm: NDArray[np.float64]  # of the first voxel, in MNI space
 
 
+@cache
 def load_template() -> Template:
     """Return the maps that every subject is made from."""
     image = load_mni152_template(resolution=1)
