@@ -19,6 +19,7 @@ The commands, in running order::
     evaluate     how good the predictions are, beside the baselines
     plot         a figure, as PDF and PNG
     pages        a page of the report
+    status       how far a run is: what is done, running, failed and waiting
     prune        what preprocess kept for the next grid, removed
     reference    the reference pages of the documentation, for those who change mriflow
 
@@ -94,6 +95,7 @@ What they share::
         cohort_page     the page of who is in
         balance_page    the page of a split
         results_page    the page of all metrics
+        run_state       what Snakemake knows of a run: its jobs and their states
         command_page    the reference page of all commands
     simulation/  the generator of the demo cohort
         brain           one simulated brain

@@ -55,7 +55,7 @@ def parser_of(command: str) -> argparse.ArgumentParser:
     def catch(parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         raise _Caught(parser)
 
-    with patch.object(argparse.ArgumentParser, "parse_args", catch):
+    with patch.object(argparse.ArgumentParser, "parse_known_args", catch):
         try:
             importlib.import_module(f"mriflow.{command}").main([])
         except _Caught as caught:

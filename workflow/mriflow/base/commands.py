@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": "how good the predictions are, beside the baselines",
     "plot": "a figure, as PDF and PNG",
     "pages": "a page of the report",
+    "status": "how far a run is: what is done, running, failed and waiting",
     "prune": "what preprocess kept for the next grid, removed",
     "reference": "the reference pages of the documentation, for those who change mriflow",
 }
