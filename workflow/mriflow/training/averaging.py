@@ -1,6 +1,6 @@
-"""Weights averaged over epochs (Izmailov et al. 2018, arXiv:1803.05407)."""
+"""Weights averaged over epochs (Izmailov et al. 2018, arXiv:1803.05407), and statistics of batch norm that fit the weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mriflow.training.checkpoint import on_cpu
 from mriflow.training.forward import autocast, outputs_of
 from mriflow.training.freezing import is_frozen
-from mriflow.training.loader import ScanLoader
+from mriflow.training.loader import Batch
 
 
 class RunningMean:
@@ -39,8 +39,12 @@ class RunningMean:
 
 
 @torch.no_grad()
-def recalibrate(net: nn.Module, scans: ScanLoader, batch: int, precision: torch.dtype) -> None:
-    """Take the statistics of batch norm anew, from scans as they are: those of averaged weights are of none of them."""
+def recalibrate(net: nn.Module, batches: Iterable[Batch], precision: torch.dtype) -> None:
+    """Take the statistics of batch norm anew, from some scans of the training (Wu & Johnson 2021, arXiv:2105.07576).
+
+    The running ones of small batches lag behind weights that change fast, by tens of years of age, and averaged weights have
+    none at all. Nothing is done to a network without batch norm.
+    """
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     norms = [norm for norm in norms if not is_frozen(norm)]
     if not norms:
@@ -51,10 +55,9 @@ def recalibrate(net: nn.Module, scans: ScanLoader, batch: int, precision: torch.
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
         norm.train()
-    whole = len(scans) // batch * batch or len(scans)  # batch norm takes no batch of one
-    for volumes in scans.batches(torch.arange(whole), batch):
-        with autocast(scans.device, precision):
-            outputs_of(net, volumes)
+    for batch in batches:
+        with autocast(batch.images.device, precision):
+            outputs_of(net, batch)
     for norm, before in zip(norms, momentum, strict=True):
         norm.momentum = before
     net.eval()

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 Clock = Callable[[str], AbstractContextManager]
 
 AVERAGED = 0.25  # share of the epochs, the last ones, over which `select: average` averages the weights
+STATISTICS = 64  # training scans from which batch norm takes its statistics
 SAMPLE = 20  # unchanged training scans that are looked at after every epoch, if there is no validation part
 
 
@@ -237,6 +238,7 @@ class Trainer:
 
     def row(self, training: Part, validation: Part) -> dict[str, float]:
         """Return the epoch's row of the history."""
+        recalibrate(self.net, self.for_statistics(training), self.precision)
         self.team.copy_first(self.net.buffers())
         row = {
             "epoch": self.epoch + 1,
@@ -247,6 +249,16 @@ class Trainer:
         if validation.ids:
             row |= self.scores("val", validation, torch.arange(len(validation.ids)))
         return row
+
+    def for_statistics(self, training: Part) -> Iterator[Batch]:
+        """Yield the batches from which batch norm takes its statistics: the same after every epoch, changed as in training."""
+        scans, size = training.scans, self.micro_batch
+        count = min(len(scans), max(STATISTICS, size))
+        count = count // size * size or count  # batch norm takes no batch of one
+        changes = draw_changes(count, self.voxel_mm, self.settings["augmentation"], generator(self.seed)).to(self.device)
+        positions = torch.linspace(0, len(scans) - 1, count).round().long()
+        for start, batch in zip(range(0, count, size), scans.batches(positions, size), strict=True):
+            yield batch._replace(images=self.changed(batch.images, changes.at(slice(start, start + size))))
 
     def scores(self, name: str, part: Part, positions: torch.Tensor) -> dict[str, float]:
         """Return loss and metrics, each by its name after `name`, on some scans of a part as they are."""
@@ -280,7 +292,7 @@ class Trainer:
                 log.info("best epoch: %d of %d (validation loss %.4f)", self.best_epoch, self.epoch, self.best_loss)
             case "average":
                 self.net.load_state_dict(self.average.mean)
-                recalibrate(self.net, training.scans, self.micro_batch, self.precision)
+                recalibrate(self.net, self.for_statistics(training), self.precision)
                 log.info("weights averaged over the last %d of %d epochs", self.average.count, self.epoch)
             case _:
                 self.best_epoch = self.epoch

@@ -163,6 +163,11 @@ def check_sfcn(arguments: dict[str, Any], shape: Sequence[int]) -> None:
             f"SFCN with {halvings + 1} channels halves the grid {halvings} times, too often for {tuple(shape)} voxels. "
             "Give it fewer `channels`, or use a finer grid."
         )
+    if arguments.get("norm") == "instance" and max(shape) < 2 ** (halvings + 1):
+        raise UserError(
+            f"SFCN with {halvings + 1} channels leaves a single voxel of {tuple(shape)}, over which `norm: instance` cannot "
+            "take a mean. Give it fewer `channels`, a finer grid, or `norm: batch`."
+        )
 
 
 def monai_network(name: str, outputs: int, shape: Sequence[int], channels: int) -> tuple[Any, dict[str, Any]]:
