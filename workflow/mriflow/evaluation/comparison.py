@@ -42,18 +42,20 @@ def differences_of(
 
     Returns
     -------
-    For each metric (mae; auc and accuracy, of more than two classes accuracy alone) and pair: method, other, metric, value, low
-    and high (paired bootstrap), of an AUC delong_low and delong_high, too, test (how p was found), and what `judge` adds.
+    For each metric (mae; auc and accuracy, of more than two classes accuracy alone) and pair: method, other, metric, people,
+    unit, value, low and high (paired bootstrap), of an AUC delong_low and delong_high, too, p and test (how it was found). Give
+    all that are made together to `judge`.
     """
-    found = []
+    found, people = [], len(set(subjects))
     for metric in compared_metrics(classes):
         for one, other in pairs:
             (ours, scores), (theirs, others) = methods[one], methods[other]
-            row = {"method": one, "other": other, "metric": metric, **difference(ours, theirs, metric)}
+            row = {"method": one, "other": other, "metric": metric, "people": people}
+            row |= {"unit": unit if metric in LESS_IS_BETTER else "", **difference(ours, theirs, metric)}
             if metric == "auc":
                 row |= delong_difference(truth == 1, scores[:, 1], others[:, 1], subjects)
             found.append(row)
-    return judge(found, len(set(subjects)), unit)
+    return found
 
 
 def difference(one: Resampled, other: Resampled, metric: str) -> dict[str, Any]:
@@ -70,14 +72,14 @@ def p_of(value: float, error: float) -> float | None:
     return number(float(2 * ndtr(-abs(value) / error))) if error > 0 and np.isfinite(value) else None
 
 
-def judge(found: list[dict[str, Any]], people: int, unit: str = "") -> list[dict[str, Any]]:
+def judge(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return differences, a family of comparisons, each with p_holm, verdict (better, worse, cannot be told) and sentence."""
     corrected = holm([row["p"] for row in found])
     for row, p in zip(found, corrected, strict=True):
         row["p_holm"], row["verdict"] = p, UNDECIDED
         if p is not None and p < LEVEL:
             row["verdict"] = "better" if (row["value"] < 0) == (row["metric"] in LESS_IS_BETTER) else "worse"
-        row["sentence"] = sentence(row, people, len(found), unit)
+        row["sentence"] = sentence(row, len(found))
     return found
 
 
@@ -96,17 +98,17 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def sentence(row: Mapping[str, Any], people: int, comparisons: int, unit: str) -> str:
+def sentence(row: Mapping[str, Any], comparisons: int) -> str:
     """Return a difference in a sentence for people who do not know the file."""
     metric, pair = NAMES[row["metric"]], f"{row['method']} and {row['other']}"
     if row["value"] is None or row["low"] is None:
         return f"The {metric} of {pair} cannot be compared: it is not defined for one of them."
-    unit = f" {unit}" if unit and row["metric"] in LESS_IS_BETTER else ""
+    unit = f" {row['unit']}" if row["unit"] else ""
     if row["verdict"] == UNDECIDED:
         reach = f"{row['low']:.3g} to {row['high']:.3g}{unit}"
         return (
-            f"Which of {pair} has the better {metric} cannot be told from {people} people: the difference may be anything from "
-            f"{reach}. That is not to say that they are equal."
+            f"Which of {pair} has the better {metric} cannot be told from {row['people']} people: the difference may be "
+            f"anything from {reach}. That is not to say that they are equal."
         )
     chance = f"p = {row['p_holm']:.2g}" if row["p_holm"] >= 0.001 else "p < 0.001"
     how = "lower" if row["value"] < 0 else "higher"

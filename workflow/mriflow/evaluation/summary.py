@@ -18,7 +18,7 @@ from mriflow.evaluation.calibration import (
     probabilities_of,
     truth_of,
 )
-from mriflow.evaluation.comparison import Scored, differences_of
+from mriflow.evaluation.comparison import Scored, differences_of, judge
 from mriflow.evaluation.conformal import coverage, exact_interval
 from mriflow.evaluation.decisions import SENSITIVITY, decision_metrics
 from mriflow.evaluation.failures import errors_and_quality, errors_of, power_of
@@ -84,7 +84,7 @@ def summarise(
     result["by_fold"] = by_fold({m: {fold: scored(m, scans) for fold, scans in folds.items()} for m in methods}, folds)
     pairs = [("network", other) for other in methods if other != "network"]
     pairs += [("stacked", "classical")] if "stacked" in methods else []
-    result["differences"] = differences_of(found, pairs, truth, subjects, classes, unit)
+    result["differences"] = judge(differences_of(found, pairs, truth, subjects, classes, unit))
     result["subgroups"] = subgroups_of(predicted, columns, truth, of_network, classes)
     if classes is None:
         result["gap"] = gaps_of(predicted)
@@ -179,7 +179,8 @@ def of_classes(predicted: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
     """Return decisions, calibration and conformal sets of the scans of folds to which something was fitted."""
     known = predicted[predicted[f"calibrated_{classes[0]}"].notna()]
     truth, subjects = truth_of(known, classes), known["subject"].to_numpy(str)
-    people, result = len(set(subjects)), {}
+    people = len(set(subjects))
+    result: dict[str, Any] = {}
     if len(classes) == 2:
         for name, column in (("youden", "at_threshold"), (f"sensitivity_{SENSITIVITY}", "at_sensitivity")):
             decided = (known[column] == classes[1]).to_numpy()
