@@ -9,7 +9,7 @@ import pytest
 from mriflow.base.errors import UserError
 from mriflow.compare import compare
 from mriflow.evaluation.calibration import (
-    LEAST,
+    LEAST_VALIDATED,
     ON_OTHERS,
     ON_VALIDATION,
     apply_all,
@@ -122,9 +122,9 @@ def test_a_person_tested_in_two_folds_is_not_fitted_to_for_either():
 
 def test_too_few_validation_scans_are_not_fitted_to_and_a_single_fold_says_so():
     predicted = numbers(folds=1)
-    few = fit_all(predicted, numbers(LEAST - 1, 1), None)
+    few = fit_all(predicted, numbers(LEAST_VALIDATED - 1, 1), None)
     assert few["folds"] == {} and few["fitted_on"].startswith("No fold") and few["new"]["n"] == 90
-    assert fit_all(predicted, numbers(LEAST, 1), None)["folds"]["0"]["n"] == LEAST
+    assert fit_all(predicted, numbers(LEAST_VALIDATED, 1), None)["folds"]["0"]["n"] == LEAST_VALIDATED
     _, found, _ = summarise(predicted, predicted.iloc[:0], None, [], "years")
     assert "conformal" not in found and set(found["gap"]) == {"raw"}
 

@@ -18,6 +18,7 @@ from mriflow.evaluation.metrics import Metrics, alone, mean_of, moments, once
 
 LEAST = 10  # scans, and FEWEST of each class: fewer are not fitted to
 FEWEST = 2
+LEAST_VALIDATED = 20  # scans of a validation part. Of fewer, nine in ten of the errors are all of them, or nearly
 PRIOR = np.log(2)  # standard deviation of the logarithm of a temperature before anything is known
 BINS = 10  # of ECE and reliability
 SMALLEST = 1e-7  # probability that the network is taken to mean by 0
@@ -25,7 +26,7 @@ SMALLEST = 1e-7  # probability that the network is taken to mean by 0
 ON_VALIDATION = "The validation part of each fold."
 ON_OTHERS = (
     "Of each fold the test parts of the other folds, without people of its own test part (cross-conformal, CV+, Barber et al. "
-    "2021), for the split has no validation part, or one with fewer than 10 scans or 2 of a class."
+    f"2021), for the split has no validation part, or one with fewer than {LEAST_VALIDATED} scans or {FEWEST} of a class."
 )
 ON_NOTHING = "No fold: there is no validation part, or a small one, and no other fold with enough scans."
 FOR_NEW = "For scans outside the cohort (new): the test parts of all folds."
@@ -48,7 +49,7 @@ def fit_all(predicted: pd.DataFrame, validated: pd.DataFrame, classes: list[str]
     folds = [int(fold) for fold in predicted["fold"].unique()]
     of_validation = {fold: validated[validated["fold"] == fold] for fold in folds}
     source, chosen = ON_VALIDATION, of_validation
-    if not all(enough(scans, classes) for scans in of_validation.values()):
+    if not all(enough(scans, classes, LEAST_VALIDATED) for scans in of_validation.values()):
         source, chosen = ON_OTHERS, {fold: others(predicted, fold) for fold in folds}
     fits = {str(fold): fit(scans, classes) for fold, scans in chosen.items() if enough(scans, classes)}
     result: dict[str, Any] = {"type": "regression" if classes is None else "classification"}
@@ -59,9 +60,9 @@ def fit_all(predicted: pd.DataFrame, validated: pd.DataFrame, classes: list[str]
     return result | ({"new": fit(predicted, classes)} if enough(predicted, classes) else {})
 
 
-def enough(scans: pd.DataFrame, classes: list[str] | None) -> bool:
-    """Return whether there are enough scans to fit to: `LEAST`, and `FEWEST` of each class, or with different truths."""
-    if len(scans) < LEAST:
+def enough(scans: pd.DataFrame, classes: list[str] | None, least: int = LEAST) -> bool:
+    """Return whether there are enough scans to fit to: `least`, and `FEWEST` of each class, or with different truths."""
+    if len(scans) < least:
         return False
     if classes is None:
         return bool(scans["truth"].nunique() > 1)
