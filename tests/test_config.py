@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from mriflow.base.errors import UserError
+from mriflow.config.comparable import comparable
 from mriflow.config.cost import cost
 from mriflow.config.mistakes import PATTERNS, Validator
 from mriflow.config.resolve import columns_to_read, merge, resolve, settings, training_part, weights_to_start_from
@@ -131,6 +132,14 @@ MISTAKES = {
     "head size where the scan shows it": (
         "{experiments: {demo-age: {covariates: [head_size]}}, preprocess: {affine-4mm: {registration: rigid}}}",
         ["experiments.demo-age.covariates: found 'head_size' with `registration: rigid`, expected none"],
+    ),
+    "a group that the dataset does not have": (
+        "experiments: {demo-age: {subgroups: [site, sxe]}}",
+        ["experiments.demo-age.subgroups: found 'sxe', which dataset 'demo' of experiment 'demo-age' does not have; did you"],
+    ),
+    "a group that is a column of the predictions": (
+        "experiments: {demo-age: {subgroups: [truth]}}",
+        ["experiments.demo-age.subgroups: found 'truth', a column that predictions.csv has itself, expected the same under"],
     ),
     "an auxiliary target that there is not": (
         "experiments: {demo-age: {auxiliary: [sec]}}",
@@ -548,6 +557,16 @@ def test_a_resolved_config_stays_as_it_is_when_it_is_resolved_again(tmp_path):
         noted = written(tmp_path, once, "config.yaml")
         assert repr(resolve(once, [noted], ROOT)) == repr(once)
         assert repr(resolved(noted)) == repr(once)  # laid over config/config.yaml, as Snakemake does
+
+
+def test_experiments_are_comparable_if_dataset_and_target_are_the_same():
+    config = resolved()
+    ages = {name: {**config["experiments"]["demo-age"], "split": name} for name in ("one", "two")}
+    config["experiments"] |= ages
+    config["targets"]["height"] = {**config["targets"]["age"], "column": "height"}
+    config["experiments"]["three"] = {**ages["one"], "target": "height"}
+    assert comparable(config, ["demo-age", "demo-sex"]) == []
+    assert comparable(config, ["one", "demo-sex", "three", "two"]) == ["one", "two"]
 
 
 def test_settings_are_all_that_one_experiment_uses():

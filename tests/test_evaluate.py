@@ -14,18 +14,19 @@ from mriflow.base.errors import UserError
 from mriflow.config.resolve import training_part
 from mriflow.evaluate import evaluate
 from mriflow.evaluation.baselines import FLAT, classical, pca, penalty_folds, small_images, standardised_kernels, trivial
+from mriflow.evaluation.comparison import difference, judge
 from mriflow.evaluation.confounders import confounders_of, predict_from_confounders
 from mriflow.evaluation.metrics import (
     METHODS,
     RESAMPLES,
     auc,
     classification_metrics,
-    difference,
     regression_metrics,
     resample,
     with_intervals,
 )
 from mriflow.evaluation.stacking import PRIOR, share_of_network
+from mriflow.prediction import ensemble
 from mriflow.split import split
 from mriflow.train import train
 
@@ -164,6 +165,59 @@ def test_scans_of_several_channels_are_evaluated(made, tmp_path):
     assert np.abs(found - labels[20:]).mean() < 0.5 * np.abs(labels[20:] - np.median(labels)).mean()
 
 
+def test_each_model_is_loaded_once_and_seeds_stand_beside_their_mean(made, tmp_path, monkeypatch):
+    loaded, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda path, **options: (loaded.append(path), load(path, **options))[1])
+    monkeypatch.setattr("mriflow.prediction.ensemble.run_network", count := Counting(ensemble.run_network))
+    evaluate(tmp_path / "p.csv", tmp_path / "m.json", **made["files"], **made["age"])
+    # Each fold opens the models of all folds to see whose they are, and runs its own, each scan and its mirror image.
+    assert sorted(loaded) == sorted(made["age"]["models"] * 3) and count.times == len(made["age"]["models"]) * 2
+    predictions, metrics = results(made, "age")
+    assert predictions["network"].to_numpy() == pytest.approx(predictions[["seed-0", "seed-1"]].mean(axis=1).to_numpy())
+    mae = (predictions["seed-1"] - predictions["truth"]).abs().mean()
+    assert metrics["single_seeds"]["1"]["mae"]["value"] == pytest.approx(mae)
+
+
+class Counting:
+    """A function that counts how often it is called."""
+
+    def __init__(self, function):
+        self.function, self.times = function, 0
+
+    def __call__(self, *args, **options):
+        self.times += 1
+        return self.function(*args, **options)
+
+
+@pytest.mark.parametrize("name", ["age", "sex"])
+def test_what_stands_beside_the_metrics(made, name):
+    folder = made["folder"] / name
+    predictions, metrics = results(made, name)
+    validated = pd.read_csv(folder / "validation-predictions.csv")
+    splits = pd.read_csv(made[name]["splits"])
+    parts = splits[splits["part"] == "validation"].merge(validated, on=["fold", "id"])
+    assert len(parts) == len(validated) == (splits["part"] == "validation").sum() > 0
+    assert {"truth", "network", "classical", "seed-0", "correlation"} <= set(validated) <= set(predictions)
+    calibration = json.loads((folder / "calibration.json").read_text())
+    assert (calibration["experiment"], set(calibration["folds"])) == (name, {"0", "1", "2"})
+    assert calibration["fitted_on"].startswith("Of each fold the test parts of the other folds"), "validation has 3 scans"
+    assert metrics["notes"]["calibration"].startswith("Fitted on: of each fold")
+    failures = pd.read_csv(folder / "failures.csv")
+    assert len(failures) == 10 and {"id", "error", "image", "brain_ml"} <= set(failures)
+    assert len(pd.read_csv(folder / "metrics.csv")) > 100
+    assert pd.read_csv(folder / "curves.csv").empty == (name == "age")
+
+
+def test_groups_of_the_config_are_looked_at(made, tmp_path):
+    settings = json.loads(made["age"]["settings"].read_text()) | {"subgroups": ["sex"]}
+    (tmp_path / "s.json").write_text(json.dumps(settings))
+    age = {**made["age"], "settings": tmp_path / "s.json"}
+    metrics = evaluate(tmp_path / "p.csv", tmp_path / "m.json", **made["files"], **age)
+    assert {(one["column"], one["group"]) for one in metrics["subgroups"]} == {("sex", "F"), ("sex", "M")}
+    assert {one["column"] for one in results(made, "age")[1]["subgroups"]} == {"sex", "age"}, "the one site is no group"
+    assert {one["column"] for one in results(made, "sex")[1]["subgroups"]} == {"age"}
+
+
 def test_a_fold_without_a_model_is_told(made, tmp_path):
     age = {**made["age"], "models": made["age"]["models"][2:]}
     with pytest.raises(UserError, match="none of the 4 models is of fold 0"):
@@ -266,16 +320,24 @@ def test_a_small_difference_is_told_if_the_methods_err_alike():
     errors = rng.normal(size=100) * 8
     better, worse = (resample(regression_metrics, truth, truth + k * errors, range(100)) for k in (0.95, 1))
     assert np.percentile(better.draws["mae"], 97.5) > np.percentile(worse.draws["mae"], 2.5)
-    assert difference(better, worse, "mae")["verdict"] == "better"
-    assert difference(worse, better, "mae")["verdict"] == "worse"
-    assert difference(better, worse, "r2")["verdict"] == "better"
-    assert difference(better, better, "mae")["verdict"] == "cannot be told"
+
+    named = {"method": "a", "other": "b", "people": 100, "unit": ""}
+
+    def verdict(one, other, metric):
+        return judge([{**named, "metric": metric, **difference(one, other, metric)}])[0]["verdict"]
+
+    assert verdict(better, worse, "mae") == "better"
+    assert verdict(worse, better, "mae") == "worse"
+    assert verdict(better, better, "mae") == "cannot be told"
 
 
 def test_a_difference_that_is_not_defined_cannot_be_told():
     truth = np.zeros(10)
     found = resample(regression_metrics, truth, truth + 1, range(10))
-    assert difference(found, found, "r") == {"value": None, "low": None, "high": None, "verdict": "cannot be told"}
+    assert difference(found, found, "r") == {"value": None, "low": None, "high": None, "p": None, "test": "bootstrap"}
+    named = {"method": "a", "other": "b", "people": 10, "unit": ""}
+    [row] = judge([{**named, "metric": "mae", **difference(found, found, "r")}])
+    assert row["verdict"] == "cannot be told" and "not defined" in row["sentence"]
 
 
 def test_share_is_half_without_knowledge_and_goes_to_the_better_method_with_it():

@@ -17,6 +17,7 @@ The commands, in running order::
     train        one network on one fold
     choose       what a search over training keys found best in each fold
     evaluate     how good the predictions are, beside the baselines
+    compare      which of several experiments is better, or that it cannot be told
     plot         a figure, as PDF and PNG
     pages        a page of the report
     status       how far a run is: what is done, running, failed and waiting
@@ -77,7 +78,16 @@ What they share::
         distributed     several GPUs
         profiling       where the time goes
     evaluation/  how good predictions are
-        metrics         metrics and their differences, with intervals
+        summary         all that is said of predictions
+        metrics         metrics with intervals
+        comparison      differences, and what can be told of them
+        subgroups       for whom it works
+        gaps            predicted minus true, raw and corrected
+        decisions       thresholds, what is right at them, and curves
+        calibration     what is fitted to predictions, and applied
+        conformal       intervals and sets that hold the truth nine times in ten
+        failures        the worst scans, quality and power
+        long_table      metrics.csv
         baselines       the trivial guess, and two linear methods that see the image
         confounders     what head size, site, age and sex predict
         stacking        the network and the classical method together
@@ -106,6 +116,7 @@ What they share::
         search          the trials of a search
         mistakes        a mistake in words
         lookup          a dataset by its name
+        comparable      which experiments can be compared
         cost            what a long run will cost
         handover        what the jobs of a run are given
         docs            the tables of config/README.md

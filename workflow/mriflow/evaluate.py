@@ -12,25 +12,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import confusion_matrix
 
 from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.files import write_csv, write_json
 from mriflow.base.provenance import provenance
 from mriflow.evaluation.baselines import classical, pca, small_images, trivial
 from mriflow.evaluation.confounders import NAMES, confounders_of, predict_from_confounders
-from mriflow.evaluation.metrics import (
-    METHODS,
-    Resampled,
-    classification_metrics,
-    difference,
-    intervals,
-    regression_metrics,
-    resample,
-)
+from mriflow.evaluation.decisions import curves_of
+from mriflow.evaluation.failures import QUALITY, errors_of, worst
+from mriflow.evaluation.long_table import long_table
+from mriflow.evaluation.metrics import METHODS
 from mriflow.evaluation.stacking import blend, share_of_network
-from mriflow.prediction.ensemble import predict
-from mriflow.tables.labels import read_indices, read_labels
+from mriflow.evaluation.summary import summarise, values_of
+from mriflow.prediction.ensemble import predict_each
+from mriflow.tables.labels import OF_PREDICTIONS, read_indices, read_labels
 from mriflow.tables.splits import PARTS, read_splits
 from mriflow.training.covariates import read_covariates
 from mriflow.training.device import choose_device
@@ -50,7 +45,11 @@ def evaluate(
     settings: Path,
     search: Path | None = None,
 ) -> dict[str, Any]:
-    """Write `predictions` (one row per test scan) and `metrics` (see the return value).
+    """Write `predictions` (one row per test scan), `metrics` (see the return value) and, beside `metrics`, five more files.
+
+    They are validation-predictions.csv (the validation parts, predicted by network and classical alone), calibration.json
+    (`mriflow.evaluation.calibration`), metrics.csv (`mriflow.evaluation.long_table`), failures.csv (the worst test scans) and
+    curves.csv (ROC and precision-recall, of classes; of a number it is empty).
 
     Parameters
     ----------
@@ -70,10 +69,9 @@ def evaluate(
     Returns
     -------
     experiment, dataset, simulated (whether its scans are), target, type, unit, n (test scans), n_excluded (of the
-    split, but failed preprocessing), folds, seeds; for each method every metric as value, low and high (95 % interval
-    over subjects); the differences of the network from each other method (`differences_of`); warnings about trainings; notes
-    (what a method was made of, or why it was not made); search (how many trials, and the best of each fold), if there was one;
-    classes and confusion matrix of a classification (rows are the truth); and the provenance.
+    split, but failed preprocessing), folds, seeds; what `mriflow.evaluation.summary.summarise` returns; warnings about
+    trainings; notes (what a method was made of, or why it was not made); search (how many trials, and the best of each fold),
+    if there was one; and the provenance.
 
     Raises
     ------
@@ -86,7 +84,7 @@ def evaluate(
     parts = read_splits(splits)
     shards = open_shards(arrays, indices)
     table = read_labels(labels, category=target["column"] if classes else None).set_index("id")
-    label_of = table[target["column"]]
+    label_of, groups = table[target["column"]], subgroup_columns(experiment)
     preprocessed = parts["id"].isin(shards)
     excluded = parts.loc[~preprocessed & (parts["part"] == "test"), "id"].nunique()
     parts = parts[preprocessed]
@@ -94,42 +92,54 @@ def evaluate(
     covariates = read_covariates(experiment["covariates"], labels, index)
     features = small_images([shards[scan] for scan in shards])
     row_of = pd.Series(range(len(features)), list(shards))
-    sizes = index.set_index("id")[size_column(experiment)]
-    confounders = confounders_of(table, sizes, target["column"])
+    measures = index.set_index("id")[list(QUALITY)]
+    confounders = confounders_of(table, measures[size_column(experiment)], target["column"])
+    about = [name for name in dict.fromkeys(["subject", "session", "site", "age", "sex", *groups]) if name in table]
     tested = parts.loc[parts["part"] == "test", "fold"].unique()
     unwatched = sorted(set(tested) - set(parts.loc[parts["part"] == "validation", "fold"]))
     device = choose_device()
 
-    def of_network(fold: int, ids: list[str]) -> np.ndarray:
-        return predict(models, fold, shards, ids, covariates, device, experiment["training"]["tta"])
+    def of_networks(fold: int, ids: list[str]) -> dict[str, np.ndarray]:
+        each = predict_each(models, fold, shards, ids, covariates, device, experiment["training"]["tta"])
+        seeds = {f"seed-{seed}": one for seed, one in each.items()} if len(each) > 1 else {}
+        return {"network": np.mean(list(each.values()), axis=0), **seeds}
 
     def fit_classical(known: list[str], ahead: list[str]) -> np.ndarray:
         subjects = table.loc[known, "subject"].to_numpy()
         return classical(features[row_of[known]], label_of[known].to_numpy(), subjects, features[row_of[ahead]], classes)
 
-    rows, shares = [], []
+    def rows_of(fold: int, ids: list[str], made: dict[str, np.ndarray]) -> pd.DataFrame:
+        names = [*(method for method in METHODS if method in made), *(name for name in made if name not in METHODS)]
+        rows = table.loc[ids, about].reset_index().assign(fold=fold, truth=label_of[ids].to_numpy())
+        rows = rows.assign(**as_columns({name: made[name] for name in names}, classes))
+        return rows.assign(**{name: measures.loc[ids, name].to_numpy() for name in QUALITY})
+
+    rows, rows_of_validation, shares = [], [], []
     for fold, fold_parts in progress(parts.groupby("fold"), desc="evaluate", unit="fold"):
         train, validation, test = (fold_parts.loc[fold_parts["part"] == part, "id"].tolist() for part in PARTS)
         if not test:
             continue
         seen = fold_parts.loc[fold_parts["part"] != "test", "id"].tolist()
         labels_seen = label_of[seen].to_numpy()
+        both = of_networks(int(fold), [*test, *validation])
         made = {
-            "network": of_network(int(fold), test),
+            **{name: one[: len(test)] for name, one in both.items()},
             "classical": fit_classical(seen, test),
             "pca": pca(features[row_of[seen]], labels_seen, features[row_of[test]], classes),
             "trivial": trivial(labels_seen, classes, len(test)),
         }
         if len(confounders.columns):
             made["confounders"] = predict_from_confounders(confounders.loc[seen], labels_seen, confounders.loc[test], classes)
+        if validation:
+            before = {name: one[len(test) :] for name, one in both.items()} | {"classical": fit_classical(train, validation)}
+            rows_of_validation.append(rows_of(int(fold), validation, before))
+            shares.append(share_of_network(label_of[validation].to_numpy(), before["network"], before["classical"], classes))
         if not unwatched:
-            truth, of_classical = label_of[validation].to_numpy(), fit_classical(train, validation)
-            shares.append(share_of_network(truth, of_network(int(fold), validation), of_classical, classes))
             made["stacked"] = blend(shares[-1], made["network"], made["classical"])
-        about = [name for name in ("subject", "session", "site", "age", "sex") if name in table]
-        fold_rows = table.loc[test, about].reset_index().assign(fold=fold, truth=label_of[test].to_numpy())
-        rows.append(fold_rows.assign(**as_columns({m: made[m] for m in METHODS if m in made}, classes)))
-    predicted = pd.concat(rows, ignore_index=True).sort_values(["fold", "id"], ignore_index=True)
+        rows.append(rows_of(int(fold), test, made))
+    predicted = pd.concat(rows).sort_values(["fold", "id"], ignore_index=True)
+    validated = pd.concat(rows_of_validation or [predicted.iloc[:0]]).sort_values(["fold", "id"], ignore_index=True)
+    predicted, found, calibration = summarise(predicted, validated, classes, groups, target["unit"])
 
     result: dict[str, Any] = {
         "experiment": experiment["experiment"],
@@ -142,21 +152,34 @@ def evaluate(
         "n_excluded": int(excluded),
         "folds": int(parts["fold"].nunique()),
         "seeds": experiment["training"]["seeds"],
+        **found,
+        "warnings": [one for path in warnings for one in json.loads(path.read_text())],
+        "notes": notes_of(list(confounders), shares, unwatched, calibration["fitted_on"]),
     }
-    found = {method: resample_method(predicted, method, classes) for method in METHODS if method in made}
-    result |= {method: intervals(one) for method, one in found.items()}
-    result["differences"] = differences_of(found, classes)
-    result["warnings"] = [one for path in warnings for one in json.loads(path.read_text())]
-    result["notes"] = notes_of(list(confounders), shares, unwatched)
     if search:
         result["search"] = json.loads(search.read_text())
-    if classes is not None:
-        result["classes"] = classes
-        result["confusion"] = confusion_matrix(predicted["truth"].astype(str), predicted["network"], labels=classes).tolist()
     result["provenance"] = provenance(experiment)
+    images = table.loc[predicted["id"], "path"].to_numpy()
+    failures = worst(predicted.assign(image=images), errors_of(*values_of(predicted, "network", classes), classes))
+    drawn = {method: values_of(predicted, method, classes) for method in ("network", "classical") if classes}
+    write_csv(validated, metrics.with_name("validation-predictions.csv"))
+    write_json({"experiment": experiment["experiment"], **calibration}, metrics.with_name("calibration.json"))
+    write_csv(failures, metrics.with_name("failures.csv"))
+    write_csv(curves_of(drawn, classes or []), metrics.with_name("curves.csv"))
+    write_csv(long_table(result), metrics.with_name("metrics.csv"))
     write_csv(predicted, predictions)
     write_json(result, metrics)
     return result
+
+
+def subgroup_columns(experiment: dict[str, Any]) -> list[str]:
+    """Return the columns whose groups are looked at one by one: by the config or site, sex, age and a number."""
+    if "subgroups" in experiment:
+        return list(experiment["subgroups"])
+    target = experiment["target"]
+    names = ["site", "sex", "age", *([target["column"]] if target["type"] == "regression" else [])]
+    unfit = OF_PREDICTIONS | ({target["column"]} if target["type"] == "classification" else set())
+    return [name for name in dict.fromkeys(names) if name not in unfit]
 
 
 def as_columns(predictions: dict[str, np.ndarray], classes: list[str] | None) -> dict[str, np.ndarray]:
@@ -167,41 +190,13 @@ def as_columns(predictions: dict[str, np.ndarray], classes: list[str] | None) ->
     return columns | {f"{method}_{name}": p[:, i] for method, p in predictions.items() for i, name in enumerate(classes)}
 
 
-def resample_method(predicted: pd.DataFrame, method: str, classes: list[str] | None) -> Resampled:
-    """Return the metrics of one method, with those of the resamples."""
-    subjects = predicted["subject"].tolist()
-    if classes is None:
-        truth, values = predicted["truth"].to_numpy(float), predicted[method].to_numpy(float)
-        return resample(regression_metrics, truth, values, subjects)
-    truth = predicted["truth"].astype(str).map(classes.index).to_numpy()
-    return resample(classification_metrics, truth, predicted[[f"{method}_{c}" for c in classes]].to_numpy(), subjects)
-
-
-def differences_of(found: dict[str, Resampled], classes: list[str] | None) -> list[dict[str, Any]]:
-    """Return the network's metric minus that of each other method, and stacked minus classical.
-
-    Returns
-    -------
-    For each pair and metric (mae; auc and accuracy, of more than two classes accuracy alone) method, other, metric, value, low,
-    high and verdict (`mriflow.evaluation.metrics.difference`).
-    """
-    metrics = ["mae"] if classes is None else ["auc", "accuracy"] if len(classes) == 2 else ["accuracy"]
-    pairs = [("network", other) for other in found if other != "network"]
-    pairs += [("stacked", "classical")] if "stacked" in found else []
-    return [
-        {"method": one, "other": other, "metric": metric, **difference(found[one], found[other], metric)}
-        for metric in metrics
-        for one, other in pairs
-    ]
-
-
 def size_column(experiment: dict[str, Any]) -> str:
     """Return the column of a shard's index that tells the size of the head."""
     return "scale" if experiment["preprocess"]["registration"] == "affine" else "brain_ml"
 
 
-def notes_of(confounders: list[str], shares: list[float], unwatched: list[int]) -> dict[str, str]:
-    """Return, in words, what was made of `confounders` and `stacked`."""
+def notes_of(confounders: list[str], shares: list[float], unwatched: list[int], fitted_on: str) -> dict[str, str]:
+    """Return, in words, what was made of `confounders` and `stacked`, and what calibration was fitted on."""
     names = ", ".join(NAMES[name] for name in confounders)
     if unwatched:
         lacking = f"fold {unwatched[0]} has no validation scans, from which the network's share would be learned"
@@ -212,6 +207,7 @@ def notes_of(confounders: list[str], shares: list[float], unwatched: list[int]) 
     return {
         "confounders": f"A linear model of {names}." if names else "Not made: no confounder is known, or none differs.",
         "stacked": stacked,
+        "calibration": f"Fitted on: {fitted_on[0].lower()}{fitted_on[1:]}",
     }
 
 
@@ -219,7 +215,7 @@ def main(argv: list[str] | None = None) -> None:
     """Read the command line and evaluate."""
     parser = stage_parser(__doc__)
     parser.add_argument("--predictions", type=Path, required=True, help="table to write, one row per test scan, .csv")
-    parser.add_argument("--metrics", type=Path, required=True, help="metrics to write, .json")
+    parser.add_argument("--metrics", type=Path, required=True, help="metrics to write, .json; more is written beside them")
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="the models of all folds and seeds")
     parser.add_argument("--warnings", type=Path, nargs="+", required=True, help="what is wrong with their trainings, .json")
     parser.add_argument("--arrays", type=Path, nargs="+", required=True, help="shards of the dataset, .npy")

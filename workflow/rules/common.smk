@@ -14,6 +14,7 @@ from mriflow.base import recipes
 from mriflow.base.errors import UserError
 from mriflow.base.files import files_below
 from mriflow.config.cost import cost
+from mriflow.config.comparable import comparable
 from mriflow.config.handover import hand_over, handed_over
 from mriflow.config.resolve import columns_to_read, resolve, settings, training_part, weights_to_start_from
 from mriflow.config.search import trial_runs, trials
@@ -37,6 +38,7 @@ DATASETS = CONFIG["datasets"]
 # The brain mask is made for T1-weighted heads. Scans of which none can be had are organized and checked alone.
 PREPROCESSED_DATASETS = [name for name, described in DATASETS.items() if described["modality"] == "T1" or described["stripped"]]
 TRAINED_EXPERIMENTS = [name for name in EXPERIMENTS if CONFIG["experiments"][name]["dataset"] in PREPROCESSED_DATASETS]
+COMPARED_EXPERIMENTS = comparable(CONFIG, TRAINED_EXPERIMENTS)
 DOWNLOADS = {(name, one["file"]): one for name, described in DATASETS.items() for one in described["downloads"]}
 FIGURES = {
     "regression": ["learning-curves", "predicted-vs-true", "residual-vs-true"],
@@ -192,6 +194,7 @@ def trained(file):
 def results(wildcards):
     """Everything that a run makes, but for the report of it."""
     wanted = ["<results>/comparison.png", "<results>/results.html"] if TRAINED_EXPERIMENTS else []
+    wanted += ["<results>/comparison.csv"] if COMPARED_EXPERIMENTS else []
     for name in EXPERIMENTS:
         used = settings(CONFIG, name)
         names = used["names"]

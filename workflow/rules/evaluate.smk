@@ -1,10 +1,16 @@
 """
-Predict the test part of every fold, beside simpler methods, and say how good the predictions are.
+Predict the test part of every fold, beside simpler methods, and say how good the predictions are; compare experiments.
 
 INPUT:  results/<experiment>/fold-*_seed-*/model.pt, preprocessed/<dataset>/<block>/*
 OUTPUT: results/<experiment>/settings.json     everything of the config that it uses
         results/<experiment>/predictions.csv   one row per test scan
+        results/<experiment>/validation-predictions.csv   the same of the validation parts, by network and classical
         results/<experiment>/metrics.json      every metric with its 95 % interval
+        results/<experiment>/metrics.csv       the same numbers, one a row
+        results/<experiment>/calibration.json  what was fitted to the predictions of scans that were not learned from
+        results/<experiment>/failures.csv      the worst test scans
+        results/<experiment>/curves.csv        ROC and precision-recall curves, of classes
+        results/comparison.csv                 differences between experiments on the same scans
 """
 
 
@@ -35,6 +41,14 @@ rule evaluate:
     output:
         predictions="<results>/{experiment}/predictions.csv",
         metrics="<results>/{experiment}/metrics.json",
+        beside=multiext(
+            "<results>/{experiment}/",
+            "validation-predictions.csv",
+            "metrics.csv",
+            "calibration.json",
+            "failures.csv",
+            "curves.csv",
+        ),
     log:
         "<logs>/evaluate/{experiment}.log",
     benchmark:
@@ -59,4 +73,29 @@ rule evaluate:
         " --splits {input.splits:q}"
         " --settings {input.settings:q}"
         " {params.search:q}"
+        " > {log:q} 2>&1"
+
+
+rule compare:
+    input:
+        predictions=expand("<results>/{experiment}/predictions.csv", experiment=COMPARED_EXPERIMENTS),
+        metrics=expand("<results>/{experiment}/metrics.json", experiment=COMPARED_EXPERIMENTS),
+    output:
+        "<results>/comparison.csv",
+    log:
+        "<logs>/compare.log",
+    benchmark:
+        "<benchmarks>/compare/comparison.tsv"
+    conda:
+        "../../envs/conda.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        recipe=recipes.EVALUATE,
+    shell:
+        "python -m mriflow.compare"
+        " --table {output:q}"
+        " --predictions {input.predictions:q}"
+        " --metrics {input.metrics:q}"
         " > {log:q} 2>&1"

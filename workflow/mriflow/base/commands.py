@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "one network on one fold",
     "choose": "what a search over training keys found best in each fold",
     "evaluate": "how good the predictions are, beside the baselines",
+    "compare": "which of several experiments is better, or that it cannot be told",
     "plot": "a figure, as PDF and PNG",
     "pages": "a page of the report",
     "status": "how far a run is: what is done, running, failed and waiting",

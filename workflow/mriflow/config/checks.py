@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from mriflow.config.mistakes import Mistakes, hint, in_short, instead
-from mriflow.tables.labels import HEAD_SIZE, RESERVED
+from mriflow.tables.labels import HEAD_SIZE, OF_PREDICTIONS, RESERVED
 
 # What an experiment names, and the section of the config in which it is looked up.
 SECTIONS = {
@@ -188,6 +188,8 @@ def check_experiments(whole: dict, published: dict, mistakes: Mistakes) -> None:
         if {"dataset", "target", "preprocess"} <= blocks.keys():
             check_covariates(experiment, names, blocks, mistakes)
             check_auxiliary(experiment, names, blocks["dataset"], whole["targets"], known, mistakes)
+        if "dataset" in blocks:
+            check_subgroups(experiment, names, blocks["dataset"], mistakes)
         if {"split", "training"} <= blocks.keys():
             check_select(experiment, names, blocks["split"], blocks["training"], mistakes)
         check_search(experiment, names, blocks.get("split"), known.get("searches", {}), mistakes)
@@ -325,6 +327,16 @@ def check_auxiliary(
             if column in names["covariates"] or name == names["target"]:
                 what = "the target itself" if name == names["target"] else "a covariate, too"
                 mistakes.add(at, f"found {name!r}, {what}, expected another target")
+
+
+def check_subgroups(experiment: str, names: dict, dataset: dict, mistakes: Mistakes) -> None:
+    """Add columns for subgroups that the dataset does not have, or that the table of predictions has of its own."""
+    at, columns = ("experiments", experiment, "subgroups"), columns_of(dataset)
+    for name in names.get("subgroups", ()):
+        if name in OF_PREDICTIONS:
+            mistakes.add(at, f"found {name!r}, a column that predictions.csv has itself, expected the same under another name")
+        elif name not in columns | {"site"}:
+            mistakes.add(at, lacking(name, experiment, names, dataset))
 
 
 def check_select(experiment: str, names: dict, split: dict, training: dict, mistakes: Mistakes) -> None:

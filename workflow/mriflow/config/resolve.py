@@ -95,7 +95,7 @@ def settings(config: dict, experiment: str) -> dict:
     Returns
     -------
     ``{experiment, names, dataset, target, preprocess, split, network, training, auxiliary, covariates, impute}``: whole
-    blocks (of `auxiliary` a list), and under `names` the name of each; if it searches, `search`, too.
+    blocks (of `auxiliary` a list), and under `names` the name of each; `subgroups` and `search` if it has them.
     """
     if experiment not in config["experiments"]:
         raise UserError(f"run: has no experiment {experiment!r}{instead(experiment, config['run'])}")
@@ -103,6 +103,8 @@ def settings(config: dict, experiment: str) -> dict:
     blocks = {kind: config[section][names[kind]] for kind, section in SECTIONS.items()}
     auxiliary = [config["targets"][name] for name in names["auxiliary"]]
     others = {"auxiliary": auxiliary, "covariates": names["covariates"], "impute": names["impute"]}
+    if "subgroups" in names:
+        others["subgroups"] = names["subgroups"]
     if "search" in names:
         others["search"] = config["searches"][names["search"]]
     return {"experiment": experiment, "names": {kind: names[kind] for kind in SECTIONS}, **blocks, **others}

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
-from mriflow.evaluation.metrics import Metrics, auc, regression_metrics, with_intervals
+from mriflow.evaluation.metrics import Metrics, classification_metrics, regression_metrics, with_intervals
 
 FOLDS = 5
 LEAST = 10  # subjects, below which an interval says nothing
@@ -85,9 +85,7 @@ def site_baseline(scans: pd.DataFrame, target: str, classes: Sequence[str]) -> l
     ]
 
 
-def class_metrics(truth: np.ndarray, shares: np.ndarray) -> Metrics:
+def class_metrics(truth: np.ndarray, shares: np.ndarray, weights: np.ndarray | None = None) -> Metrics:
     """Return accuracy and, of two classes, auc; `truth` of shape (scans,), `shares` (scans, classes)."""
-    metrics = {"accuracy": float((shares.argmax(1) == truth).mean())}
-    if shares.shape[1] == 2:
-        metrics["auc"] = auc(truth, shares[:, 1])
-    return metrics
+    found = classification_metrics(truth, shares, weights)
+    return {name: found[name] for name in ("accuracy", *(["auc"] if shares.shape[1] == 2 else []))}

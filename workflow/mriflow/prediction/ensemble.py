@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from mriflow.training.objectives import load_objective
 BATCH = 2  # more at 1 mm take more memory than the job asks for
 
 
-def predict(
+def predict_each(
     models: Sequence[Path],
     fold: int,
     shards: Shards,
@@ -25,8 +26,8 @@ def predict(
     covariates: pd.DataFrame,
     device: torch.device,
     tta: str = "none",
-) -> np.ndarray:
-    """Return the mean prediction of all models of a fold for some scans.
+) -> dict[int, np.ndarray]:
+    """Return the prediction of each model of a fold for some scans, by its seed; each is loaded once.
 
     Parameters
     ----------
@@ -37,9 +38,9 @@ def predict(
 
     Returns
     -------
-    Shape (scans,) or (scans, classes).
+    Shape (scans,) or (scans, classes) each.
     """
-    predictions = []
+    predictions = {}
     for path in models:
         model = torch.load(path, map_location="cpu", weights_only=True)
         if model["fold"] != fold:
@@ -50,9 +51,15 @@ def predict(
         net = build_network(name, arguments, objective.outputs, model["shape"], len(model["channels"]), numbers.width)
         net.load_state_dict(model["weights"])
         net = net.to(device)
-        predictions.append(objective.predict(run_network(net, scans, BATCH)))
+        both = [objective.predict(run_network(net, scans, BATCH))]
         if tta == "mirror":
-            predictions.append(objective.predict(run_network(net, scans, BATCH, change=mirrored)))
+            both.append(objective.predict(run_network(net, scans, BATCH, change=mirrored)))
+        predictions[model["seed"]] = np.mean(both, axis=0)
     if not predictions:
         raise UserError(f"none of the {len(models)} models is of fold {fold}; train it first.")
-    return np.mean(predictions, axis=0)
+    return predictions
+
+
+def predict(*args: Any, **options: Any) -> np.ndarray:
+    """Return the mean prediction of all models of a fold for some scans; arguments as of `predict_each`."""
+    return np.mean(list(predict_each(*args, **options).values()), axis=0)

@@ -234,7 +234,7 @@ def read_results(predictions: Path, metrics: Path, kind: str) -> tuple[pd.DataFr
     result = read_metrics(metrics)
     if result["type"] != kind:
         raise UserError(f"{metrics}: {result['experiment']} is a {result['type']}; this figure shows a {kind}.")
-    text = ["site", *(["truth", *METHODS] if kind == "classification" else [])]
+    text = ["id", "subject", "site", *(["truth", *METHODS] if kind == "classification" else [])]
     return read_made(predictions, ["site", "fold", "truth", "network"], "evaluate", text=text), result
 
 

@@ -17,8 +17,8 @@ folds together. Bold: best, and its interval overlaps with none of the others'. 
 mean of network and classical. Classical: a linear model of all voxels, standardised (kernel ridge regression). Pca: principal
 components with ridge or logistic regression. Confounders: a linear model of head size, site, age and sex, without the image.
 Trivial: the median, or the share of each class. Slope of the residual: of predicted minus true on the true value; 0 is
-unbiased, −1 a constant guess. Differences: on the same scans, with the paired bootstrap's interval. Better or worse: it leaves
-out 0; it does not cover what another training run would change."""
+unbiased, −1 a constant guess. Differences: on the same scans, with the paired bootstrap's interval. Better or worse: p is below
+0.05, corrected for all comparisons of the experiment (Holm); it does not cover what another training run would change."""
 NO_BEST = {"slope", "sensitivity", "specificity"}  # alone they rank nothing: naming one class always gives 1 and 0
 
 

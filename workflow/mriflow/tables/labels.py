@@ -23,6 +23,11 @@ TEXT_COLUMNS = ["id", "subject", "session", "site", "path", "fingerprint", "prob
 # Names that no label can have: columns that `organize` writes itself, and words of its problems and notes.
 RESERVED = set(TEXT_COLUMNS) - {"subject", "session", "site", "path"} | {"scan", "rows"}
 
+# Columns of predictions.csv that are not taken from labels.csv: no group of people can be named by a label of such a name.
+OF_PREDICTIONS = {"fold", "truth", "network", "stacked", "classical", "pca", "confounders", "trivial"}
+OF_PREDICTIONS |= {"correlation", "brain_ml", "scale", "corrected", "interval_low", "interval_high"}
+OF_PREDICTIONS |= {"set", "at_threshold", "at_sensitivity"}
+
 
 def read_labels(path: str | Path, category: str | Sequence[str] | None = None) -> pd.DataFrame:
     """Read a ``labels.csv``; identifiers and texts stay text (subject 002 is not 2) and empty ones are ''.

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from mriflow.base.errors import UserError
+from mriflow.evaluation.metrics import classification_metrics
 
 
 class Objective(ABC):
@@ -149,8 +150,6 @@ class Classification(Objective):
         return outputs.double().softmax(1).cpu().numpy()
 
     def metrics(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        from mriflow.evaluation.metrics import classification_metrics  # here, for it brings scikit-learn
-
         metrics = classification_metrics(self.encode(labels)[:, 0].numpy().astype(int), predictions)
         return {name: metrics[name] for name in ("accuracy", "auc")}
 
