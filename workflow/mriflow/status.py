@@ -1,6 +1,6 @@
 """Show how far a run is: what is done, running, failed and waiting, and how each training goes.
 
-Give it the arguments that the run was given, but --cores and --profile. They are handed to a dry run:
+Give it the config files that the run was given, and other arguments to Snakemake if they choose what is made:
 
   mriflow status
   mriflow status --configfile config/experiments/ixi-age.yaml
@@ -147,8 +147,10 @@ def main(argv: list[str] | None = None) -> None:
     """Read the command line and print how far the run is."""
     parser = stage_parser(__doc__)
     parser.add_argument("--directory", type=Path, default=Path(), help="folder of the run (default: this one)")
-    given, arguments = parser.parse_known_args(argv)
-    text, code = status(given.directory, arguments)
+    parser.add_argument("--configfile", type=Path, nargs="+", default=[], help="the run's config files")
+    given, others = parser.parse_known_args(argv)
+    overlays = ["--configfile", *map(str, given.configfile)] if given.configfile else []
+    text, code = status(given.directory, [*others, *overlays])
     print(text)
     sys.exit(code)
 
