@@ -1,20 +1,60 @@
 """The prediction of all networks of a fold together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from mriflow.base.errors import UserError
 from mriflow.training.covariates import Covariates
 from mriflow.training.forward import mirrored, run_network
 from mriflow.training.loader import ScanLoader, Shards
 from mriflow.training.networks import build_network
-from mriflow.training.objectives import load_objective
+from mriflow.training.objectives import Objective, load_objective
 
 BATCH = 2  # more at 1 mm take more memory than the job asks for
+
+Change = Callable[[torch.Tensor, slice], torch.Tensor]
+
+
+class Trained(NamedTuple):
+    """A trained network in evaluation mode, what makes predictions of its outputs, and numbers of its covariates."""
+
+    net: nn.Module
+    objective: Objective
+    covariates: Covariates
+
+
+def load_networks(
+    models: Sequence[Path], fold: int, device: torch.device, random_seed: int | None = None
+) -> Iterator[Trained]:
+    """Yield the networks of a fold one by one; with `random_seed`, their weights are random numbers instead of the trained.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
+    found = 0
+    for path in models:
+        model = torch.load(path, map_location="cpu", weights_only=True)
+        if model["fold"] != fold:
+            continue
+        objective, numbers = load_objective(model["objective"]), Covariates(model["covariates"])
+        name, arguments = model["network"]["name"], model["network"]["arguments"]
+        if random_seed is not None:
+            torch.manual_seed(random_seed + found)
+        net = build_network(name, arguments, objective.outputs, model["shape"], len(model["channels"]), numbers.width)
+        if random_seed is None:
+            net.load_state_dict(model["weights"])
+        found += 1
+        yield Trained(net.to(device).eval(), objective, numbers)
+    if not found:
+        raise UserError(f"none of the {len(models)} models is of fold {fold}; train it first.")
 
 
 def predict(
@@ -25,6 +65,7 @@ def predict(
     covariates: pd.DataFrame,
     device: torch.device,
     tta: str = "none",
+    change: Change = lambda images, places: images,
 ) -> np.ndarray:
     """Return the mean prediction of all models of a fold for some scans.
 
@@ -34,25 +75,18 @@ def predict(
         Of every preprocessed scan (`mriflow.training.covariates.read_covariates`).
     tta
         ``mirror``: the mean over the scans and their mirror images; ``none``: the scans alone.
+    change
+        What is done to the images of a batch first (`mriflow.training.forward.run_network`).
 
     Returns
     -------
     Shape (scans,) or (scans, classes).
     """
     predictions = []
-    for path in models:
-        model = torch.load(path, map_location="cpu", weights_only=True)
-        if model["fold"] != fold:
-            continue
-        objective, numbers = load_objective(model["objective"]), Covariates(model["covariates"])
+    for net, objective, numbers in load_networks(models, fold, device):
         scans = ScanLoader(shards, ids, device, numbers.encode(covariates.loc[list(ids)]))
-        name, arguments = model["network"]["name"], model["network"]["arguments"]
-        net = build_network(name, arguments, objective.outputs, model["shape"], len(model["channels"]), numbers.width)
-        net.load_state_dict(model["weights"])
-        net = net.to(device)
-        predictions.append(objective.predict(run_network(net, scans, BATCH)))
+        predictions.append(objective.predict(run_network(net, scans, BATCH, change=change)))
         if tta == "mirror":
-            predictions.append(objective.predict(run_network(net, scans, BATCH, change=mirrored)))
-    if not predictions:
-        raise UserError(f"none of the {len(models)} models is of fold {fold}; train it first.")
+            swapped = run_network(net, scans, BATCH, change=lambda images, places: mirrored(change(images, places)))
+            predictions.append(objective.predict(swapped))
     return np.mean(predictions, axis=0)
