@@ -152,7 +152,11 @@ def maps_of(
                 explained.predicted_class = int(explained.values(scan)[0].argmax())
         within = brain[::-1].copy() if mirrored else brain
         for way in ways:
-            found = occlusion(explained, scan, within, voxel_mm) if way == "occlusion" else gradients(explained, scan, within, number)
+            found = (
+                occlusion(explained, scan, within, voxel_mm)
+                if way == "occlusion"
+                else gradients(explained, scan, within, number)
+            )
             yield way, found[::-1] if mirrored else found
 
 

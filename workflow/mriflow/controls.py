@@ -136,9 +136,7 @@ def permutation(
     }
 
 
-def fraction(
-    tested: Tested, share: float, models: Sequence[Path], features: np.ndarray, row_of: pd.Series
-) -> dict[str, Any]:
+def fraction(tested: Tested, share: float, models: Sequence[Path], features: np.ndarray, row_of: pd.Series) -> dict[str, Any]:
     """Return what comes of a share of the people of each training part."""
     folds, truth = tested.tested_folds(), tested.truth
     everyone = [scan for fold in folds for scan in tested.ids(fold, "test")]

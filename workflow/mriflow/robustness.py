@@ -1,4 +1,4 @@
-"""Say how good the predictions of test scans stay if these are worse: noisy, uneven, blurred, shifted, turned, of other contrast.
+"""Say how good the predictions of test scans stay if these are worse: noisy, uneven, blurred, moved, of other contrast.
 
 The trained networks predict the test scans as they are, and changed after preprocessing in six ways of five strengths each.
 Nothing is trained, and nothing is chosen by the result. What preprocessing would make up for (a shift before registration, a
@@ -107,14 +107,16 @@ def predicted(tested: Tested, models: Sequence[Path], scans: dict[int, list[str]
             if not kind:
                 return images
             of_batch = zip(images.cpu(), ids[places], strict=True)
-            return torch.stack([perturb(one, kind, strength, voxel_mm, tested.image, scan) for one, scan in of_batch]).to(images)
+            return torch.stack([perturb(one, kind, strength, voxel_mm, tested.image, scan) for one, scan in of_batch]).to(
+                images
+            )
 
         rows.append(predict(models, fold, tested.shards, ids, tested.covariates, tested.device, tta, change))
     return np.concatenate(rows)
 
 
 def as_table(summary: dict[str, Any]) -> pd.DataFrame:
-    """Return the numbers of robustness.json as rows: kind, strength, unit, metric (`<metric>_difference`), value, low, high, n."""
+    """Return robustness.json as rows: kind, strength, unit, metric (`<metric>_difference`), value, low, high, n."""
     rows = []
     for one in [{"kind": "unchanged", "strength": 0, "unit": "", "metrics": summary["unchanged"]}, *summary["changes"]]:
         about = {key: one[key] for key in ("kind", "strength", "unit")}

@@ -1,4 +1,4 @@
-"""What the controls and the attention of an experiment add to a run: files to make, and trainings with other labels or splits."""
+"""What the controls and the attention of an experiment add to a run: files, and trainings with other labels or splits."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -29,9 +29,7 @@ class Trained(NamedTuple):
     covariates: Covariates
 
 
-def load_networks(
-    models: Sequence[Path], fold: int, device: torch.device, random_seed: int | None = None
-) -> Iterator[Trained]:
+def load_networks(models: Sequence[Path], fold: int, device: torch.device, random_seed: int | None = None) -> Iterator[Trained]:
     """Yield the networks of a fold one by one; with `random_seed`, their weights are random numbers instead of the trained.
 
     Raises

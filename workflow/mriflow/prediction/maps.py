@@ -140,7 +140,8 @@ def against_truth(
 
     Returns
     -------
-    overlap (`overlap`) of the trained networks, random_weights, chance and p (`by_chance`), and the region's share of the brain.
+    overlap (`overlap`) of the trained networks and of random_weights, chance and p (`by_chance`), and region_share, of the
+    brain.
     """
     region = brain & (changed >= np.quantile(changed[brain], 1 - SHARE))
     chance, p = by_chance(trained.mean(0), places, region, brain)
