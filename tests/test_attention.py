@@ -76,27 +76,27 @@ def maps_at(place: slice, seed: int, scans: int = 6) -> np.ndarray:
 
 
 def test_sanity_tells_what_was_learned_from_what_random_weights_show():
-    folds = np.repeat([0, 1, 2], 2)
-    learned, random = maps_at(slice(0, 250), 0), maps_at(slice(100, 350), 1)
-    found = sanity(learned, random, folds)
+    learned, random, again = maps_at(slice(0, 250), 0), maps_at(slice(100, 350), 1), maps_at(slice(0, 250), 2)
+    found = sanity(learned, random, again)
     assert found["verdict"] == "passed"
-    assert found["random_weights"]["high"] < found["other_folds"]["low"]
-    assert sanity(learned, learned + 1e-3 * random, folds)["verdict"] == "failed"
-    alone = sanity(learned, random, np.zeros(6, int))
-    assert alone["verdict"] == "cannot be told" and alone["other_folds"] is None
+    assert found["random_weights"]["high"] < found["other_fold"]["low"]
+    assert sanity(learned, again, random)["verdict"] == "failed"
+    alone = sanity(learned, random, None)
+    assert alone["verdict"] == "cannot be told" and alone["other_fold"] is None
+    assert sanity(learned, np.zeros_like(learned), again)["random_weights"]["value"] is None
 
 
 def test_overlap_is_one_where_a_map_is_right_and_its_chance_is_the_share_of_the_region():
     brain = np.ones((16, 16, 16), bool)
     region = np.zeros(brain.shape, bool)
     region[2:9, 2:9, 2:10] = True
-    places, folds = sampled(brain), np.repeat([0, 1], 3)
+    places = sampled(brain)
     right = np.tile(region.flat[places].astype(float), (6, 1))
-    assert overlap(right, region.flat[places], folds) == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert overlap(right, region.flat[places]) == {"value": 1.0, "low": 1.0, "high": 1.0}
     chance, p = by_chance(right[0], places, region, brain)
     assert p < 0.05 and chance["value"] == pytest.approx(region.mean(), abs=0.08)
     wrong = np.random.default_rng(0).uniform(0, 1, right.shape)
-    low, high = (overlap(wrong, region.flat[places], folds)[key] for key in ("low", "high"))
+    low, high = (overlap(wrong, region.flat[places])[key] for key in ("low", "high"))
     assert low < region.mean() + 0.05 and high < 0.3
     assert by_chance(wrong.mean(0), places, region, brain)[1] > 0.05
 

@@ -8,7 +8,7 @@ is known where age and sex change them, and the maps are compared with that.
 A map says what this network uses, not where a disease or age is: a network may need one of many places that tell the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,10 @@ import torch
 
 from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.files import whole_file, write_csv, write_json
-from mriflow.evaluation.metrics import as_cell
 from mriflow.images.registration import grid_affine
 from mriflow.prediction.ensemble import Trained, load_networks
-from mriflow.prediction.explain import OVERLAP, PATCH_MM, Explained, gradients, occlusion
-from mriflow.prediction.maps import against_truth, sampled, sanity
+from mriflow.prediction.explain import PATCH_MM, Explained, gradients, occlusion
+from mriflow.prediction.maps import against_truth, bootstrapped, sampled, sanity
 from mriflow.prediction.tested import Tested, add_tested, read_tested
 from mriflow.simulation.changes import changes_of
 
@@ -63,9 +62,9 @@ def attention(
 
     Returns
     -------
-    What the experiment is; n (scans, each of another person); value (what a map of occlusion measures); patch_mm and step_mm of
-    the cubes; and in ``ways`` of each its map's file, its mean in the brain with its interval, `sanity` and, of simulated
-    scans, `truth` (`mriflow.prediction.maps`).
+    What the experiment is; n (scans, each of another person); value (what a map of occlusion measures); patch_mm, the
+    edge of the cubes; and in ``ways`` of each its mean in the brain with its interval, `sanity` and, of simulated scans,
+    `truth` (`mriflow.prediction.maps`).
 
     Raises
     ------
@@ -77,17 +76,17 @@ def attention(
     averages = {fold: average_of(tested, fold) for fold in folds}
     overall = np.mean([one.numpy() for one in averages.values()], axis=0)
     brain = overall.max(0) > BRAIN
-    found: dict[str, dict[str, list[np.ndarray]]] = {way: {"trained": [], "random": []} for way in WAYS[ways]}
-    of_folds: list[int] = []
-    bar = progress(total=len(folds) * 2, desc="attention", unit="fold and weights")
-    for fold in folds:
+    found: dict[str, dict[str, list[np.ndarray]]] = {way: {} for way in WAYS[ways]}
+    for fold, other in progress(list(zip(folds, [*folds[1:], *folds[:1]], strict=True)), desc="attention", unit="fold"):
+        networks = {
+            "trained": list(load_networks(models, fold, tested.device)),
+            "random": list(load_networks(models, fold, tested.device, random_seed=0)),
+        }
+        if other != fold:
+            networks["other"] = list(load_networks(models, other, tested.device))
         chosen = scans_to_show(tested, fold, max(1, scans // len(folds)))
-        of_folds += [fold] * len(chosen)
-        for weights, seed in (("trained", None), ("random", 0)):
-            networks = list(load_networks(models, fold, tested.device, seed))
-            for way, of_scan in maps_of(tested, networks, averages[fold], chosen, brain, WAYS[ways]):
-                found[way][weights].append(of_scan)
-            bar.update()
+        for whose, way, of_scan in maps_of(tested, networks, averages[fold], chosen, brain, WAYS[ways]):
+            found[way].setdefault(whose, []).append(of_scan)
     voxel_mm, shape = tested.settings["preprocess"]["voxel_mm"], tested.shards.shape
     images: dict[str, np.ndarray] = {"brain": overall[tested.image or 0]}
     about = tested.about()
@@ -96,17 +95,16 @@ def attention(
         images["truth"] = changed * brain
     summary: dict[str, Any] = {
         **about,
-        "n": len(of_folds),
+        "n": len(found[WAYS[ways][0]]["trained"]),
         "value": "probability of the predicted class" if tested.classes else about["unit"] or about["target"],
         "patch_mm": PATCH_MM,
-        "step_mm": PATCH_MM * (1 - OVERLAP),
         "ways": {},
     }
     places = sampled(brain)
-    for way, both in found.items():
-        images[way] = np.mean(both["trained"], axis=0)
-        trained, random = (np.stack([one.flat[places] for one in both[weights]]) for weights in ("trained", "random"))
-        summary["ways"][way] = describe(trained, random, np.array(of_folds), places, brain, changed)
+    for way, made in found.items():
+        images[way] = np.mean(made["trained"], axis=0)
+        at_places = {whose: np.stack([one.flat[places] for one in ones]) for whose, ones in made.items()}
+        summary["ways"][way] = describe(at_places, places, brain, changed)
     maps.mkdir(parents=True, exist_ok=True)
     for name, image in images.items():
         with whole_file(maps / f"{name}.nii.gz") as temporary:
@@ -136,44 +134,52 @@ def average_of(tested: Tested, fold: int) -> torch.Tensor:
 
 
 def maps_of(
-    tested: Tested, networks: Sequence[Trained], average: torch.Tensor, ids: Sequence[str], brain: np.ndarray, ways: list[str]
-) -> Any:
-    """Yield the name of each way with its map, shape (x, y, z), scan by scan."""
+    tested: Tested,
+    networks: dict[str, list[Trained]],
+    average: torch.Tensor,
+    ids: Sequence[str],
+    brain: np.ndarray,
+    ways: list[str],
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yield for each scan, each of the `networks` and each way their names with the map, shape (x, y, z)."""
     average = average.to(tested.device)
     voxel_mm = tested.settings["preprocess"]["voxel_mm"]
     for number, name in enumerate(ids):
-        numbers = [one.covariates.encode(tested.covariates.loc[[name]]).to(tested.device) for one in networks]
-        explained = Explained(networks, numbers, average)
         volume = torch.tensor(np.array(tested.shards[name])).view(1, *average.shape).to(tested.device).float() / 255
         mirrored = tested.settings["training"]["tta"] == "mirror" and number % 2 == 1
         scan = (volume.flip(2) if mirrored else volume) - average
-        if tested.classes:
-            with torch.no_grad():
-                explained.predicted_class = int(explained.values(scan)[0].argmax())
         within = brain[::-1].copy() if mirrored else brain
-        for way in ways:
-            found = (
-                occlusion(explained, scan, within, voxel_mm)
-                if way == "occlusion"
-                else gradients(explained, scan, within, number)
-            )
-            yield way, found[::-1] if mirrored else found
+        predicted_class = None
+        for whose, of_fold in networks.items():
+            numbers = [one.covariates.encode(tested.covariates.loc[[name]]).to(tested.device) for one in of_fold]
+            explained = Explained(of_fold, numbers, average)
+            if tested.classes and predicted_class is None:  # by the trained networks, which come first
+                predicted_class = int(explained.values(scan)[0].argmax())
+            explained.predicted_class = predicted_class
+            for way in ways:
+                found = (
+                    occlusion(explained, scan, within, voxel_mm, number)
+                    if way == "occlusion"
+                    else gradients(explained, scan, within, number)
+                )
+                yield whose, way, found[::-1] if mirrored else found
 
 
-def describe(
-    trained: np.ndarray,
-    random: np.ndarray,
-    folds: np.ndarray,
-    places: np.ndarray,
-    brain: np.ndarray,
-    changed: np.ndarray | None,
-) -> dict[str, Any]:
-    """Return what is said of one way; see `attention`."""
-    each = trained.mean(1)
-    drawn = np.random.default_rng(0).choice(each, (1000, len(each))).mean(1)
-    result: dict[str, Any] = {"mean": as_cell(float(each.mean()), drawn), "sanity": sanity(trained, random, folds)}
+def describe(maps: dict[str, np.ndarray], places: np.ndarray, brain: np.ndarray, changed: np.ndarray | None) -> dict[str, Any]:
+    """Return what is said of one way; see `attention`.
+
+    Parameters
+    ----------
+    maps
+        By the trained networks, by random weights and by the networks of another fold, shape (scans, voxels) each.
+    places, brain, changed
+        See `mriflow.prediction.maps`.
+    """
+    each = maps["trained"].mean(1)
+    mean = bootstrapped(lambda scans: float(each[scans].mean()), len(each))
+    result: dict[str, Any] = {"mean": mean, "sanity": sanity(maps["trained"], maps["random"], maps.get("other"))}
     if changed is not None:
-        result["truth"] = against_truth(trained, random, folds, places, brain, changed)
+        result["truth"] = against_truth(maps["trained"], maps["random"], places, brain, changed)
     return result
 
 

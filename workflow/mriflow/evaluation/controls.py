@@ -66,7 +66,7 @@ def thinned(
         columns = [groups_of(shuffled_group[name]) for name in [column, *stratify] if name in group]
         alike = strata(columns, LEAST_ALIKE)
         place = (alike.groupby(alike).cumcount() + 0.5) / alike.groupby(alike).transform("size")
-        chosen = place.index[place <= share]
+        chosen = place.sort_values(kind="stable").index[: round(share * len(place))]  # so many, of each stratum as many
         lost = set() if is_continuous(group[column]) else set(columns[0]) - set(columns[0][chosen])
         if len(chosen) < 2 or lost:
             what = f"nobody of {column} {sorted(lost)[0]!r}" if lost else f"{len(chosen)} people"

@@ -18,7 +18,6 @@ from mriflow.training.forward import outputs_of
 from mriflow.training.loader import Batch
 
 PATCH_MM = 32.0  # edge of the cube that is occluded
-OVERLAP = 0.25  # of two cubes next to each other
 SAMPLES = 10  # noisy copies of a scan over which the gradient is averaged
 SPREAD = 0.1  # standard deviation of their noise, of the scan's range of intensities
 VOXELS = 500_000  # of a batch
@@ -62,14 +61,18 @@ class Explained(nn.Module):
 
 
 class Occluded(nn.Module):
-    """An `Explained` that looks again only at scans of which something was occluded: most of a grid is around the brain."""
+    """An `Explained` that looks again only at scans of which something was occluded: some of a grid is around the brain.
 
-    def __init__(self, explained: Explained, scan: torch.Tensor) -> None:
+    It takes scans that were rolled by some voxels, so that the cubes come to lie elsewhere.
+    """
+
+    def __init__(self, explained: Explained, scan: torch.Tensor, rolled: int) -> None:
         super().__init__()
-        self.explained, self.scan = explained, scan
+        self.explained, self.scan, self.rolled = explained, scan, rolled
         self.unchanged = explained(scan)
 
     def forward(self, scans: torch.Tensor) -> torch.Tensor:
+        scans = scans.roll([self.rolled] * 3, (2, 3, 4))
         changed = (scans != self.scan).flatten(1).any(1)
         values = self.unchanged.expand(len(scans), -1).clone()
         if changed.any():
@@ -78,8 +81,8 @@ class Occluded(nn.Module):
 
 
 @torch.no_grad()
-def occlusion(explained: Explained, scan: torch.Tensor, brain: np.ndarray, voxel_mm: float) -> np.ndarray:
-    """Return by how much the prediction changes if the cube around a voxel looks like the average (Zeiler & Fergus 2014).
+def occlusion(explained: Explained, scan: torch.Tensor, brain: np.ndarray, voxel_mm: float, number: int = 0) -> np.ndarray:
+    """Return by how much the prediction changes if the cube that a voxel is in looks like the average (Zeiler & Fergus 2014).
 
     Parameters
     ----------
@@ -87,29 +90,30 @@ def occlusion(explained: Explained, scan: torch.Tensor, brain: np.ndarray, voxel
         How it differs from the average, shape (1, channels, x, y, z).
     brain
         Where the brain is, bool, shape (x, y, z).
+    number
+        Of the scan: the cubes of every second one lie half a cube further, so that the mean of scans is finer than a cube.
 
     Returns
     -------
-    float32, shape (x, y, z), in the unit of the prediction; of a voxel in several cubes it is their mean, taken as amount.
+    float32, shape (x, y, z), an amount in the unit of the prediction.
     """
     patch = [min(max(2, round(PATCH_MM / voxel_mm)), count) for count in brain.shape]
-    occluded = Occluded(explained, scan)
+    rolled = patch[0] // 2 if number % 2 else 0
+    occluded = Occluded(explained, scan, rolled)
     maps = OcclusionSensitivity(
         occluded,
         mask_size=patch,
         n_batch=max(1, min(8, VOXELS // scan[0].numel())),
         verbose=False,
         mode=0.0,
-        overlap=OVERLAP,
+        overlap=0.0,
         activate=False,
     )
-    box = [(int(places.min()), int(places.max()) + 1) for places in np.nonzero(brain)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Using a non-tuple sequence")  # MONAI's own; a test holds what comes out
-        found, _ = maps(scan, b_box=[edge for pair in box for edge in pair])
-    whole = torch.zeros(brain.shape)
-    whole[tuple(slice(*pair) for pair in box)] = (torch.as_tensor(found)[0, 0] - occluded.unchanged[0, 0]).abs().cpu()
-    return (whole.numpy() * brain).astype(np.float32)
+        found, _ = maps(scan.roll([-rolled] * 3, (2, 3, 4)))
+    whole = torch.as_tensor(found)[0, 0].roll([rolled] * 3, (0, 1, 2))
+    return ((whole - occluded.unchanged[0, 0]).abs().cpu().numpy() * brain).astype(np.float32)
 
 
 def gradients(explained: Explained, scan: torch.Tensor, brain: np.ndarray, seed: int) -> np.ndarray:

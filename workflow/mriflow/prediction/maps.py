@@ -1,10 +1,9 @@
 """What maps of attention say: whether they depend on what was learned, and whether they point at what is known to change.
 
-A map is the mean over test scans, one of each person. Intervals are 95 %, by the bootstrap over people within each fold.
+A map is the mean over test scans, one of each person. Intervals are 95 %, by the bootstrap over these people.
 """
 
 from collections.abc import Callable
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ from mriflow.evaluation.metrics import as_cell
 
 SHARE = 0.1  # of the brain's voxels: the strongest of a map, and the most changed of the truth
 SAMPLED = 3000  # voxels of the brain on which maps are compared: they are smooth
-DRAWS = 200
-TURNS = 200  # random rotations of the truth
+DRAWS = 1000
+TURNS = 200  # random rotations of a map
 
 
 def sampled(brain: np.ndarray) -> np.ndarray:
@@ -27,54 +26,50 @@ def sampled(brain: np.ndarray) -> np.ndarray:
     return np.sort(np.random.default_rng(0).choice(places, SAMPLED, replace=False))
 
 
-def bootstrapped(statistic: Callable[[list[np.ndarray]], float], folds: np.ndarray) -> dict[str, float | None]:
-    """Return a statistic with its interval; it is given the scans of each fold as positions, shape (scans of the fold,)."""
-    of_folds = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
+def bootstrapped(statistic: Callable[[np.ndarray], float], count: int) -> dict[str, float | None]:
+    """Return a statistic of scans with its interval; it is given their positions."""
     rng = np.random.default_rng(0)
-    draws = [statistic([rng.choice(scans, len(scans)) for scans in of_folds]) for _ in range(DRAWS)]
-    return as_cell(statistic(of_folds), np.array(draws))
+    draws = [statistic(rng.choice(count, count)) for _ in range(DRAWS)]
+    return as_cell(statistic(np.arange(count)), np.array(draws))
 
 
-def likeness(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the rank correlation of two maps; not a number if one is the same everywhere."""
-    return float("nan") if np.ptp(one) == 0 or np.ptp(other) == 0 else float(spearmanr(one, other).statistic)
+def likeness(maps: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the rank correlation of each scan's two maps, shape (scans,); not a number if one is the same everywhere."""
+    pairs = zip(maps, others, strict=True)
+    return np.array([spearmanr(*pair).statistic if min(map(np.ptp, pair)) > 0 else np.nan for pair in pairs])
 
 
-def sanity(trained: np.ndarray, random: np.ndarray, folds: np.ndarray) -> dict[str, Any]:
-    """Return how alike maps of trained networks are to those of random weights (Adebayo et al. 2018), and to one another.
+def sanity(trained: np.ndarray, random: np.ndarray, other: np.ndarray | None) -> dict[str, Any]:
+    """Return how alike the maps of a scan are by its trained networks and by random weights (Adebayo et al. 2018).
 
     Parameters
     ----------
-    trained, random
-        The maps of the same scans, shape (scans, voxels).
-    folds
-        The fold of each scan; the folds have networks of their own.
+    trained, random, other
+        Maps of the same scans, shape (scans, voxels): by the networks that predict them, by the same with random weights, and
+        by those of another fold, which learned the same from other people; None if there is one fold alone.
 
     Returns
     -------
-    random_weights, other_folds
-        Rank correlations with value, low and high; of a single fold the latter is None.
+    random_weights, other_fold
+        Mean rank correlation with the maps of the trained networks, as value, low and high; of None None.
     verdict
-        ``passed``: the maps of random weights are less like the trained ones than these are like one another, beyond the
-        interval. ``failed``: they are not; ``cannot be told`` if there is one fold alone.
+        ``passed``: maps of random weights are less like them than those of another fold, beyond the interval of the paired
+        difference. ``failed``: they are not. ``cannot be told``, if there is one fold alone.
     """
 
-    def with_random(scans: list[np.ndarray]) -> float:
-        return float(np.mean([likeness(trained[own].mean(0), random[own].mean(0)) for own in scans]))
+    def summary(values: np.ndarray) -> dict[str, float | None]:
+        return bootstrapped(lambda scans: float(np.mean(values[scans])), len(values))
 
-    def with_one_another(scans: list[np.ndarray]) -> float:
-        means = [trained[own].mean(0) for own in scans]
-        return float(np.mean([likeness(one, other) for one, other in combinations(means, 2)]))
-
-    result: dict[str, Any] = {"random_weights": bootstrapped(with_random, folds), "other_folds": None}
-    if len(np.unique(folds)) < 2:
-        return {**result, "verdict": "cannot be told"}
-    gap = bootstrapped(lambda scans: with_one_another(scans) - with_random(scans), folds)
-    passed = gap["low"] is not None and gap["low"] > 0
-    return {**result, "other_folds": bootstrapped(with_one_another, folds), "verdict": "passed" if passed else "failed"}
+    with_random = likeness(trained, random)
+    if other is None:
+        return {"random_weights": summary(with_random), "other_fold": None, "verdict": "cannot be told"}
+    with_other = likeness(trained, other)
+    gap = summary(with_other - with_random)["low"]
+    verdict = "passed" if gap is not None and gap > 0 else "failed"
+    return {"random_weights": summary(with_random), "other_fold": summary(with_other), "verdict": verdict}
 
 
-def overlap(maps: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> dict[str, float | None]:
+def overlap(maps: np.ndarray, truth: np.ndarray) -> dict[str, float | None]:
     """Return which share of the strongest voxels of the mean map lies among the most changed ones, with its interval.
 
     Parameters
@@ -86,17 +81,16 @@ def overlap(maps: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> dict[str,
     """
     strongest = round(SHARE * maps.shape[1])
 
-    def share(scans: list[np.ndarray]) -> float:
-        mean = maps[np.concatenate(scans)].mean(0)
-        return float(truth[np.argsort(-mean, kind="stable")[:strongest]].mean())
+    def share(scans: np.ndarray) -> float:
+        return float(truth[np.argsort(-maps[scans].mean(0), kind="stable")[:strongest]].mean())
 
-    return bootstrapped(share, folds)
+    return bootstrapped(share, len(maps))
 
 
 def by_chance(mean: np.ndarray, places: np.ndarray, truth: np.ndarray, brain: np.ndarray) -> tuple[dict[str, Any], float]:
-    """Return the overlap with the truth turned at random about the brain's centre, and how often that is as good as unturned.
+    """Return the overlap of the map turned at random about the brain's centre, and how often that is as good as unturned.
 
-    A map and the truth are smooth, so voxels exchanged at random would be too easy to beat; a turned truth is as smooth.
+    A map is smooth, and voxels exchanged at random would be too easy to beat; a map that is turned is as smooth, and as deep.
 
     Parameters
     ----------
@@ -126,7 +120,6 @@ def by_chance(mean: np.ndarray, places: np.ndarray, truth: np.ndarray, brain: np
 def against_truth(
     trained: np.ndarray,
     random: np.ndarray,
-    folds: np.ndarray,
     places: np.ndarray,
     brain: np.ndarray,
     changed: np.ndarray,
@@ -146,8 +139,8 @@ def against_truth(
     region = brain & (changed >= np.quantile(changed[brain], 1 - SHARE))
     chance, p = by_chance(trained.mean(0), places, region, brain)
     return {
-        "overlap": overlap(trained, region.flat[places], folds),
-        "random_weights": overlap(random, region.flat[places], folds),
+        "overlap": overlap(trained, region.flat[places]),
+        "random_weights": overlap(random, region.flat[places]),
         "chance": chance,
         "p": p,
         "region_share": float(region.sum() / brain.sum()),

@@ -75,11 +75,13 @@ def other_intensities(image: torch.Tensor, kind: str, strength: float, rng: np.r
     """Return an image, shape (x, y, z), with noise, a bias field or another contrast; it stays 0 around the brain."""
     inside = image > 0
     if kind == "noise":
-        noisy = RandRicianNoise(prob=1, std=strength, sample_std=False).set_random_state(seed)(image[None])
-        changed = torch.as_tensor(noisy)[0]
+        rician = RandRicianNoise(prob=1, std=strength, sample_std=False)
+        rician.set_random_state(seed)
+        changed = torch.as_tensor(rician(image[None]))[0]
     elif kind == "bias field":
-        field = torch.as_tensor(RandBiasField(prob=1, coeff_range=(-1, 1)).set_random_state(seed)(torch.ones(1, *image.shape)))
-        gain = field[0].log()
+        bias = RandBiasField(prob=1, coeff_range=(-1, 1))
+        bias.set_random_state(seed)
+        gain = torch.as_tensor(bias(torch.ones(1, *image.shape)))[0].log()
         # MONAI gives a range of coefficients; what can be told of a scanner is how much the brightness varies.
         changed = image * ((gain - gain[inside].mean()) / gain[inside].std() * (strength / 100)).exp()
     else:

@@ -91,8 +91,8 @@ def told(way: dict[str, Any]) -> str:
     if not way:
         return ""
     text = f"r with random weights {with_interval(way['sanity']['random_weights'])}"
-    if way["sanity"]["other_folds"]:
-        text += f", between folds {with_interval(way['sanity']['other_folds'])}"
+    if way["sanity"]["other_fold"]:
+        text += f", with another fold {with_interval(way['sanity']['other_fold'])}"
     if "truth" in way:
         chance = way["truth"]["chance"]["value"]
         text += f"\noverlap with the simulated change {with_interval(way['truth']['overlap'])}, by chance {chance:.2f}"

@@ -8,7 +8,7 @@ from scipy import ndimage
 from mriflow.images.registration import grid_affine
 from mriflow.simulation.brain import NODE_MM, Array, Template, bend, colour, column, load_template, refine
 
-PEOPLE = 4
+PEOPLE = 2
 YOUNG, OLD, MIDDLE = 30.0, 76.0, 53.0  # years
 
 
