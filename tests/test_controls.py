@@ -11,6 +11,7 @@ import yaml
 from conftest import training_settings, write_dataset
 from mriflow.alter import alter
 from mriflow.base.errors import UserError
+from mriflow.config.cost import models_of
 from mriflow.config.resolve import training_part
 from mriflow.controls import controls
 from mriflow.evaluation.baselines import classical
@@ -20,7 +21,7 @@ from mriflow.prediction.perturbations import FWHM, KINDS, OF_INTENSITIES, pertur
 from mriflow.robustness import robustness
 from mriflow.split import split
 from mriflow.train import train
-from test_config import message, written
+from test_config import message, resolved, written
 from test_evaluate import NETWORK, TARGETS
 from test_workflow import checkout, jobs, snakemake
 
@@ -239,3 +240,10 @@ def test_plan_shows_the_trainings_of_controls_and_no_more_by_default(tmp_path):
 ])  # fmt: skip
 def test_control_that_there_is_not_is_refused_in_words(changes, told, tmp_path):
     assert told in message(written(tmp_path, {"experiments": {"demo-age": changes}}))
+
+
+def test_cost_counts_the_trainings_of_controls(tmp_path):
+    asked = {"controls": {"permutation": True, "fractions": [0.5, 1]}}
+    plain = models_of(resolved(), ["demo-age"])["demo-age"]
+    more = models_of(resolved(written(tmp_path, {"experiments": {"demo-age": asked}})), ["demo-age"])["demo-age"]
+    assert len(plain) == 3 and len(more) == 9 and plain < more

@@ -21,6 +21,11 @@ def thinned(controls: Mapping[str, Any]) -> list[str]:
     return [f"fraction-{share:g}" for share in controls["fractions"] if share != 1]
 
 
+def altered(controls: Mapping[str, Any]) -> list[str]:
+    """Return the names of all trainings with other labels or splits."""
+    return shuffled(controls) + thinned(controls)
+
+
 def alterations(settings: Mapping[str, Any], name: str) -> list[str]:
     """Return the flags of `mriflow.alter` for the trainings of a name."""
     target, split = settings["target"], settings["split"]
