@@ -61,11 +61,12 @@ def test_occluded_place_is_worth_what_its_difference_from_the_average_is():
     """By hand: everywhere like the average but for one place, which a single cube covers."""
     looked_into = explained(Regression("l1", 50.0, 10.0))
     scan = torch.zeros(1, 2, EDGE, EDGE, EDGE)
-    scan[0, 1][PLACE] = 0.3
+    scan[0, 0], scan[0, 1][PLACE] = 0.01, 0.3
     found = occlusion(looked_into, scan, np.ones((EDGE,) * 3, bool), voxel_mm=2.0)  # a cube of 16 voxels
     worth = 10.0 * (0.5**2 - 0.2**2)  # years: the scale times the network's change
     assert found.max() == pytest.approx(worth, rel=1e-3)
-    same = occlusion(looked_into, torch.zeros_like(scan), np.ones((EDGE,) * 3, bool), voxel_mm=2.0)
+    scan[0, 1] = 0
+    same = occlusion(looked_into, scan, np.ones((EDGE,) * 3, bool), voxel_mm=2.0)
     assert (same == 0).all()
 
 

@@ -54,7 +54,8 @@ def sanity(trained: np.ndarray, random: np.ndarray, other: np.ndarray | None) ->
         Mean rank correlation with the maps of the trained networks, as value, low and high; of None None.
     verdict
         ``passed``: maps of random weights are less like them than those of another fold, beyond the interval of the paired
-        difference. ``failed``: they are not. ``cannot be told``, if there is one fold alone.
+        difference. ``failed``: they are as like, or more. ``cannot be told``: less, but not beyond the interval; or there is
+        one fold alone.
     """
 
     def summary(values: np.ndarray) -> dict[str, float | None]:
@@ -64,8 +65,11 @@ def sanity(trained: np.ndarray, random: np.ndarray, other: np.ndarray | None) ->
     if other is None:
         return {"random_weights": summary(with_random), "other_fold": None, "verdict": "cannot be told"}
     with_other = likeness(trained, other)
-    gap = summary(with_other - with_random)["low"]
-    verdict = "passed" if gap is not None and gap > 0 else "failed"
+    gap = summary(with_other - with_random)
+    if gap["value"] is None or gap["low"] is None or gap["low"] <= 0 < gap["value"]:
+        verdict = "cannot be told"
+    else:
+        verdict = "passed" if gap["low"] > 0 else "failed"
     return {"random_weights": summary(with_random), "other_fold": summary(with_other), "verdict": verdict}
 
 
