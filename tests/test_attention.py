@@ -90,7 +90,7 @@ def test_sanity_tells_what_was_learned_from_what_random_weights_show():
 def test_overlap_is_one_where_a_map_is_right_and_its_chance_is_the_share_of_the_region():
     brain = np.ones((16, 16, 16), bool)
     region = np.zeros(brain.shape, bool)
-    region[2:9, 2:9, 2:10] = True
+    region[2:10, 2:10, 2:9] = True
     places = sampled(brain)
     right = np.tile(region.flat[places].astype(float), (6, 1))
     assert overlap(right, region.flat[places]) == {"value": 1.0, "low": 1.0, "high": 1.0}
@@ -108,7 +108,7 @@ def test_the_simulator_itself_says_what_age_and_sex_change():
     assert age.shape == sex.shape == (20, 24, 20)
     assert np.corrcoef(age.ravel(), sex.ravel())[0, 1] < 0.8
     x, y, _ = np.unravel_index(age.argmax(), age.shape)
-    assert 8 <= x <= 11 and 8 <= y <= 16  # near the midline, where the ventricles are
+    assert 8 <= x <= 11 and 8 <= y <= 18  # near the midline, where the ventricles are
     assert changes_of("group", *grid) is None
 
 
