@@ -15,7 +15,7 @@ from mriflow.config.cost import models_of
 from mriflow.config.resolve import training_part
 from mriflow.controls import controls
 from mriflow.evaluation.baselines import classical
-from mriflow.evaluation.controls import RUNS, classical_of_shuffled, shuffled, thinned
+from mriflow.evaluation.controls import classical_of_shuffled, shuffled, thinned
 from mriflow.plot import main as plot
 from mriflow.prediction.perturbations import FWHM, KINDS, OF_INTENSITIES, perturb
 from mriflow.robustness import robustness
@@ -174,14 +174,15 @@ def numbers_of(table: pd.DataFrame) -> list[float]:
     return table[["value", "low", "high"]].to_numpy(float).ravel().tolist()
 
 
-def test_controls_are_at_chance_and_the_table_says_what_the_json_does(trained):
+def test_controls_are_at_chance_and_the_table_says_what_the_json_does(trained, monkeypatch):
+    monkeypatch.setattr("mriflow.controls.RUNS", 19)
     folder, made = trained["folder"], trained["made"]
     given = {"shuffled_labels": made["shuffled"]["labels"], "shuffled_models": made["shuffled"]["models"]}
     given |= {"fractions": [0.5, 1], "thinned_splits": [made["half"]["splits"]], "thinned_models": made["half"]["models"]}
     found = controls(folder / "controls.json", folder / "controls.csv", **trained["about"], **given)
     control = found["permutation"]
     assert control["at_chance"] and found["simulated"] and found["n"] == 30
-    assert control["classical"]["p"] == pytest.approx(1 / (1 + RUNS))
+    assert control["classical"]["p"] == pytest.approx(1 / 20)
     half, whole = found["fractions"]
     assert half["people"] == pytest.approx(whole["people"] / 2, abs=1)
     metric = found["metric"]
