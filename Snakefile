@@ -35,6 +35,8 @@ include: "workflow/rules/split.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/search.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/controls.smk"
+include: "workflow/rules/attention.smk"
 include: "workflow/rules/plot.smk"
 include: "workflow/rules/report.smk"
 

@@ -140,7 +140,7 @@ def test_whole_run_makes_what_it_promises(finished):
     for experiment in ("quick-age", "quick-sex"):
         metrics = json.loads((finished / f"quick/results/{experiment}/metrics.json").read_text())
         assert metrics["n"] == len(pd.read_csv(finished / f"quick/results/{experiment}/predictions.csv")) > 15
-        assert len(list((finished / f"quick/results/{experiment}/figures").glob("*.pdf"))) == 3
+        assert len(list((finished / f"quick/results/{experiment}/figures").glob("*.pdf"))) == 4
         assert len(list((finished / f"quick/results/{experiment}").glob("fold-*/model.pt"))) == 2
     labels = pd.read_csv(finished / "quick/data/demo/labels.csv")
     assert (labels["problem"].fillna("") == "scan: no row in the table").sum() == 1

@@ -18,6 +18,10 @@ The commands, in running order::
     choose       what a search over training keys found best in each fold
     evaluate     how good the predictions are, beside the baselines
     compare      which of several experiments is better, or that it cannot be told
+    alter        labels shuffled, or fewer people to train on, for a control
+    controls     what comes of shuffled labels, and of fewer people
+    robustness   how good the predictions of worse scans are
+    attention    which places of the brain predictions depend on
     plot         a figure, as PDF and PNG
     pages        a page of the report
     status       how far a run is: what is done, running, failed and waiting
@@ -52,6 +56,7 @@ What they share::
         ukb_table       the same for UK Biobank
         cohort          who is in, and why others are not
         splits          splits.csv, and the check for leaks
+        strata          groups of people who are alike
         split_file      a split of one's own
         balance         how evenly a split is spread
     training/    the parts of a training
@@ -90,14 +95,20 @@ What they share::
         long_table      metrics.csv
         baselines       the trivial guess, and two linear methods that see the image
         confounders     what head size, site, age and sex predict
+        controls        labels shuffled, training parts thinned
         stacking        the network and the classical method together
         site_baseline   what the site alone predicts
     prediction/  what uses trained networks
         ensemble        the networks of a fold together
+        tested          an experiment whose networks are trained
+        perturbations   scans as a worse scanner would have made them
+        explain         occlusion and gradients
+        maps            what maps of attention say, and whether to believe them
     reporting/   every figure and page
         canvas          the sheet that figures are drawn on
         cohort_figures  figures of a dataset
         result_figures  figures of an experiment
+        depth_figures   figures of training size, worse scans and attention
         html            small web pages
         results         metrics.json, read and in words
         findings        what is wrong with a dataset
@@ -110,10 +121,12 @@ What they share::
     simulation/  the generator of the demo cohort
         brain           one simulated brain
         people          who is in the cohort, and their table
+        changes         where a label changes the brains
     config/      the config
         resolve         merged, checked, filled in
         checks          what no schema can check
         search          the trials of a search
+        controls        what controls and attention add to a run
         mistakes        a mistake in words
         lookup          a dataset by its name
         comparable      which experiments can be compared

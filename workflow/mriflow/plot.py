@@ -11,6 +11,7 @@ from typing import Any
 
 from mriflow.base.cli import run_stage, stage_parser
 from mriflow.reporting.cohort_figures import cohort, scans
+from mriflow.reporting.depth_figures import attention, robustness, training_size
 from mriflow.reporting.result_figures import (
     comparison,
     confusion_matrix,
@@ -26,6 +27,8 @@ PREDICTIONS = {
     "roc": roc,
     "confusion-matrix": confusion_matrix,
 }
+
+DEPTH = {"training-size": "controls", "robustness": "robustness", "attention": "attention"}
 
 
 def add_figure(figures: Any, name: str, draw: Callable[..., None]) -> argparse.ArgumentParser:
@@ -51,6 +54,11 @@ def main(argv: list[str] | None = None) -> None:
         predicted.add_argument("--metrics", type=Path, required=True, help="metrics.json of the experiment")
     compared = add_figure(figures, "comparison", comparison)
     compared.add_argument("--metrics", type=Path, nargs="+", required=True, help="metrics.json of every experiment")
+    for name, draw in {"training-size": training_size, "robustness": robustness, "attention": attention}.items():
+        deeper = add_figure(figures, name, draw)
+        deeper.add_argument("--result", type=Path, required=True, help=f"{DEPTH[name]}.json of the experiment")
+        if name == "attention":
+            deeper.add_argument("--maps", type=Path, required=True, help="folder of its maps")
     montages = add_figure(figures, "scans", scans)
     montages.add_argument("--arrays", type=Path, nargs="+", required=True, help="shards of the dataset, .npy")
     montages.add_argument("--indices", type=Path, nargs="+", required=True, help="their indices, .csv, in that order")

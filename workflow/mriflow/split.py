@@ -23,6 +23,7 @@ from mriflow.tables.balance import balance_of, warn_of_imbalance
 from mriflow.tables.labels import read_labels, usable, why_left_out
 from mriflow.tables.split_file import listed, parts_from_file
 from mriflow.tables.splits import PARTS, check_leaks
+from mriflow.tables.strata import groups_of, is_continuous, strata
 
 LEAST = 2  # scans that training asks for, to train and to validate on
 
@@ -231,27 +232,6 @@ def measure_balance(
     measured = balance_of(rows, numbers, categories)
     warn_of_imbalance(measured, numbers, categories, meant)
     return measured
-
-
-def is_continuous(column: pd.Series) -> bool:
-    """Return whether a column is a number with a distribution, not a few codes."""
-    return pd.api.types.is_numeric_dtype(column) and column.nunique() > 4
-
-
-def groups_of(column: pd.Series) -> pd.Series:
-    """Return a column as groups to stratify by: its categories, or the quarters of the distribution of a number."""
-    if is_continuous(column):
-        return pd.qcut(column.rank(method="first"), 4, labels=False).astype(str)
-    return column.astype(str)
-
-
-def strata(columns: list[pd.Series], at_least: int) -> pd.Series:
-    """Combine the columns into strata; one with fewer than `at_least` members is not divided by the further columns."""
-    combined = columns[0]
-    for column in columns[1:]:
-        finer = combined + "|" + column
-        combined = finer.where(finer.map(finer.value_counts()) >= at_least, combined)
-    return combined
 
 
 def partition(groups: pd.Series, parts: int, seed: int) -> list[np.ndarray]:

@@ -13,6 +13,7 @@ import yaml
 from mriflow.base import recipes
 from mriflow.base.errors import UserError
 from mriflow.base.files import files_below
+from mriflow.config.controls import asked_for
 from mriflow.config.cost import cost
 from mriflow.config.comparable import comparable
 from mriflow.config.handover import hand_over, handed_over
@@ -64,6 +65,7 @@ wildcard_constraints:
     fold=r"\d+",
     seed=r"\d+",
     trial="[0-9a-f]{8}",
+    control="shuffled|fraction-[0-9.]+",
 
 
 # Look something up in the config
@@ -203,6 +205,7 @@ def results(wildcards):
             wanted += [f"<results>/{name}/figures/{figure}.png" for figure in FIGURES[used["target"]["type"]]]
             wanted += [f"<results>/{name}/balance.html", f"{cohort}/scans_{names['preprocess']}.png"]
             wanted += [f"{cohort}/quality_{names['preprocess']}.{suffix}" for suffix in ("html", "png")]
+            wanted += asked_for(name, CONFIG["experiments"][name])
         wanted += [f"{cohort}/cohort.png", f"{cohort}/cohort.html", f"{cohort}/check.html"]
         wanted += [f"<data>/{names['dataset']}/{names['target']}/labels.csv"]
     return list(dict.fromkeys(wanted))

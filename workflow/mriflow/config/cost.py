@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from mriflow.config.controls import altered
 from mriflow.config.resolve import settings, weights_to_start_from
 from mriflow.tables.split_file import folds_of
 
@@ -146,6 +147,10 @@ def models_of(config: Mapping[str, Any], experiments: Iterable[str]) -> dict[str
         start = str(weights_to_start_from(dict(config), name, fold, seed))
         if found := re.fullmatch(r"<results>/(.+)/fold-(\d+)_seed-(\d+)/model.pt", start):
             wanted.append((found[1], int(found[2]), int(found[3])))
+    for name, fold, seed in wanted:
+        block = config["experiments"][name]
+        if name in config["run"] and seed == config["training"][block["training"]]["seeds"][0]:
+            models[name] |= {f"controls/{one}/fold-{fold}_seed-{seed}/model.pt" for one in altered(block["controls"])}
     return models
 
 

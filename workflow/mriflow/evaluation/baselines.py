@@ -104,10 +104,23 @@ def classical(
     if not folds:
         log.warning("too few subjects, or of a class, to choose a penalty: the classical baseline is the trivial one")
         return trivial(labels, classes, len(ahead))
+    return from_axes(*kernel_axes(features, ahead), labels, folds, classes)
+
+
+def kernel_axes(features: np.ndarray, ahead: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return all principal axes of the kernel of `standardised_kernels`, a row per scan: of `features`, and of `ahead`.
+
+    A linear model of these is the linear model of the voxels.
+    """
     kernel, kernel_ahead = standardised_kernels(features, ahead)
-    # All principal axes of the kernel: a linear model of these is the linear model of the voxels.
     axes = KernelPCA(kernel="precomputed").fit(kernel)
-    rows, rows_ahead = axes.transform(kernel), axes.transform(kernel_ahead)
+    return axes.transform(kernel), axes.transform(kernel_ahead)
+
+
+def from_axes(
+    rows: np.ndarray, rows_ahead: np.ndarray, labels: np.ndarray, folds: list, classes: list[str] | None
+) -> np.ndarray:
+    """Return what `classical` does, from the axes of `kernel_axes` and the divisions of `penalty_folds`."""
     ridge = RidgeCV(np.logspace(-3, 3, 13), cv=folds, scoring="neg_mean_squared_error")
     if classes is None:
         return ridge.fit(rows, labels.astype(float)).predict(rows_ahead)

@@ -67,6 +67,11 @@ def difference(one: Resampled, other: Resampled, metric: str) -> dict[str, Any]:
     return {**as_cell(value, draws), "p": p_of(value, error), "test": "bootstrap"}
 
 
+def against(ours: Resampled, theirs: Resampled, metric: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `difference` of two with what `judge` needs to know `about` it: method, other, people, unit."""
+    return {**about, "metric": metric, **difference(ours, theirs, metric)}
+
+
 def p_of(value: float, error: float) -> float | None:
     """Return the two-sided p of a difference with a standard error, None if one of them is not known or the error is 0."""
     return number(float(2 * ndtr(-abs(value) / error))) if error > 0 and np.isfinite(value) else None

@@ -1,21 +1,59 @@
 """The prediction of all networks of a fold together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from mriflow.base.errors import UserError
 from mriflow.training.covariates import Covariates
 from mriflow.training.forward import mirrored, run_network
 from mriflow.training.loader import ScanLoader, Shards
 from mriflow.training.networks import build_network
-from mriflow.training.objectives import load_objective
+from mriflow.training.objectives import Objective, load_objective
 
 BATCH = 2  # more at 1 mm take more memory than the job asks for
+
+Change = Callable[[torch.Tensor, slice], torch.Tensor]
+
+
+class Trained(NamedTuple):
+    """A trained network in evaluation mode, what makes predictions of its outputs, numbers of its covariates, its seed."""
+
+    net: nn.Module
+    objective: Objective
+    covariates: Covariates
+    seed: int = 0
+
+
+def load_networks(models: Sequence[Path], fold: int, device: torch.device, random_seed: int | None = None) -> Iterator[Trained]:
+    """Yield the networks of a fold one by one; with `random_seed`, their weights are random numbers instead of the trained.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
+    found = 0
+    for path in models:
+        model = torch.load(path, map_location="cpu", weights_only=True)
+        if model["fold"] != fold:
+            continue
+        objective, numbers = load_objective(model["objective"]), Covariates(model["covariates"])
+        name, arguments = model["network"]["name"], model["network"]["arguments"]
+        if random_seed is not None:
+            torch.manual_seed(random_seed + found)
+        net = build_network(name, arguments, objective.outputs, model["shape"], len(model["channels"]), numbers.width)
+        if random_seed is None:
+            net.load_state_dict(model["weights"])
+        found += 1
+        yield Trained(net.to(device).eval(), objective, numbers, model["seed"])
+    if not found:
+        raise UserError(f"none of the {len(models)} models is of fold {fold}; train it first.")
 
 
 def predict_each(
@@ -26,6 +64,7 @@ def predict_each(
     covariates: pd.DataFrame,
     device: torch.device,
     tta: str = "none",
+    change: Change = lambda images, places: images,
 ) -> dict[int, np.ndarray]:
     """Return the prediction of each model of a fold for some scans, by its seed; each is loaded once.
 
@@ -35,28 +74,21 @@ def predict_each(
         Of every preprocessed scan (`mriflow.training.covariates.read_covariates`).
     tta
         ``mirror``: the mean over the scans and their mirror images; ``none``: the scans alone.
+    change
+        What is done to the images of a batch first (`mriflow.training.forward.run_network`).
 
     Returns
     -------
     Shape (scans,) or (scans, classes) each.
     """
     predictions = {}
-    for path in models:
-        model = torch.load(path, map_location="cpu", weights_only=True)
-        if model["fold"] != fold:
-            continue
-        objective, numbers = load_objective(model["objective"]), Covariates(model["covariates"])
+    for net, objective, numbers, seed in load_networks(models, fold, device):
         scans = ScanLoader(shards, ids, device, numbers.encode(covariates.loc[list(ids)]))
-        name, arguments = model["network"]["name"], model["network"]["arguments"]
-        net = build_network(name, arguments, objective.outputs, model["shape"], len(model["channels"]), numbers.width)
-        net.load_state_dict(model["weights"])
-        net = net.to(device)
-        both = [objective.predict(run_network(net, scans, BATCH))]
+        both = [objective.predict(run_network(net, scans, BATCH, change=change))]
         if tta == "mirror":
-            both.append(objective.predict(run_network(net, scans, BATCH, change=mirrored)))
-        predictions[model["seed"]] = np.mean(both, axis=0)
-    if not predictions:
-        raise UserError(f"none of the {len(models)} models is of fold {fold}; train it first.")
+            swapped = run_network(net, scans, BATCH, change=lambda images, places: mirrored(change(images, places)))
+            both.append(objective.predict(swapped))
+        predictions[seed] = np.mean(both, axis=0)
     return predictions
 
 

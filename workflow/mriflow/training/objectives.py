@@ -44,8 +44,12 @@ class Objective(ABC):
         return (self.losses(outputs, encoded) * shares(self.weights(encoded))).sum()
 
     @abstractmethod
+    def values(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return predictions, double: shape (scans,) in the target's unit, or class probabilities, shape (scans, classes)."""
+
     def predict(self, outputs: torch.Tensor) -> np.ndarray:
-        """Return predictions: shape (scans,) in the target's unit, or class probabilities, shape (scans, classes)."""
+        """Return `values` as an array."""
+        return self.values(outputs).cpu().numpy()
 
     @abstractmethod
     def metrics(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -81,8 +85,8 @@ class Regression(Objective):
         errors = torch.where(encoded.isnan(), 0, outputs - encoded.nan_to_num())
         return errors.abs() if self.name == "l1" else errors.square()
 
-    def predict(self, outputs: torch.Tensor) -> np.ndarray:
-        return outputs[:, 0].double().cpu().numpy() * self.sd + self.mean
+    def values(self, outputs: torch.Tensor) -> torch.Tensor:
+        return outputs[:, 0].double() * self.sd + self.mean
 
     def metrics(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         return {"mae": float(np.abs(predictions - labels.astype(float)).mean())}
@@ -119,8 +123,8 @@ class SoftLabel(Objective):
     def losses(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
         return F.kl_div(outputs.float().log_softmax(1), encoded.nan_to_num(), reduction="none").sum(1, keepdim=True)
 
-    def predict(self, outputs: torch.Tensor) -> np.ndarray:
-        return (outputs.double().softmax(1).cpu() @ self.centres.double()).numpy()
+    def values(self, outputs: torch.Tensor) -> torch.Tensor:
+        return outputs.double().softmax(1) @ self.centres.double().to(outputs.device)
 
     metrics = Regression.metrics
 
@@ -146,8 +150,8 @@ class Classification(Objective):
         known = super().weights(encoded)
         return known * torch.tensor(self.class_weights, device=encoded.device)[encoded.nan_to_num().long()]
 
-    def predict(self, outputs: torch.Tensor) -> np.ndarray:
-        return outputs.double().softmax(1).cpu().numpy()
+    def values(self, outputs: torch.Tensor) -> torch.Tensor:
+        return outputs.double().softmax(1)
 
     def metrics(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         metrics = classification_metrics(self.encode(labels)[:, 0].numpy().astype(int), predictions)
@@ -186,8 +190,8 @@ class Joint(Objective):
         """Return the encoded labels of each target."""
         return encoded.split([part.width for part in self.parts], dim=1)
 
-    def predict(self, outputs: torch.Tensor) -> np.ndarray:
-        return self.parts[0].predict(self.outputs_of(outputs)[0])
+    def values(self, outputs: torch.Tensor) -> torch.Tensor:
+        return self.parts[0].values(self.outputs_of(outputs)[0])
 
     def metrics(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         return self.parts[0].metrics(predictions, labels[:, 0])

@@ -1,0 +1,145 @@
+"""An experiment whose networks are trained: its scans, labels and parts, for what predicts its test parts once more."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mriflow.evaluation.metrics import Resampled, classification_metrics, regression_metrics, resample
+from mriflow.tables.labels import read_indices, read_labels
+from mriflow.tables.splits import read_splits
+from mriflow.training.covariates import read_covariates
+from mriflow.training.device import choose_device
+from mriflow.training.loader import Shards, open_shards
+
+DECIDES = {"regression": "mae", "classification": "auc"}  # the metric that comparisons are about
+
+
+class Tested(NamedTuple):
+    """What is read of an experiment.
+
+    Attributes
+    ----------
+    settings
+        Its part of the config.
+    shards, covariates
+        All preprocessed scans, and their covariates.
+    labels
+        The rows of labels.csv by the scans' ids.
+    parts
+        splits.csv without scans that failed preprocessing.
+    classes
+        Of a classification.
+    device
+        Where its networks are run.
+    """
+
+    settings: dict[str, Any]
+    shards: Shards
+    covariates: pd.DataFrame
+    labels: pd.DataFrame
+    parts: pd.DataFrame
+    classes: list[str] | None
+    device: torch.device
+
+    @property
+    def truth(self) -> pd.Series:
+        """The target of every scan, by id."""
+        return self.labels[self.settings["target"]["column"]]
+
+    @property
+    def image(self) -> int | None:
+        """The number of the channel that is the image, if there is one among the maps of tissues."""
+        channels = self.settings["preprocess"]["channels"]
+        return channels.index("image") if "image" in channels else None
+
+    def ids(self, fold: int, *parts: str) -> list[str]:
+        """Return the scans in some parts of a fold."""
+        rows = self.parts[(self.parts["fold"] == fold) & self.parts["part"].isin(parts)]
+        return rows["id"].tolist()
+
+    def tested_folds(self) -> list[int]:
+        """Return the folds that have a test part."""
+        return sorted(self.parts.loc[self.parts["part"] == "test", "fold"].unique().tolist())
+
+    def measure(self, ids: Sequence[str], predictions: np.ndarray, labels: pd.Series | None = None) -> Resampled:
+        """Return the metrics of predictions for some scans, with those of the resamples of the people.
+
+        The scans are true to `labels`, or to the target's own.
+        """
+        subjects = self.labels.loc[list(ids), "subject"].tolist()
+        truth = self.numbers((self.truth if labels is None else labels).loc[list(ids)])
+        metrics = regression_metrics if self.classes is None else classification_metrics
+        return resample(metrics, truth, predictions, subjects)
+
+    def score(self, ids: Sequence[str], predictions: np.ndarray, labels: pd.Series) -> float:
+        """Return the metric that decides, without its interval."""
+        truth = self.numbers(labels.loc[list(ids)])
+        metrics = regression_metrics if self.classes is None else classification_metrics
+        return metrics(truth, predictions)[DECIDES[self.settings["target"]["type"]]]
+
+    def numbers(self, labels: pd.Series) -> np.ndarray:
+        """Return labels as the metrics take them: numbers, or the number of the class."""
+        if self.classes is None:
+            return labels.to_numpy(float)
+        return labels.astype(str).map(self.classes.index).to_numpy()
+
+    def pair(self, method: str, other: str, ids: Sequence[str]) -> dict[str, Any]:
+        """Return what a comparison of two on the same scans is about (`mriflow.evaluation.comparison.against`)."""
+        about, people = self.about(), self.labels.loc[list(ids), "subject"].nunique()
+        unit = about["unit"] if self.classes is None else ""
+        return {"method": method, "other": other, "people": people, "unit": unit}
+
+    def about(self) -> dict[str, Any]:
+        """Return what a file of results says of the experiment."""
+        target = self.settings["target"]
+        return {
+            "experiment": self.settings["experiment"],
+            "dataset": self.settings["dataset"]["title"],
+            "simulated": "simulate" in self.settings["dataset"],
+            "target": self.settings["names"]["target"],
+            "type": target["type"],
+            "unit": target["unit"],
+            "metric": DECIDES[target["type"]],
+        }
+
+
+def read_tested(arrays: Sequence[Path], indices: Sequence[Path], labels: Path, splits: Path, settings: Path) -> Tested:
+    """Read an experiment.
+
+    Parameters
+    ----------
+    arrays, indices
+        The dataset's shards.
+    labels, splits, settings
+        The dataset's labels.csv, the experiment's splits.csv and settings.json.
+
+    Raises
+    ------
+    UserError
+        If the splits leak, or a file is not as it was made.
+    """
+    used = json.loads(settings.read_text())
+    target = used["target"]
+    classes = list(target["classes"]) if target["type"] == "classification" else None
+    shards, parts = open_shards(arrays, indices), read_splits(splits)
+    table = read_labels(labels, category=target["column"] if classes else None).set_index("id")
+    covariates = read_covariates(used["covariates"], labels, read_indices(indices))
+    return Tested(used, shards, covariates, table, parts[parts["id"].isin(shards)], classes, choose_device())
+
+
+def add_tested(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what to write, and those of `read_tested` with the models."""
+    parser.add_argument("--result", type=Path, required=True, help="what was found, to write, .json")
+    parser.add_argument("--table", type=Path, required=True, help="the same as a table, .csv")
+    parser.add_argument("--models", type=Path, nargs="+", required=True, help="the models of all folds and seeds")
+    parser.add_argument("--arrays", type=Path, nargs="+", required=True, help="shards of the dataset, .npy")
+    parser.add_argument("--indices", type=Path, nargs="+", required=True, help="their indices, .csv, in the same order")
+    parser.add_argument("--labels", type=Path, required=True, help="the dataset's labels.csv")
+    parser.add_argument("--splits", type=Path, required=True, help="the experiment's splits.csv")
+    parser.add_argument("--settings", type=Path, required=True, help="the experiment's part of the config, .json")
