@@ -42,7 +42,7 @@ def test_scratch_folder_is_made_for_the_job_and_removed_after_it(workdir):
     place = workdir("""
 rule one:
     output: "one.txt"
-    resources: disk_mb=100
+    resources: scratch_mb=100
     shell: "echo x > $TMPDIR/part && echo $TMPDIR > {output}"
 """)
     place.change("dialects/ucl-cs.yaml", {"scratch_folder": f"{place.folder}/scratch/$USER/$JOB_ID"})
