@@ -1,6 +1,7 @@
 """The jobs whose state is `running` for certain until the next look at the queue, and why one of them does not start."""
 
 import contextlib
+import os
 import time
 
 import gridengine
@@ -12,6 +13,7 @@ from words import STATE, said, say
 FILE = STATE / "waiting"  # read by `status`, which needs no Python for these
 PATIENCE = 30  # times `poll`: how long a job may wait without a word
 DAY = 86400.0
+SPARING = 60  # times what a look costs in seconds of a CPU: how long it is good at least, however many jobs there are
 
 
 def note_waiting(site: Site) -> None:
@@ -30,24 +32,19 @@ def note_waiting(site: Site) -> None:
     except MasterAway:
         write_whole(FILE, "\n".join([str(int(time.time() + poll)), *lines, ""]))
         return
-    there = []
+    lines, long = [], dict[str, Record]()
     for job_id, queued in queue.jobs.items():
         record = Record(queued.name)
-        ours = record.last and record.read("json").get("id") == job_id
-        if ours and not queued.in_error and record.exit_code() is None and not record.read("end"):
-            there.append((record, queued))
-    lines = [f"{queued.name} {record.last}" for record, queued in there]
-    write_whole(FILE, "\n".join([str(int(queue.asked + poll)), *lines, ""]))
-    for record, queued in there:
-        if queued.waits and time.time() - record.read("json")["time"] > PATIENCE * poll:
-            say_why(record)
-
-
-def say_why(record: Record) -> None:
-    """Say, once for all jobs that ask for the same, why a job does not start."""
-    submission = record.read("json")
-    arguments = [word for word in submission["qsub"] if word != record.folder.name]
-    if said(f"waits: {arguments}", DAY):
-        return
-    minutes = round((time.time() - submission["time"]) / 60)
-    say(f"{record}: has waited for {minutes} min. {gridengine.why_waiting(submission['id'])}")
+        submission = record.read("json")
+        over = any(record.file(ending).exists() for ending in ("exit", "end"))  # the folder was listed a moment ago
+        if submission.get("id") == job_id and not over and not queued.in_error:
+            lines.append(f"{queued.name} {record.last}")
+            if queued.waits and time.time() - submission["time"] > PATIENCE * poll:
+                long.setdefault(str([word for word in submission["qsub"] if word != queued.name]), record)
+    until = max(queue.asked + poll, time.time() + SPARING * sum(os.times()[:4]))
+    write_whole(FILE, "\n".join([str(int(until)), *lines, ""]))
+    for request, record in long.items():
+        if not said(f"waits: {request}", DAY):
+            submission = record.read("json")
+            minutes = round((time.time() - submission["time"]) / 60)
+            say(f"{record}: has waited for {minutes} min. {gridengine.why_waiting(submission['id'])}")

@@ -19,6 +19,7 @@ The commands, in running order::
     evaluate     how good the predictions are, beside the baselines
     plot         a figure, as PDF and PNG
     pages        a page of the report
+    discard      what an experiment has learned, removed, to train it anew
     prune        what preprocess kept for the next grid, removed
     reference    the reference pages of the documentation, for those who change mriflow
 
