@@ -207,6 +207,19 @@ def made(tmp_path):
 TARGETS = {"age": [], "sex": ["F", "M"], "group": ["0", "1"]}
 
 
+def test_headers_that_were_read_before_are_not_read_for_other_targets(made, capsys, monkeypatch):
+    pages = made / "first.html", made / "second.html"
+    check.check(made / "labels.csv", targets={}, csv=made / "headers.csv")
+    check.check(made / "labels.csv", targets=TARGETS, page=pages[0])
+    monkeypatch.setattr(check, "read_headers", None)
+    check.check(made / "labels.csv", targets=TARGETS, page=pages[1], headers=made / "headers.csv")
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+    labels = pd.read_csv(made / "labels.csv")
+    labels[1:].to_csv(made / "labels.csv", index=False)
+    with pytest.raises(UserError, match="headers.csv: found other scans than in .*labels.csv"):
+        check.check(made / "labels.csv", targets=TARGETS, headers=made / "headers.csv")
+
+
 def test_findings_are_those_that_were_made(made, capsys):
     page, csv = made / "check.html", made / "headers.csv"
     findings = check.check(made / "labels.csv", targets=TARGETS, title="Ours", page=page, csv=csv)

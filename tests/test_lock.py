@@ -11,6 +11,7 @@ import time
 import pytest
 
 from mriflow.base.errors import UserError
+from mriflow.discard import discard
 from mriflow.training import lock
 from mriflow.training.lock import refresh, sole_writer
 
@@ -91,3 +92,38 @@ def test_process_that_was_taken_for_dead_does_not_save(tmp_path):
         with pytest.raises(UserError, match="job 8, process .* on elsewhere trains here now"):
             refresh(tmp_path)
     assert (tmp_path / lock.NAME).exists()
+
+
+def learned(folder):
+    """Write what a run leaves in the folder of an experiment."""
+    for name in ("fold-0_seed-0", "fold-1_seed-0", "search/0a1b2c3d/fold-0_seed-0"):
+        (folder / name / "work").mkdir(parents=True)
+        (folder / name / "work/last.ckpt").touch()
+        (folder / name / "model.pt").touch()
+    for name in ("splits.csv", "balance.csv", "balance.html", "metrics.json", "search.csv"):
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("folds", "left"), [((), []), ((1,), ["fold-0_seed-0", "search", "search.csv"])], ids=["the experiment", "a fold"]
+)
+def test_discard_removes_what_is_learned_with_its_checkpoints_and_leaves_the_split(tmp_path, folds, left):
+    folder = learned(tmp_path / "age")
+    discard(folder, folds)
+    assert sorted(path.name for path in folder.iterdir()) == ["balance.csv", "balance.html", *left, "splits.csv"]
+
+
+def test_discard_removes_nothing_while_one_trains_or_where_nothing_is_meant(tmp_path):
+    folder = learned(tmp_path / "age")
+    first = holder(folder / "fold-1_seed-0/work")
+    first.stdout.readline()
+    with pytest.raises(UserError, match=rf"process {first.pid} on .* trains here"):
+        discard(folder)
+    first.kill()
+    first.wait()
+    assert (folder / "fold-0_seed-0/model.pt").exists()
+    with pytest.raises(UserError, match="--folds: found 4, but .* the folds \\[0, 1\\]"):
+        discard(folder, [4])
+    with pytest.raises(UserError, match="found no splits.csv, expected the folder of an experiment"):
+        discard(tmp_path)

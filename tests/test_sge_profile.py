@@ -55,7 +55,7 @@ def line(request, warned=False):
         (Request(9000, HOUR, threads=4, gpu=2), f"-l tmem=4500M -l h_rt=1:00:00 {GPU} -pe gpu 2 -R y"),
         (Request(8000, HOUR, gpu=1, gpu_model="a100"), "-l tmem=8000M -l h_rt=1:00:00 -l gpu=true -l gpu_type=a100"),
         (
-            Request(2000, 90, threads=2, disk_mb=5001),
+            Request(2000, 90, threads=2, scratch_mb=5001),
             "-l tmem=1000M -l h_vmem=1000M -l h_rt=0:01:30 -pe smp 2 -R y -l tscratch=2501M",
         ),
     ],
@@ -72,7 +72,7 @@ def test_request_in_the_dialect_of_ucl_cs(profile, request_, expected):
         (Request(8000, HOUR, gpu=1), "-l mem=8G -l h_rt=1:00:00 -l gpu=1 -ac allow=L"),
         (Request(8000, HOUR, threads=4, gpu=2), "-l mem=2G -l h_rt=1:00:00 -l gpu=2 -ac allow=L -pe smp 4"),
         (Request(8000, HOUR, gpu=1, gpu_model="EF"), "-l mem=8G -l h_rt=1:00:00 -l gpu=1 -ac allow=EF"),
-        (Request(2000, HOUR, threads=2, disk_mb=15500), "-l mem=1G -l h_rt=1:00:00 -pe smp 2 -l tmpfs=16G"),
+        (Request(2000, HOUR, threads=2, scratch_mb=15500), "-l mem=1G -l h_rt=1:00:00 -pe smp 2 -l tmpfs=16G"),
     ],
 )
 def test_request_in_the_dialect_of_ucl_myriad(profile, request_, expected):
@@ -286,12 +286,30 @@ def test_memory_of_several_threads_is_that_of_all_and_divided_by_the_slots_once(
     assert "--threads 3" in done.stdout
 
 
+def test_default_resources_of_the_command_line_ask_for_no_scratch_space():
+    done = preview("quality", "--default-resources", "mem_mb=1500")
+    assert done.returncode == 0, done.stderr
+    assert re.search("^qsub .*-l tmem=2000M -l h_vmem=2000M -l h_rt=0:30:00$", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_what_is_set_for_train_is_set_for_the_trials_of_a_search(tmp_path):
+    search = {"method": "grid", "keys": {"learning_rate": [0.001, 0.002]}}
+    overlay = {"run": ["demo-age"], "experiments": {"demo-age": {"search": "rates"}}, "searches": {"rates": search}}
+    (tmp_path / "search.yaml").write_text(yaml.safe_dump(overlay))
+    resources = ["train:runtime=120", "train:mem_mb=9000", "train_trial:mem_mb=3000"]
+    arguments = ["--configfile", tmp_path / "search.yaml", "--set-threads", "train=3", "--set-resources", *resources]
+    done = preview("train_trial", *arguments)
+    assert re.search("^qsub .*-l tmem=1000M .*-l h_rt=2:00:00 .*-pe smp 3", done.stdout, re.MULTILINE), (
+        done.stdout + done.stderr
+    )
+
+
 def test_preview_of_an_unknown_rule_names_those_there_are():
     done = preview("trian")
     assert done.returncode == 1 and "no job of the rule 'trian'" in done.stderr and "train" in done.stderr
 
 
 def test_submit_print_names_the_command_that_took_its_place():
-    done = preview("--print", "train", "--configfile", "a b.yaml", program="submit")
+    done = preview("--print", "train", "--configfile", "a b.yaml", program="submit.py")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "submit --print is now a command of its own: profiles/sge/preview train --configfile 'a b.yaml'\n"

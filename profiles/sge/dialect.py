@@ -21,7 +21,7 @@ class Request(NamedTuple):
     threads: int = 1
     gpu: int = 0
     gpu_model: str = ""
-    disk_mb: int = 0
+    scratch_mb: int = 0
 
     @classmethod
     def of(cls, resources: dict[str, Any], threads: int) -> "Request":
@@ -30,11 +30,11 @@ class Request(NamedTuple):
         if not re.fullmatch(r"[\w.|&!*()-]*", model):
             sys.exit(f"gpu_model={model!r}: only names, | & ! * and parentheses can be asked for, such as 'a100|rtx4090'")
         numbers = {}
-        for name, default in {"mem_mb": 1000, "runtime": 30, "gpu": 0, "disk_mb": 0}.items():
+        for name, default in {"mem_mb": 1000, "runtime": 30, "gpu": 0, "scratch_mb": 0}.items():
             try:
                 numbers[name] = float(resources.get(name, default))
             except (TypeError, ValueError):
-                sys.exit(f"{name}={resources[name]!r}: a number was expected (mem_mb and disk_mb in MB, runtime in minutes)")
+                sys.exit(f"{name}={resources[name]!r}: a number was expected (mem_mb and scratch_mb in MB, runtime in minutes)")
         if numbers["mem_mb"] <= 0 or numbers["runtime"] <= 0:
             sys.exit(f"mem_mb={numbers['mem_mb']:g}, runtime={numbers['runtime']:g}: a job needs memory and minutes above 0")
         return cls(
@@ -43,7 +43,7 @@ class Request(NamedTuple):
             threads=threads,
             gpu=int(numbers["gpu"]),
             gpu_model=model,
-            disk_mb=math.ceil(numbers["disk_mb"]),
+            scratch_mb=math.ceil(numbers["scratch_mb"]),
         )
 
 
@@ -78,8 +78,8 @@ class Site(NamedTuple):
             if "slots" not in dialect:
                 sys.exit(f"{dialect['site']}: its dialect does not say how several slots are asked for (key `slots`)")
             arguments += fill(dialect["slots"], slots)
-        if request.disk_mb and "scratch" in dialect:
-            arguments += amount(dialect["scratch"], request.disk_mb, slots)
+        if request.scratch_mb and "scratch" in dialect:
+            arguments += amount(dialect["scratch"], request.scratch_mb, slots)
         return arguments + shlex.split(settings["qsub"]) + (shlex.split(settings["qsub_gpu"]) if request.gpu else [])
 
     def memory_limit(self, request: Request) -> str | None:
@@ -166,5 +166,9 @@ def check_site() -> Site:
 def write_whole(file: Path, text: str) -> None:
     """Write a file that other processes see whole or not at all."""
     temporary = file.with_name(f".part.{os.getpid()}.{file.name}")
-    temporary.write_text(text)
-    temporary.replace(file)
+    try:
+        temporary.write_text(text)
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

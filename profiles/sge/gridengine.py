@@ -47,6 +47,11 @@ class Queued(NamedTuple):
         return "E" in self.state
 
     @property
+    def waits(self) -> bool:
+        """Whether it has not started."""
+        return "w" in self.state and not self.in_error
+
+    @property
     def being_deleted(self) -> bool:
         """Whether it was deleted and only has not ended yet."""
         return "d" in self.state
@@ -146,6 +151,22 @@ def could_run(arguments: Sequence[str]) -> bool:
     with contextlib.suppress(MasterAway, Refused):
         return "found suitable queue" in run("qsub", "-w", "v", *arguments)
     return False
+
+
+def why_waiting(job: str) -> str:
+    """Return why a job that is in the queue does not start, in a sentence for the user."""
+    for mode, meaning in (("v", "No queue of this site could ever run it as it asks"), ("p", "It can run here, but not now")):
+        try:
+            answer = run("qalter", "-w", mode, job)
+        except (MasterAway, Refused) as error:
+            answer = str(error)
+        if "is held" in answer:
+            return f"It is held; `qstat -j {job}` says what for, `qrls {job}` lets it go"
+        if "no suitable queues" in answer:
+            reasons = list(dict.fromkeys(re.findall(r"^Job \d+ (.*cannot run.*)$", answer, re.MULTILINE)))
+            more = f"; and {len(reasons) - 3} more (qalter -w {mode} {job})" if len(reasons) > 3 else ""
+            return f"{meaning}: {'; '.join(reasons[:3])}{more}"
+    return f"`qstat -j {job}` says more"
 
 
 def delete(jobs: Sequence[str]) -> None:

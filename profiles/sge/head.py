@@ -17,7 +17,8 @@ from pathlib import Path
 import gridengine
 from dialect import PROFILE, Request, read_site
 from gridengine import MasterAway, Refused
-from jobs import STATE, qsub_arguments, short_hash
+from jobs import qsub_arguments
+from words import STATE, short_hash
 
 MEMORY_MB = 4000  # of Snakemake, which only waits
 

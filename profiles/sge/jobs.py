@@ -9,14 +9,12 @@ A record is a folder of .snakemake/sge, named for the rule and a hash of its out
 """
 
 import contextlib
-import hashlib
 import json
 import math
 import os
 import re
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +23,8 @@ from typing import Any, NamedTuple
 import gridengine
 from command import lasting_command
 from dialect import PROFILE, Request, Site, fill, write_whole
+from words import STATE, short_hash, title
 
-STATE = Path(".snakemake/sge")
 GROWTH = 1.5
 FENCE = 3  # times `poll`: how often a job looks whether another has taken its place
 HASH_KEY = "fingerprint"  # of a job's hash on disk: renamed, jobs in the queue would not be taken over
@@ -196,28 +194,6 @@ class Record:
         return False
 
 
-def say(text: str) -> None:
-    """Print a message for the user, on stderr: what stands on stdout is an answer to Snakemake."""
-    print(f"sge: {text}", file=sys.stderr, flush=True)
-
-
-def say_once(text: str, of: str, seconds: float = 600) -> None:
-    """Print a message unless one `of` the same was printed a while ago, for another job too."""
-    file = STATE / f"said-{short_hash(of)}"
-    with contextlib.suppress(OSError):
-        if file.exists() and time.time() - file.stat().st_mtime < seconds:
-            return
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    say(text)
-
-
-def title(rule: str, wildcards: dict[str, str]) -> str:
-    """Return how a job is called in messages: its rule, and its wildcards if it has any."""
-    values = ", ".join(f"{name}={value}" for name, value in wildcards.items())
-    return f"{rule} ({values})" if values else rule
-
-
 def in_queue(queue: gridengine.Snapshot) -> list[str]:
     """Return the ids of this folder's jobs that are in the queue and not being deleted."""
     return [number for number, job in queue.jobs.items() if (STATE / job.name).is_dir() and not job.being_deleted]
@@ -232,7 +208,7 @@ def qsub_arguments(rule: str, name: str, request: Request, site: Site, saves_pro
 
 def job_script(job: Job, request: Request, site: Site, record: Path, before: list[str]) -> str:
     """Return the script that is handed to qsub; `record` is where its notes go, without their endings, `before` earlier ids."""
-    scratch = site.dialect.get("scratch_folder", "") if request.disk_mb else ""
+    scratch = site.dialect.get("scratch_folder", "") if request.scratch_mb else ""
     return "\n".join(
         [
             "#!/bin/bash",
@@ -270,8 +246,3 @@ def safe_name(text: str) -> str:
     """Return `text` as a part of a job's or folder's name that Grid Engine and every shell take as it is."""
     name = re.sub(r"\W", "_", text, flags=re.ASCII)[:40]
     return f"_{name}" if name[:1].isdigit() else name
-
-
-def short_hash(value: Any) -> str:
-    """Return a short hash of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

@@ -21,7 +21,9 @@ from typing import Any
 import gridengine
 from dialect import Site, clock, read_site
 from gridengine import Full, MasterAway, Refused
-from jobs import GROWTH, STATE, Record, read_note, say, say_once
+from jobs import GROWTH, Record, read_note
+from waiting import note_waiting
+from words import NO_ROOM, STATE, say, say_no_room, say_once
 
 GPU_MEMORY = re.compile(r"CUDA out of memory")
 NO_MEMORY = re.compile(
@@ -33,6 +35,7 @@ MACHINE = re.compile(
     r"|asked for \d+ GPUs? and sees |no CUDA-capable device|CUDA-capable device\(s\) is/are busy|uncorrectable ECC"
     r"|Driver/library version mismatch|CUDA driver initialization failed"
 )
+ROOM = re.compile(r"No space left on device|Disk quota exceeded")
 KILLED = re.compile(r"\bKilled\b|died with <Signals\.SIGKILL")
 WALLTIME = ("walltime", "SIGUSR1")  # the clock of the job itself, or Grid Engine's warning at s_rt
 NOT_STARTED = 75  # of job.sh
@@ -44,17 +47,23 @@ def main() -> None:
     """Print the state of a job."""
     if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
         sys.exit(__doc__.strip())
+    answer = "running"
     try:
-        print(state(sys.argv[1].partition(".")[2]))
+        site = read_site(STATE / "site.json")
+        answer = state(sys.argv[1].partition(".")[2], site)
+        note_waiting(site)
     except (Exception, SystemExit) as error:  # Snakemake stops watching all jobs if this fails for one
-        text = str(error) if isinstance(error, SystemExit | OSError) else traceback.format_exc()
-        say_once(text, of=text.partition(": '")[0])  # a full disk fails in the files of all jobs
-        print("running")
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            say_no_room(error)
+        else:
+            text = str(error) if isinstance(error, SystemExit | OSError) else traceback.format_exc()
+            say_once(text, of=text)
+    print(answer)
 
 
-def state(name: str) -> str:
+def state(name: str, site: Site) -> str:
     """Return the state of a job."""
-    site, record = read_site(STATE / "site.json"), Record(name)
+    record = Record(name)
     if record.read("end"):
         return "failed"
     if not record.answered:  # of a window that follows another, qsub has not answered yet
@@ -76,7 +85,8 @@ def state(name: str) -> str:
             return fail(record, "lost", reason)
         if position(note) == position(record.read("json")["started_from"]):
             return fail(record, "error", "made no step in its whole walltime; give the rule more `runtime`")
-        say(f"{record}: saved at epoch {note['epoch']}, step {note['step']} when its walltime ended; goes on in a new job")
+        text = f"{record}: saved at epoch {note['epoch']}, step {note['step']} when its walltime ended; goes on in a new job"
+        say_once(text, of=text)  # a full disk may delay it
         return submit_again(record, site)
     return fail(record, *diagnose(record, code))
 
@@ -155,6 +165,8 @@ def diagnose(record: Record, code: int | None) -> tuple[str, str]:
         line = next(line for line in text.splitlines() if machine[0] in line)
         host = record.read("start").get("host")
         return "machine", f"failed by its machine, {host}, which the next try avoids if the site has others: {line.strip()}"
+    if ROOM.search(text):
+        return "room", "found no room on a disk (a quota counts files, too): make room, or give it another"
     if GPU_MEMORY.search(text):
         return "error", "had too little memory on its GPU; take a smaller `batch_size` or another gpu_model"
     if NO_MEMORY.search(text):

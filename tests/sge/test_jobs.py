@@ -42,7 +42,7 @@ def test_scratch_folder_is_made_for_the_job_and_removed_after_it(workdir):
     place = workdir("""
 rule one:
     output: "one.txt"
-    resources: disk_mb=100
+    resources: scratch_mb=100
     shell: "echo x > $TMPDIR/part && echo $TMPDIR > {output}"
 """)
     place.change("dialects/ucl-cs.yaml", {"scratch_folder": f"{place.folder}/scratch/$USER/$JOB_ID"})
@@ -81,8 +81,9 @@ def test_whole_workflow_runs_on_the_cell_with_training_in_the_gpu_queue(workdir)
     names = [job["qsub"][job["qsub"].index("-N") + 1] for job in place.submissions()]
     assert len(names) == len(set(names)), "no job ran twice"
     usage = subprocess.run(
-        [sys.executable, "profiles/sge/usage", "quick/benchmarks"], cwd=place.folder, capture_output=True, text=True, check=True
+        [sys.executable, "profiles/sge/usage"], cwd=place.folder, capture_output=True, text=True, check=True
     ).stdout
-    assert "gpu.q" in next(line for line in usage.splitlines() if line.startswith("train"))
+    cells = next(line for line in usage.splitlines() if line.startswith("train")).split()
+    assert "gpu.q" in cells and cells[4].isdigit(), "the memory of the benchmark files"
     assert place.run("-n", *arguments) == 0
     assert "Nothing to be done" in place.output()

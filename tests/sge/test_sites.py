@@ -168,3 +168,16 @@ def test_failure_of_the_machine_is_none_of_the_users(workdir, hosts):
     host = json.loads(next(place.folder.glob(".snakemake/sge/one-*/1.start")).read_text())["host"]
     ended(place, f"failed by its machine, {host}, which the next try avoids", "Stale file handle", times=2)
     assert (f"hostname=!{host}" in place.submissions()[1]["qsub"]) == (hosts == "several")
+
+
+@pytest.mark.parametrize(
+    ("resources", "why"), [("mem_mb=100000", "No queue of this site could ever run it"), ("gpu=0", "held")]
+)
+def test_job_that_waits_long_is_told_why_once(workdir, resources, why):
+    place = workdir(one("touch {output}", resources), qsub="" if "mem_mb" in resources else "-h")
+    place.start()
+    place.wait_for(lambda: "has waited for" in place.output(), "a word")
+    time.sleep(5)
+    assert place.output().count("has waited for") == 1
+    assert why in place.output().partition("has waited for")[2]
+    assert ("offers only hc:tmem=64" in place.output()) == ("mem_mb" in resources)

@@ -25,6 +25,7 @@ The commands, in running order::
     plot         a figure, as PDF and PNG
     pages        a page of the report
     status       how far a run is: what is done, running, failed and waiting
+    discard      what an experiment has learned, removed, to train it anew
     prune        what preprocess kept for the next grid, removed
     reference    the reference pages of the documentation, for those who change mriflow
 

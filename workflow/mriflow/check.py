@@ -43,6 +43,7 @@ def check(
     simulated: bool = False,
     page: Path | None = None,
     csv: Path | None = None,
+    headers: Path | None = None,
     threads: int = 8,
 ) -> list[Finding]:
     """Print what is wrong with a dataset, and write it as a web page, and every scan's header as CSV.
@@ -57,6 +58,8 @@ def check(
         Of the dataset.
     page, csv
         The files to write.
+    headers
+        What was written as `csv` of the same `labels` before: no header is read then.
     threads
         Headers to read at once.
 
@@ -77,11 +80,7 @@ def check(
             table.loc[row, "problem"] = join_problems(table.loc[row, "problem"], problem)
         table[column] = numbers
     readable = table["path"].map(is_nifti) & ~table["problem"].str.contains("scan: no file", regex=False)
-    headers = read_headers([labels.parent / path for path in table.loc[readable, "path"]], threads)
-    headers = headers.set_index(table.index[readable]).reindex(index=table.index, columns=FIELDS)
-    whole_numbers = dict.fromkeys(["bytes", "qform_code", "sform_code"], "Int64")
-    headers = headers.astype(whole_numbers).assign(fault=headers["fault"].fillna(""))
-    table = table.join(headers.add_prefix(OF_HEADER))
+    table = table.join(header_table(labels, table, readable, headers, threads).add_prefix(OF_HEADER))
 
     alone = {name: site_baseline(with_site(known_of(table, name, classes)), name, classes) for name, classes in targets.items()}
     findings = [*findings_of_files(table), *findings_of_rows(table, targets), *findings_of_sites(table, targets, alone)]
@@ -96,6 +95,27 @@ def check(
     return findings
 
 
+def header_table(labels: Path, table: pd.DataFrame, readable: pd.Series, headers: Path | None, threads: int) -> pd.DataFrame:
+    """Return what the header of every `readable` scan of a table says, read from its file, or from `headers` if that is given.
+
+    Raises
+    ------
+    UserError
+        If `headers` is of other scans.
+    """
+    if headers:
+        texts = dict.fromkeys(["id", "matrix", "spacing", "orientation", "dtype", "fault"], str)
+        known = pd.read_csv(headers, dtype=texts, keep_default_na=False, na_values=[""])
+        if not known["id"].equals(table["id"]):
+            raise UserError(f"{headers}: found other scans than in {labels}. Make it anew, with `--csv`.")
+        known = known.set_index(table.index)[FIELDS]
+    else:
+        known = read_headers([labels.parent / path for path in table.loc[readable, "path"]], threads)
+        known = known.set_index(table.index[readable]).reindex(index=table.index, columns=FIELDS)
+    known = known.astype(dict.fromkeys(["bytes", "qform_code", "sform_code"], "Int64"))
+    return known.assign(fault=known["fault"].fillna(""))
+
+
 def main(argv: list[str] | None = None) -> None:
     """Read the command line and check a dataset."""
     parser = stage_parser(__doc__)
@@ -108,6 +128,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--simulated", action="store_true", help="with --labels: say that the scans are simulated")
     parser.add_argument("--page", type=Path, help="web page to write, .html")
     parser.add_argument("--csv", type=Path, help="what every scan's header says, to write, .csv")
+    parser.add_argument("--headers", type=Path, help="what --csv wrote before, to read instead of the images")
     parser.add_argument("--threads", type=int, default=8, help="headers to read at once (default: 8)")
     arguments = vars(parser.parse_args(argv))
     dataset, overlays = arguments.pop("dataset"), arguments.pop("configfile")

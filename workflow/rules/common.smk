@@ -18,7 +18,7 @@ from mriflow.config.cost import cost
 from mriflow.config.comparable import comparable
 from mriflow.config.handover import hand_over, handed_over
 from mriflow.config.resolve import columns_to_read, resolve, settings, training_part, weights_to_start_from
-from mriflow.config.search import trial_runs, trials
+from mriflow.config.search import ask_alike_for_trials, trial_runs, trials
 from mriflow.tables.split_file import folds_of
 from snakemake.exceptions import WorkflowError
 
@@ -34,6 +34,8 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+# --set-resources and --set-threads
+ask_alike_for_trials(workflow.resource_settings.overwrite_resources, workflow.resource_settings.overwrite_threads)
 EXPERIMENTS = CONFIG["run"]
 DATASETS = CONFIG["datasets"]
 # The brain mask is made for T1-weighted heads. Scans of which none can be had are organized and checked alone.

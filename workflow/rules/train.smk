@@ -36,7 +36,7 @@ rule train:
         mem_mb=8000,
         runtime=1440,
         gpu=lambda wildcards: experiment(wildcards)["training"]["gpu"],
-        disk_mb=lambda wildcards, input: (input.size_mb if experiment(wildcards)["training"]["copy_to_scratch"] else 0),
+        scratch_mb=lambda wildcards, input: (input.size_mb if experiment(wildcards)["training"]["copy_to_scratch"] else 0),
     params:
         folder=subpath(output.model, parent=True),
         target=for_training("target"),

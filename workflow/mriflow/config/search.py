@@ -80,6 +80,16 @@ def trial_runs(settings: dict[str, Any], folds: int) -> list[str]:
     return [f"{trial}/fold-{fold}_seed-{seed}" for trial in trials(settings["search"]) for fold in range(folds)]
 
 
+def ask_alike_for_trials(resources: dict[str, Any], threads: dict[str, Any]) -> None:
+    """Add to what the command line sets for rules that what it sets for `train` is so for `train_trial`, unless it says so."""
+    if "train" in resources:
+        alike = resources["train"].copy()
+        alike.update(resources.get("train_trial", {}))
+        resources["train_trial"] = alike
+    if "train" in threads:
+        threads.setdefault("train_trial", threads["train"])
+
+
 def check_searches(searches: dict[str, dict], schema: dict, mistakes: Mistakes) -> None:
     """Add keys that cannot be searched, values that a training block does not take, and a search of too few or many trials."""
     known = searchable(schema)
