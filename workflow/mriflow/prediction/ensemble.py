@@ -1,20 +1,39 @@
-"""The prediction of all networks of a fold together."""
+"""The prediction of several networks together."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from mriflow.base.errors import UserError
 from mriflow.training.covariates import Covariates
 from mriflow.training.forward import mirrored, run_network
 from mriflow.training.loader import ScanLoader, Shards
 from mriflow.training.networks import build_network
-from mriflow.training.objectives import load_objective
+from mriflow.training.objectives import Objective, load_objective
 
 BATCH = 2  # more at 1 mm take more memory than the job asks for
+
+
+class Member(NamedTuple):
+    """One network of an ensemble, on its device, and how its inputs are encoded and its outputs read."""
+
+    net: nn.Module
+    objective: Objective
+    covariates: Covariates
+
+    @classmethod
+    def of(cls, model: dict[str, Any], device: torch.device) -> "Member":
+        """Return the network in the content of a model.pt."""
+        objective, numbers = load_objective(model["objective"]), Covariates(model["covariates"])
+        name, arguments = model["network"]["name"], model["network"]["arguments"]
+        net = build_network(name, arguments, objective.outputs, model["shape"], len(model["channels"]), numbers.width)
+        net.load_state_dict(model["weights"])
+        return cls(net.to(device).eval(), objective, numbers)
 
 
 def predict(
@@ -42,17 +61,25 @@ def predict(
     predictions = []
     for path in models:
         model = torch.load(path, map_location="cpu", weights_only=True)
-        if model["fold"] != fold:
-            continue
-        objective, numbers = load_objective(model["objective"]), Covariates(model["covariates"])
-        scans = ScanLoader(shards, ids, device, numbers.encode(covariates.loc[list(ids)]))
-        name, arguments = model["network"]["name"], model["network"]["arguments"]
-        net = build_network(name, arguments, objective.outputs, model["shape"], len(model["channels"]), numbers.width)
-        net.load_state_dict(model["weights"])
-        net = net.to(device)
-        predictions.append(objective.predict(run_network(net, scans, BATCH)))
-        if tta == "mirror":
-            predictions.append(objective.predict(run_network(net, scans, BATCH, change=mirrored)))
+        if model["fold"] == fold:
+            predictions += predict_one(Member.of(model, device), shards, ids, covariates, device, tta, BATCH)
     if not predictions:
         raise UserError(f"none of the {len(models)} models is of fold {fold}; train it first.")
     return np.mean(predictions, axis=0)
+
+
+def predict_one(
+    member: Member,
+    shards: Shards,
+    ids: Sequence[str],
+    covariates: pd.DataFrame,
+    device: torch.device,
+    tta: str,
+    batch: int,
+) -> list[np.ndarray]:
+    """Return the predictions of one network: of the scans and, with ``mirror``, of their mirror images; see `predict`."""
+    scans = ScanLoader(shards, ids, device, member.covariates.encode(covariates.loc[list(ids)]))
+    predictions = [member.objective.predict(run_network(member.net, scans, batch))]
+    if tta == "mirror":
+        predictions.append(member.objective.predict(run_network(member.net, scans, batch, change=mirrored)))
+    return predictions
