@@ -17,6 +17,8 @@ The commands, in running order::
     train        one network on one fold
     choose       what a search over training keys found best in each fold
     evaluate     how good the predictions are, beside the baselines
+    bundle       a model with all that its use on other scans needs
+    predict      predictions of any scans, by such a model
     plot         a figure, as PDF and PNG
     pages        a page of the report
     prune        what preprocess kept for the next grid, removed
@@ -35,6 +37,7 @@ What they share::
         scan            what `preprocess` does to one scan
         mask            which voxels are brain
         tissues         grey matter, white matter and CSF
+        outliers        what lies far from what is usual
         kept            what takes long, kept for the next grid
         registration    ANTs, and the network's grid
     tables/      what opens a table
@@ -82,7 +85,12 @@ What they share::
         stacking        the network and the classical method together
         site_baseline   what the site alone predicts
     prediction/  what uses trained networks
-        ensemble        the networks of a fold together
+        ensemble        several networks together
+        stored          a model in its folder, read and checked
+        sources         which scans are meant
+        apply           a model applied to scans
+        seen            what was seen in training, and what is not like it
+        calibrated      the columns of predictions of new scans
     reporting/   every figure and page
         canvas          the sheet that figures are drawn on
         cohort_figures  figures of a dataset
@@ -94,6 +102,7 @@ What they share::
         cohort_page     the page of who is in
         balance_page    the page of a split
         results_page    the page of all metrics
+        model_card      the model card
         command_page    the reference page of all commands
     simulation/  the generator of the demo cohort
         brain           one simulated brain

@@ -13,6 +13,8 @@ COMMANDS = {
     "train": "one network on one fold",
     "choose": "what a search over training keys found best in each fold",
     "evaluate": "how good the predictions are, beside the baselines",
+    "bundle": "a model with all that its use on other scans needs",
+    "predict": "predictions of any scans, by such a model",
     "plot": "a figure, as PDF and PNG",
     "pages": "a page of the report",
     "prune": "what preprocess kept for the next grid, removed",

@@ -11,8 +11,8 @@ from mriflow.images.scan import TEMPLATE_RATIO
 
 MEASURES = {"correlation": "correlation with the template", "brain_ml": "volume of the brain (ml)", "scale": "scale"}
 CONTRAST = {
-    "median": "median intensity in the brain (of 255)",
-    "iqr": "interquartile range of intensities in the brain (of 255)",
+    "intensity": "median intensity of the brain (of 255)",
+    "intensity_iqr": "interquartile range of the brain's intensities (of 255)",
 }
 FAR = 4.0  # robust standard deviations from the median; of 147 real scans one lies further
 LEAST_SCANS = 20  # among fewer, no one can say which is far from the others
@@ -54,4 +54,4 @@ def far_from_template(measures: pd.DataFrame, registration: str) -> pd.Series:
 def contrast_of(volume: np.ndarray) -> dict[str, float]:
     """Return the `CONTRAST` of a preprocessed scan, uint8, 0 around the brain: T2, or another sequence, spreads otherwise."""
     low, middle, high = np.percentile(volume[volume > 0], (25, 50, 75)).tolist()
-    return {"median": middle, "iqr": high - low}
+    return {"intensity": middle, "intensity_iqr": high - low}

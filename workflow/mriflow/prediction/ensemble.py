@@ -36,7 +36,7 @@ class Member(NamedTuple):
         return cls(net.to(device).eval(), objective, numbers)
 
 
-def predict(
+def predict_each(
     models: Sequence[Path],
     fold: int,
     shards: Shards,
@@ -44,8 +44,8 @@ def predict(
     covariates: pd.DataFrame,
     device: torch.device,
     tta: str = "none",
-) -> np.ndarray:
-    """Return the mean prediction of all models of a fold for some scans.
+) -> dict[int, np.ndarray]:
+    """Return the prediction of each model of a fold for some scans, by its seed; each is loaded once.
 
     Parameters
     ----------
@@ -56,16 +56,21 @@ def predict(
 
     Returns
     -------
-    Shape (scans,) or (scans, classes).
+    Shape (scans,) or (scans, classes) each.
     """
-    predictions = []
+    predictions = {}
     for path in models:
         model = torch.load(path, map_location="cpu", weights_only=True)
         if model["fold"] == fold:
-            predictions += predict_one(Member.of(model, device), shards, ids, covariates, device, tta, BATCH)
+            predictions[model["seed"]] = predict_one(Member.of(model, device), shards, ids, covariates, device, tta, BATCH)
     if not predictions:
         raise UserError(f"none of the {len(models)} models is of fold {fold}; train it first.")
-    return np.mean(predictions, axis=0)
+    return predictions
+
+
+def predict(*args: Any, **options: Any) -> np.ndarray:
+    """Return the mean prediction of all models of a fold for some scans; arguments as of `predict_each`."""
+    return np.mean(list(predict_each(*args, **options).values()), axis=0)
 
 
 def predict_one(
@@ -76,10 +81,10 @@ def predict_one(
     device: torch.device,
     tta: str,
     batch: int,
-) -> list[np.ndarray]:
-    """Return the predictions of one network: of the scans and, with ``mirror``, of their mirror images; see `predict`."""
+) -> np.ndarray:
+    """Return the prediction of one network for some scans; see `predict_each`."""
     scans = ScanLoader(shards, ids, device, member.covariates.encode(covariates.loc[list(ids)]))
-    predictions = [member.objective.predict(run_network(member.net, scans, batch))]
+    both = [member.objective.predict(run_network(member.net, scans, batch))]
     if tta == "mirror":
-        predictions.append(member.objective.predict(run_network(member.net, scans, batch, change=mirrored)))
-    return predictions
+        both.append(member.objective.predict(run_network(member.net, scans, batch, change=mirrored)))
+    return np.mean(both, axis=0)
