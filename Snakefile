@@ -35,6 +35,7 @@ include: "workflow/rules/split.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/search.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/model.smk"
 include: "workflow/rules/plot.smk"
 include: "workflow/rules/report.smk"
 

@@ -80,7 +80,7 @@ def unlike(
     if seen["voxel_mm"] and len(edges):
         low, high = seen["voxel_mm"]["low"], seen["voxel_mm"]["high"]
         if max(edges) > COARSER * high or min(edges) < low / COARSER:
-            words.append(f"voxels of {' x '.join(f'{edge:.3g}' for edge in edges)} mm (in training {low:g} to {high:g} mm)")
+            words.append(f"voxels of {' x '.join(f'{edge:.3g}' for edge in edges)} mm ({low:g} to {high:g} in training)")
     of_training = "unlike the scans of training: "
     texts = [of_training + "; ".join(filter(None, words))] if any(words) else []
     for name, value in labels.items():

@@ -40,7 +40,7 @@ def find_scans(given: Sequence[str], covariates: Sequence[str], unpacked: Path) 
         try:
             found = list(scans_of(path, covariates, unpacked))
         except (UserError, OSError) as error:
-            found = [{"path": str(path), "file": path, "labels": {}, "problem": str(error)}]
+            found = [{"path": str(path), "file": path, "labels": {}, "problem": str(error).removeprefix(f"{path}: ")}]
         for scan in found:
             scan["problem"] = scan["problem"] or file_problem(scan["file"], zipped=True).removeprefix("scan: ")
         scans += found

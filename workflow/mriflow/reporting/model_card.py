@@ -7,8 +7,8 @@ from mriflow.reporting.results import METRICS, with_interval
 
 CARD = """# {experiment}: {column} from T1-weighted MRI of the head
 
-{simulated}An ensemble of {networks} that predicts {what}. It was trained by
-[mriflow](https://snakemake.github.io) {version}; all of it stands in `configs/metadata.json`.
+{simulated}{networks} that predict {what}: a new scan is given the mean over all of them. Made by mriflow {version};
+its settings, versions and limits stand in `configs/metadata.json`.
 
 ## What it is for
 Research. It says something about scans that are like those it was trained on, and about groups rather than a person. It is no
@@ -29,8 +29,8 @@ Scans are prepared by the same code as these were: {prepared}.
 Of people, the model's files hold hashes of subjects' names and of scans, by which a scan that was trained on is known again.
 
 ## How good it is
-On {tested} scans that the network at hand had not seen, by cross-validation, with 95 % intervals over subjects, beside what
-can be had without a network:
+On {tested} scans, each predicted by networks that had seen neither it nor its subject, with 95 % intervals over subjects,
+beside what can be had without a network:
 
 {results}
 
@@ -53,7 +53,7 @@ CALIBRATED = (
     "The interval or set of a new scan was fitted to these predictions: it holds the truth of nine in ten scans that are\nlike "
     "those of training."
 )
-METHODS = {"network": "this model", "classical": "linear model of the voxels", "trivial": "the floor: median or shares"}
+METHODS = {"network": "this model", "classical": "linear model of the voxels", "trivial": "without the image: median or shares"}
 
 
 def model_card(facts: Mapping[str, Any], metrics: Mapping[str, Any], calibrated: bool) -> str:
