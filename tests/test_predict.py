@@ -49,7 +49,7 @@ def made(tmp_path_factory, brain):  # noqa: F811
     preprocess(folder / "labels.csv", **shard, stripped=True, **GRID)
     files = {"arrays": [shard["array"]], "indices": [shard["index"]], "labels": folder / "labels.csv"}
     files["splits"] = folder / "splits.csv"
-    split(files["labels"], files["splits"], target="age", method="holdout", test=0.3, validation=0.25, stratify=[])
+    split(files["labels"], files["splits"], target="age", folds=3, validation=0.25, stratify=[])
     metric = {"value": 5.0, "low": 4.0, "high": 6.0}
     (folder / "metrics.json").write_text(json.dumps({"network": {"mae": metric}, "trivial": {"mae": metric}, "n": 4}))
     found = {"folder": folder, "files": files, "paths": paths}

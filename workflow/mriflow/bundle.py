@@ -76,7 +76,8 @@ def bundle(
     names = {path: f"models/fold-{one['fold']}_seed-{one['seed']}.pt" for path, one in contents.items()}
     first = contents[models[0]]
     parts = read_splits(splits)
-    trained = parts.loc[parts["part"].isin(["train", "validation"]) & parts["id"].isin(shards), "id"].unique().tolist()
+    parts = parts[parts["part"].isin(["train", "validation"]) & parts["fold"].isin([one["fold"] for one in contents.values()])]
+    trained = parts.loc[parts["id"].isin(shards), "id"].unique().tolist()
     category = [target["column"]] if target["type"] == "classification" else []
     table = read_labels(labels, category=category).set_index("id", drop=False).loc[trained]
     preprocess = {key: experiment["preprocess"][key] for key in field_names() if key in experiment["preprocess"]}
@@ -209,7 +210,7 @@ def metadata_of(facts: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
 def inference_of(model: dict[str, Any]) -> dict[str, Any]:
     """Return what MONAI runs: the same as `mriflow predict`. That itself never reads it, for MONAI executes what is in it."""
     return {
-        "imports": ["$import mriflow.predict", "$from pathlib import Path"],
+        "imports": ["$from mriflow.predict import predict", "$from pathlib import Path"],
         "bundle_root": ".",
         "scans": [],
         "output": "predictions.csv",
@@ -222,7 +223,7 @@ def inference_of(model: dict[str, Any]) -> dict[str, Any]:
             "channels": len(model["channels"]),
             "covariates": Covariates(model["covariates"]).width,
         },
-        "run": ["$mriflow.predict.predict(Path(@bundle_root), @scans, Path(@output))"],
+        "run": ["$predict(Path(@bundle_root), @scans, Path(@output))"],
     }
 
 
