@@ -15,6 +15,7 @@ from mriflow.images.mask import surrounded_mask
 from mriflow.images.nifti import BadScan, load_scan
 from mriflow.images.outliers import MEASURES, contrast_of
 from mriflow.images.scan import PreprocessSettings, Result, run_scan
+from mriflow.images.ukb_zip import split_path
 from mriflow.prediction.calibrated import columns_of
 from mriflow.prediction.ensemble import Member, predict_one
 from mriflow.prediction.seen import SPACING, unlike
@@ -57,7 +58,8 @@ def prepare(settings: PreprocessSettings, scan: Scan) -> Prepared:
             "it shows the brain alone, cut out before; this model is made for whole heads, whose brain it cuts out itself"
         )
     edges = [header[edge] for edge in SPACING if edge in header]
-    return Prepared(result, doubts, edges, voxels_of(fingerprint(scan["file"])))
+    zipped = split_path(scan["file"])  # of UK Biobank: known by another fingerprint
+    return Prepared(result, doubts, edges, "" if zipped else voxels_of(fingerprint(scan["file"])))
 
 
 def is_stripped(scan: Scan, brain_ml: float) -> bool:

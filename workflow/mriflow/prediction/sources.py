@@ -49,7 +49,7 @@ def find_scans(given: Sequence[str], covariates: Sequence[str], unpacked: Path) 
 
 def scans_of(path: Path, covariates: Sequence[str], unpacked: Path) -> Iterator[Scan]:
     """Yield the scans of one image, folder or table."""
-    if path.suffix.lower() in (*TEXT, *EXCEL):
+    if path.suffix.lower() in (*TEXT, *EXCEL) and path.is_file():
         yield from scans_of_table(path, covariates, unpacked)
     elif path.is_dir() and any((path / name).is_file() for name in ("dataset_description.json", "participants.tsv")):
         yield from scans_of_bids(path, covariates, unpacked)
@@ -83,7 +83,10 @@ def scans_of_table(table: Path, covariates: Sequence[str], unpacked: Path) -> It
 def scans_of_bids(folder: Path, covariates: Sequence[str], unpacked: Path) -> Iterator[Scan]:
     """Yield the T1w images of a BIDS dataset, with what participants.tsv says of the subject."""
     described = described_bids(str(folder))
-    found = find_images([folder], described["pattern"], unpacked, ignore=described["ignore"])
+    try:
+        found = find_images([folder], described["pattern"], unpacked, ignore=described["ignore"])
+    except UserError as error:  # it speaks of the config
+        raise UserError(f"no T1w image in this BIDS dataset (sub-*/**/*_T1w.nii.gz).{hint([folder])}") from error
     labels: dict[str, dict[str, str]] = {}
     if covariates and (table := Path(described["table"])).is_file():
         people = read_table(table)
