@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import ndimage
 
 from conftest import training_inputs, training_settings, write_scan
 from mriflow import bundle as stage
@@ -15,9 +16,10 @@ from mriflow.base.errors import UserError
 from mriflow.bundle import bundle
 from mriflow.images.fingerprint import fingerprint
 from mriflow.images.headers import read_headers
+from mriflow.images.nifti import load_scan
 from mriflow.predict import main, predict
 from mriflow.prediction import ensemble
-from mriflow.prediction.apply import prepare
+from mriflow.prediction.apply import is_stripped, prepare
 from mriflow.prediction.calibrated import columns_of
 from mriflow.prediction.seen import unlike
 from mriflow.prediction.sources import find_scans
@@ -137,6 +139,7 @@ def test_every_bad_scan_has_its_reason_and_stops_no_other(made, brain, tmp_path)
     write_scan(tmp_path / "4d.nii", np.stack([bright, bright], -1))
     nib.save(nib.Nifti1Image(np.where(bright > 0, 1001 - bright, 0).astype(np.int16), affine), tmp_path / "t2.nii")
     nib.save(nib.Nifti1Image(np.where(ball, 800, 0).astype(np.int16), affine), tmp_path / "phantom.nii")
+    nib.save(nib.Nifti1Image(np.where(bright > 0, bright, -1000), affine), tmp_path / "ct.nii")
     nib.save(nib.Nifti1Image(bright[:, :, ::-1], affine), tmp_path / "upside-down.nii")
     nib.save(nib.Nifti1Image(bright, affine @ np.diag([0.5, 0.5, 0.5, 1])), tmp_path / "newborn.nii")
     nib.save(nib.Nifti1Image(bright[:, :, ::2], affine @ np.diag([1, 1, 2, 1])), tmp_path / "thick.nii")
@@ -150,6 +153,7 @@ def test_every_bad_scan_has_its_reason_and_stops_no_other(made, brain, tmp_path)
         "4d.nii": "not 3D",
         "t2.nii": "not like the T1-weighted brain of an adult",
         "phantom.nii": "registration failed",
+        "ct.nii": "looks like a CT",
         "upside-down.nii": "registration failed",
         "newborn.nii": "implausible brain volume",
         "cut.nii": "cut short",
@@ -311,3 +315,12 @@ def test_what_is_not_like_training_is_told():
     assert "by the template" in unlike(facts, like | {"brain_ml": 900.0}, [], {}, 50.0)[0]
     for edge in (22.0, 78.0, 85.0):
         assert "at the edge of what was trained on (20 to 80)" in unlike(facts, like, [], {}, edge)[0]
+
+
+def test_a_brain_that_was_cut_out_is_told_from_a_whole_head(brain, tmp_path):  # noqa: F811
+    data, affine = brain
+    alone, head = np.pad(data, 8), ndimage.binary_dilation(np.pad(data, 8) > 0, iterations=6)
+    brain_ml = (data > 0).sum() * 0.064
+    for name, voxels, told in (("brain.nii", alone, True), ("head.nii", np.where(alone > 0, alone, 300 * head), False)):
+        nib.save(nib.Nifti1Image(voxels.astype(np.int16), affine), tmp_path / name)
+        assert is_stripped(load_scan(tmp_path / name), brain_ml) == told

@@ -12,14 +12,14 @@ from mriflow.base.errors import UserError
 from mriflow.images.fingerprint import fingerprint, voxels_of
 from mriflow.images.headers import read_header
 from mriflow.images.mask import surrounded_mask
-from mriflow.images.nifti import BadScan, load_scan
+from mriflow.images.nifti import BadScan, Scan, load_scan
 from mriflow.images.outliers import MEASURES, contrast_of
 from mriflow.images.scan import PreprocessSettings, Result, run_scan
 from mriflow.images.ukb_zip import split_path
 from mriflow.prediction.calibrated import columns_of
 from mriflow.prediction.ensemble import Member, predict_one
 from mriflow.prediction.seen import SPACING, unlike
-from mriflow.prediction.sources import Scan
+from mriflow.prediction.sources import Named
 from mriflow.prediction.stored import Stored
 from mriflow.tables.labels import HEAD_SIZE
 from mriflow.training.device import choose_device
@@ -27,6 +27,9 @@ from mriflow.training.loader import Shards
 
 HEAD_OVER_BRAIN = 1.4  # volume of a whole head over its brain's is 2 to 4, that of a brain that was cut out about 1
 UNLIKE_T1 = "not like the T1-weighted brain of an adult: another contrast, upside down, cut, or no brain"
+AIR_OF_CT = -500  # Hounsfield units; air has -1000, and no MRI has such values around the head
+IS_CT = "looks like a CT (air of -1000, in Hounsfield units); this model is made for T1-weighted MRI"
+WAS_STRIPPED = "it shows the brain alone, cut out before; this model is made for whole heads, whose brain it cuts out itself"
 FOR_BRAINS = "this model is made for scans that show the brain alone (`stripped`)"
 
 
@@ -39,24 +42,24 @@ class Prepared(NamedTuple):
     voxels: str
 
 
-def prepare(settings: PreprocessSettings, scan: Scan) -> Prepared:
+def prepare(settings: PreprocessSettings, scan: Named) -> Prepared:
     """Preprocess one scan as `preprocess` does; a bad one gives a problem, and no volume."""
     if scan["problem"]:
         return Prepared(Result(None, {"problem": scan["problem"]}), [], [], "")
     result = run_scan({"id": scan["path"], "path": scan["file"].absolute(), "fingerprint": ""}, "", Path(), settings)
     if result.volume is None:
         problem = result.row["problem"].removeprefix("scan: ")
-        if "registration failed" in problem:
-            problem += f": {UNLIKE_T1}"
-        elif settings.stripped and ("implausible brain volume" in problem or "no background" in problem):
+        if settings.stripped and ("implausible brain volume" in problem or "no background" in problem):
             problem += f": {FOR_BRAINS}"
+        elif "registration failed" in problem or "implausible brain volume" in problem:
+            problem += f": {UNLIKE_T1}"
         return Prepared(Result(None, {**result.row, "problem": problem}), [], [], "")
-    header = read_header(scan["file"])
+    loaded, header = load_scan(scan["file"], settings.stripped), read_header(scan["file"])
+    if np.percentile(loaded.data, 5) < AIR_OF_CT:
+        return Prepared(Result(None, {**result.row, "problem": IS_CT}), [], [], "")
     doubts = [header["fault"]] if header["fault"] else []
-    if not settings.stripped and is_stripped(scan, result.row["brain_ml"]):
-        doubts.append(
-            "it shows the brain alone, cut out before; this model is made for whole heads, whose brain it cuts out itself"
-        )
+    if not settings.stripped and is_stripped(loaded, result.row["brain_ml"]):
+        doubts.append(WAS_STRIPPED)
     edges = [header[edge] for edge in SPACING if edge in header]
     zipped = split_path(scan["file"])  # of UK Biobank: known by another fingerprint
     return Prepared(result, doubts, edges, "" if zipped else voxels_of(fingerprint(scan["file"])))
@@ -65,8 +68,7 @@ def prepare(settings: PreprocessSettings, scan: Scan) -> Prepared:
 def is_stripped(scan: Scan, brain_ml: float) -> bool:
     """Return whether a scan shows little but its brain, on an even background."""
     try:
-        loaded = load_scan(scan["file"])
-        return float(surrounded_mask(loaded).sum() * loaded.voxel_ml) < HEAD_OVER_BRAIN * brain_ml
+        return float(surrounded_mask(scan).sum() * scan.voxel_ml) < HEAD_OVER_BRAIN * brain_ml
     except BadScan:  # no even background
         return False
 
@@ -97,7 +99,7 @@ class Ensemble:
         }
         self.threads = torch.get_num_threads()
 
-    def predict(self, scans: Sequence[Scan], prepared: Sequence[Prepared]) -> pd.DataFrame:
+    def predict(self, scans: Sequence[Named], prepared: Sequence[Prepared]) -> pd.DataFrame:
         """Return a row for each scan: path, prediction and what belongs to it, quality measures, `warning` and `problem`."""
         measures = [*MEASURES, "voxel_mm", "warning", "problem"]
         rows: list[dict[str, Any]] = []
@@ -128,7 +130,7 @@ class Ensemble:
                 rows[number]["warning"] = "; ".join(self.doubts(prepared[number], covariates[number], value))
         return pd.DataFrame(rows, columns=["path", *measures]).join(made)[["path", *made.columns, *measures]]
 
-    def covariates_of(self, scan: Scan, result: Result) -> dict[str, Any]:
+    def covariates_of(self, scan: Named, result: Result) -> dict[str, Any]:
         """Return the covariates of a scan as the networks read them; under `problem` what is wrong with one."""
         known: dict[str, Any] = {}
         for name in self.facts["covariates"]:

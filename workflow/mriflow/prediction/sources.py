@@ -13,10 +13,10 @@ from mriflow.images.find import as_nifti, file_problem, find_images, hint, image
 from mriflow.images.kinds import NIFTI, REWRITTEN
 from mriflow.tables.reader import EXCEL, TEXT, pick_column, read_table
 
-Scan = dict[str, Any]
+Named = dict[str, Any]
 
 
-def find_scans(given: Sequence[str], covariates: Sequence[str], unpacked: Path) -> list[Scan]:
+def find_scans(given: Sequence[str], covariates: Sequence[str], unpacked: Path) -> list[Named]:
     """Return the scans that files, folders and tables name, in that order.
 
     Parameters
@@ -34,7 +34,7 @@ def find_scans(given: Sequence[str], covariates: Sequence[str], unpacked: Path) 
     Of each scan `path` as it was given, `file` (NIfTI), `labels` by name (absent where not known), and `problem`, '' if none: a
     folder or table that cannot be used is a row with a problem, too.
     """
-    scans: list[Scan] = []
+    scans: list[Named] = []
     for text in given:
         path = Path(as_path(str(text)))
         try:
@@ -47,7 +47,7 @@ def find_scans(given: Sequence[str], covariates: Sequence[str], unpacked: Path) 
     return scans
 
 
-def scans_of(path: Path, covariates: Sequence[str], unpacked: Path) -> Iterator[Scan]:
+def scans_of(path: Path, covariates: Sequence[str], unpacked: Path) -> Iterator[Named]:
     """Yield the scans of one image, folder or table."""
     if path.suffix.lower() in (*TEXT, *EXCEL) and path.is_file():
         yield from scans_of_table(path, covariates, unpacked)
@@ -62,13 +62,13 @@ def scans_of(path: Path, covariates: Sequence[str], unpacked: Path) -> Iterator[
         yield scan_of(path, unpacked)
 
 
-def scan_of(path: Path, unpacked: Path, labels: dict[str, str] | None = None) -> Scan:
+def scan_of(path: Path, unpacked: Path, labels: dict[str, str] | None = None) -> Named:
     """Return the row of one image."""
     file = as_nifti(path, unpacked) if path.is_file() else path
     return {"path": str(path), "file": file, "labels": labels or {}, "problem": ""}
 
 
-def scans_of_table(table: Path, covariates: Sequence[str], unpacked: Path) -> Iterator[Scan]:
+def scans_of_table(table: Path, covariates: Sequence[str], unpacked: Path) -> Iterator[Named]:
     """Yield the scans of a table with a column `path`."""
     rows = read_table(table)
     paths = pick_column(rows, "path", table)
@@ -80,7 +80,7 @@ def scans_of_table(table: Path, covariates: Sequence[str], unpacked: Path) -> It
             yield scan_of(table.parent / as_path(str(text).strip()), unpacked, labels)
 
 
-def scans_of_bids(folder: Path, covariates: Sequence[str], unpacked: Path) -> Iterator[Scan]:
+def scans_of_bids(folder: Path, covariates: Sequence[str], unpacked: Path) -> Iterator[Named]:
     """Yield the T1w images of a BIDS dataset, with what participants.tsv says of the subject."""
     described = described_bids(str(folder))
     try:
