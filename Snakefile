@@ -37,6 +37,7 @@ include: "workflow/rules/search.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/controls.smk"
 include: "workflow/rules/attention.smk"
+include: "workflow/rules/model.smk"
 include: "workflow/rules/plot.smk"
 include: "workflow/rules/report.smk"
 

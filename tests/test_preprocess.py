@@ -146,8 +146,8 @@ def test_grown_dataset_redoes_only_the_new_scan_and_changed_settings_all(brain, 
     run(scans, tmp_path)
     before = np.load(tmp_path / "s.npy")
     done = []
-    real = stage.preprocess_scan
-    monkeypatch.setattr(stage, "preprocess_scan", lambda path, *a: done.append(path.name) or real(path, *a))
+    real = scan_module.preprocess_scan
+    monkeypatch.setattr(scan_module, "preprocess_scan", lambda path, *a: done.append(path.name) or real(path, *a))
 
     grown = make_list(tmp_path, 3, brain)
     run(grown, tmp_path)
@@ -174,7 +174,7 @@ def test_grown_dataset_redoes_only_the_new_scan_and_changed_settings_all(brain, 
 def test_names_of_finished_scans_change_with_the_recipe_alone(tmp_path, monkeypatch):
     """Else all scans would be made again: a field of `PreprocessSettings` was added, or moved, without a new recipe."""
     monkeypatch.setattr(recipes, "PREPROCESS", 3)
-    monkeypatch.setattr(stage, "preprocess_scan", lambda path, *_: (np.zeros((80, 96, 80), np.uint8), {}))
+    monkeypatch.setattr(scan_module, "preprocess_scan", lambda path, *_: (np.zeros((80, 96, 80), np.uint8), {}))
     scans = tmp_path / "scans.csv"
     pd.DataFrame({"id": ["S1"], "path": ["S1.nii.gz"], "fingerprint": ["1680-12345678.9abcdef0"]}).to_csv(scans, index=False)
     usual = preprocess(scans, tmp_path / "a.npy", tmp_path / "a.csv")
@@ -194,7 +194,7 @@ def test_scans_that_move_to_another_shard_are_taken_over(brain, tmp_path, monkey
     before = open_shards([tmp_path / f"shard-{i:03d}.npy" for i in (0, 1)], [tmp_path / f"shard-{i:03d}.csv" for i in (0, 1)])
     before = {scan: np.array(volume) for scan, volume in before.items()}
     assert min(map(len, parts)) > 0
-    monkeypatch.setattr(stage, "preprocess_scan", None)  # nothing is made again
+    monkeypatch.setattr(scan_module, "preprocess_scan", None)  # nothing is made again
     assert one(0, 1)["problem"].isna().all()
     after = open_shards([tmp_path / "shard-000.npy"], [tmp_path / "shard-000.csv"])
     assert all((after[scan] == volume).all() for scan, volume in before.items())
@@ -205,13 +205,13 @@ def test_scans_are_found_in_more_shards_than_files_may_be_open(tmp_path, monkeyp
     scans = tmp_path / "scans.csv"
     pd.DataFrame({"id": names, "path": names, "fingerprint": names}).to_csv(scans, index=False)
     volume = lambda path: np.full(GRID["shape"], int(path.name[5:]), np.uint8)  # noqa: E731
-    monkeypatch.setattr(stage, "preprocess_scan", lambda path, *_: (volume(path), {}))
+    monkeypatch.setattr(scan_module, "preprocess_scan", lambda path, *_: (volume(path), {}))
     for shard in range(30):
         made = [tmp_path / f"made.{suffix}" for suffix in ("npy", "csv")]
         preprocess(scans, *made, shard=shard, shards=30, **GRID)
         for file in made:
             file.rename(tmp_path / f"shard-{shard:03d}{file.suffix}")
-    monkeypatch.setattr(stage, "preprocess_scan", None)  # nothing is made again
+    monkeypatch.setattr(scan_module, "preprocess_scan", None)  # nothing is made again
     _, most = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 12, most))
     try:
@@ -364,16 +364,16 @@ def test_ids_that_look_like_numbers_survive_a_grown_shard(brain, tmp_path):
 
 def test_failed_scan_is_tried_again(brain, tmp_path, monkeypatch):
     scans = make_list(tmp_path, 2, brain)
-    real = stage.preprocess_scan
+    real = scan_module.preprocess_scan
 
     def fails(path, *arguments):
         if path.name == "scan-1.nii.gz":
             raise RuntimeError("something")
         return real(path, *arguments)
 
-    monkeypatch.setattr(stage, "preprocess_scan", fails)
+    monkeypatch.setattr(scan_module, "preprocess_scan", fails)
     assert run(scans, tmp_path)["problem"].tolist()[1] == "scan: failed (RuntimeError: something)"
-    monkeypatch.setattr(stage, "preprocess_scan", real)
+    monkeypatch.setattr(scan_module, "preprocess_scan", real)
     assert run(scans, tmp_path)["problem"].isna().all()
 
 
@@ -389,7 +389,7 @@ def test_failed_scan_is_tried_again(brain, tmp_path, monkeypatch):
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_lack_of_memory_is_told_and_taken_for_no_scans_fault(brain, tmp_path, monkeypatch, error, wrapped):
     scans = make_list(tmp_path, 2, brain)
-    real = stage.preprocess_scan
+    real = scan_module.preprocess_scan
 
     def fails(path, *arguments):
         if path.name == "scan-0.nii.gz":
@@ -398,10 +398,10 @@ def test_lack_of_memory_is_told_and_taken_for_no_scans_fault(brain, tmp_path, mo
             raise BadScan("no brain found in the image") from error
         raise error
 
-    monkeypatch.setattr(stage, "preprocess_scan", fails)
+    monkeypatch.setattr(scan_module, "preprocess_scan", fails)
     with pytest.raises(UserError, match="too little memory for a scan"):
         run(scans, tmp_path)
-    monkeypatch.setattr(stage, "preprocess_scan", real)
+    monkeypatch.setattr(scan_module, "preprocess_scan", real)
     assert run(scans, tmp_path)["problem"].isna().all()
 
 

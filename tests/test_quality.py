@@ -7,7 +7,8 @@ import pytest
 
 from mriflow import quality as stage
 from mriflow.base.errors import UserError
-from mriflow.quality import far_from_others, far_from_template, quality
+from mriflow.images.outliers import LEAST_SCANS, far_from_template
+from mriflow.quality import far_from_others, quality
 from mriflow.reporting.cohort_figures import montage
 
 N = 30
@@ -115,7 +116,7 @@ def test_image_is_shown_among_several_channels(tmp_path):
 def test_few_scans_and_a_high_correlation_are_not_far():
     measures = pd.DataFrame({"correlation": [*np.linspace(0.79, 0.81, 40), 0.99, 0.5], "brain_ml": 1400.0, "scale": 1.0})
     assert (far_from_others(measures) != "").tolist() == [False] * 41 + [True]
-    assert (far_from_others(measures.tail(stage.LEAST_SCANS - 1)) == "").all()
+    assert (far_from_others(measures.tail(LEAST_SCANS - 1)) == "").all()
 
 
 @pytest.mark.parametrize("voxel_mm", [(0.05, 4, 4), (10, 10, 10), (1, 1, 5), (2, 2, 2)])

@@ -2,10 +2,12 @@
 
 import ast
 import re
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import mriflow
+from conftest import ROOT
 from mriflow.base.commands import COMMANDS
 
 PACKAGE = Path(mriflow.__file__).parent
@@ -86,3 +88,21 @@ def test_the_map_names_every_file_where_it_is_and_every_command_as_the_help_does
                 commands[match[2]] = match[3]
     assert named == MODULES.keys()
     assert list(commands.items()) == list(COMMANDS.items())
+
+
+def test_what_is_installed_needs_the_versions_that_were_tried():
+    """Dependencies of pyproject.toml and the lines of envs/requirements.txt, but for those of developing."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["workflow"]]
+    text = (ROOT / "envs/requirements.txt").read_text().partition("# developing")[0]
+    tried = [line.split(" #")[0].strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    assert sorted(declared) == sorted(tried)
+
+
+def test_every_file_in_the_package_is_installed_with_it():
+    packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
+    others = [
+        path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".py"
+    ]
+    assert others and all(any(path.match(pattern) for pattern in packaged) for path in others)
+    assert all((path.parent / "__init__.py").is_file() for path in [*FILES.values(), *others])

@@ -22,6 +22,8 @@ The commands, in running order::
     controls     what comes of shuffled labels, and of fewer people
     robustness   how good the predictions of worse scans are
     attention    which places of the brain predictions depend on
+    bundle       a model with all that its use on other scans needs
+    predict      predictions of any scans, by such a model
     plot         a figure, as PDF and PNG
     pages        a page of the report
     status       how far a run is: what is done, running, failed and waiting
@@ -42,6 +44,7 @@ What they share::
         scan            what `preprocess` does to one scan
         mask            which voxels are brain
         tissues         grey matter, white matter and CSF
+        outliers        what lies far from what is usual
         kept            what takes long, kept for the next grid
         registration    ANTs, and the network's grid
     tables/      what opens a table
@@ -100,11 +103,16 @@ What they share::
         stacking        the network and the classical method together
         site_baseline   what the site alone predicts
     prediction/  what uses trained networks
-        ensemble        the networks of a fold together
+        ensemble        several networks together
         tested          an experiment whose networks are trained
         perturbations   scans as a worse scanner would have made them
         explain         occlusion and gradients
         maps            what maps of attention say, and whether to believe them
+        stored          a model in its folder, read and checked
+        sources         which scans are meant
+        apply           a model applied to scans
+        seen            what was seen in training, and what is not like it
+        calibrated      the columns of predictions of new scans
     reporting/   every figure and page
         canvas          the sheet that figures are drawn on
         cohort_figures  figures of a dataset
@@ -118,6 +126,7 @@ What they share::
         balance_page    the page of a split
         results_page    the page of all metrics
         run_state       what Snakemake knows of a run: its jobs and their states
+        model_card      the model card
         command_page    the reference page of all commands
     simulation/  the generator of the demo cohort
         brain           one simulated brain

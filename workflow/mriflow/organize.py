@@ -14,12 +14,9 @@ import pandas as pd
 
 from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.errors import UserError
-from mriflow.base.files import dead_link, head_of, pointer, write_csv
-from mriflow.images.archives import voxels_of_pair
-from mriflow.images.find import as_nifti, find_images
+from mriflow.base.files import write_csv
+from mriflow.images.find import as_nifti, file_problem, find_images
 from mriflow.images.fingerprint import fingerprint, hash_of_voxels, voxels_of
-from mriflow.images.kinds import ANALYZE, OTHERS, REWRITTEN, is_nifti, suffix_of
-from mriflow.images.ukb_zip import split_path
 from mriflow.tables.choice import ALTERNATIVES, choose_images
 from mriflow.tables.labels import RESERVED, TEXT_COLUMNS, usable
 from mriflow.tables.people import Columns, check_expected, join_fetched, join_images, people_of, refuse_strangers, rows_of_scans
@@ -194,30 +191,6 @@ def same_images(rows: pd.DataFrame) -> list[pd.DataFrame]:
                 f"{one[:16]}-{text}" for one, text in zip(hashes, scans["fingerprint"], strict=True)
             ]
     return groups
-
-
-def file_problem(path: Path, zipped: bool) -> str:
-    """Return what is wrong with the file of a scan at first sight, '' if nothing is; `zipped` if it may lie in a zip."""
-    try:
-        if zipped and split_path(path):
-            return ""
-        size = path.stat().st_size
-    except (OSError, ValueError):  # not there, or what cannot be the name of a file
-        link = dead_link(path)
-        return f"scan: no file ({path}, {link})" if link else f"scan: no file ({path})"
-    if cure := pointer(head_of(path)):
-        return f"scan: file is no image ({path.name}, {cure})"
-    if path.is_dir():
-        return f"scan: a folder, expected a NIfTI file ({path}, dcm2niix makes one of DICOM files)"
-    if suffix_of(path) == ANALYZE:
-        why = "it is damaged" if voxels_of_pair(path).is_file() else "no .img beside it"
-        return f"scan: Analyze image cannot be read ({path.name}, {why})"
-    if not is_nifti(path):
-        if suffix_of(path) in REWRITTEN:
-            return f"scan: file cannot be read ({path.name}, it is damaged)"
-        cure = OTHERS.get(suffix_of(path), "expected .nii or .nii.gz")
-        return f"scan: not a NIfTI file ({path.name}, {cure})"
-    return "" if size else f"scan: file is empty ({path.name})"
 
 
 def log_counts(rows: pd.DataFrame) -> None:

@@ -9,17 +9,14 @@ are found if the number of shards was divided; else a neighbour may have been wr
 """
 
 import dataclasses
-import errno
 import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,21 +26,13 @@ from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.errors import UserError
 from mriflow.base.files import whole_file, write_csv
 from mriflow.base.processes import workers
-from mriflow.images.nifti import BadScan
-from mriflow.images.scan import PreprocessSettings, preprocess_scan
+from mriflow.images.scan import PreprocessSettings, Result, run_scan
 from mriflow.tables.labels import read_index, shard_of
 
 log = logging.getLogger(__name__)
 
 CHANNELS = ("image", "gm", "wm", "csf")
 INDEX_COLUMNS = ["id", "index", "problem", "brain_ml", "correlation", "scale", "fingerprint", "key"]
-
-
-class Result(NamedTuple):
-    """What became of a scan: its volume (uint8; None if it has a problem) and its row of the index."""
-
-    volume: np.ndarray | None
-    row: dict[str, Any]
 
 
 def preprocess(
@@ -175,39 +164,6 @@ def finish_image(
     if result.volume is not None:  # a scan that failed is tried again: memory or the network may have been short
         save_result(finished, result)
     return result
-
-
-def run_scan(
-    scan: Mapping[str, str], key: str, folder: Path, settings: PreprocessSettings, cache: Path | None = None
-) -> Result:
-    """Preprocess a scan of the list; a bad one gives a result with a problem and no volume."""
-    row: dict[str, Any] = {"id": scan["id"], "problem": None, "fingerprint": scan["fingerprint"], "key": key}
-    try:
-        volume, quality = preprocess_scan(folder / scan["path"], settings, cache)
-    except BadScan as error:
-        refuse_lack_of_memory(error)
-        log.warning("%s: %s", scan["id"], error)
-        return Result(None, {**row, **error.quality, "problem": f"scan: {error}"})
-    except Exception as error:  # one bad scan never stops the cohort, whatever a library makes of it
-        refuse_lack_of_memory(error)
-        log.exception("%s", scan["id"])
-        return Result(None, {**row, "problem": f"scan: failed ({type(error).__name__}: {error})"})
-    return Result(volume, {**row, **quality})
-
-
-def refuse_lack_of_memory(error: BaseException | None) -> None:
-    """Raise a UserError if an error, or what caused it, is the machine's lack of memory: that is no scan's fault.
-
-    Libraries report it in their own ways; one that cannot be mapped into memory raises an ImportError.
-    """
-    while error:
-        lacking = isinstance(error, MemoryError | ImportError) or getattr(error, "errno", None) == errno.ENOMEM
-        if lacking or re.search("allocate|bad_alloc", str(error)):
-            raise UserError(
-                f"too little memory for a scan ({type(error).__name__}: {error}). Give the job more (`mem_mb` of the rule); "
-                "the scans that are done are kept."
-            ) from error
-        error = error.__cause__ or error.__context__
 
 
 def read_scans(path: Path) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from mriflow.base.cli import run_stage, stage_parser
 from mriflow.base.errors import UserError
 from mriflow.base.files import write_csv, write_text
 from mriflow.images.nifti import BadScan, load_scan
-from mriflow.images.registration import TEMPLATE_ML
+from mriflow.images.outliers import FAR, LEAST_SCANS, MEASURES, far_from_template, far_from_usual, usual
 from mriflow.images.scan import BRAIN_ML, QC_CORRELATION, TEMPLATE_RATIO
 from mriflow.reporting.canvas import COLOURS, GREY, TWO_COLUMNS, page
 from mriflow.reporting.cohort_figures import SHOWN, montage, volume, wrap
@@ -25,10 +25,7 @@ from mriflow.reporting.html import LISTED, PAGE, paragraph, section
 from mriflow.tables.labels import read_index, read_labels
 from mriflow.tables.problems import count_reasons
 
-MEASURES = {"correlation": "correlation with the template", "brain_ml": "volume of the brain (ml)", "scale": "scale"}
-FAR = 4.0  # robust standard deviations from the median; of 147 real scans one lies further
 FAR_TITLE = "Kept, but far from the others or the template"
-LEAST_SCANS = 20  # among fewer, no one can say which is far from the others
 
 
 def quality(
@@ -107,28 +104,8 @@ def quality(
 
 def far_from_others(measures: pd.DataFrame) -> pd.Series:
     """Return in which measures each scan lies far from the others, as text; a high correlation is not far."""
-    far = pd.Series("", index=measures.index)
-    for name, values in measures.items():
-        middle = values.median()
-        spread = 1.4826 * (values - middle).abs().median()  # the standard deviation, if the values were normal
-        if values.count() < LEAST_SCANS or not spread > 0:
-            continue
-        away = (values - middle) / spread
-        for row in away.index[(away < -FAR) | ((away > FAR) & (name != "correlation"))]:
-            measure = f"{MEASURES[str(name)]} ({values[row]:.4g}, median {middle:.4g})"
-            far[row] = "; ".join(filter(None, (far[row], measure)))
-    return far
-
-
-def far_from_template(measures: pd.DataFrame, registration: str) -> pd.Series:
-    """Return of which scans the mask is likely wrong, as text: their volume does not fit the template's times their scale."""
-    expected = TEMPLATE_ML * measures["scale"]
-    low, high = TEMPLATE_RATIO[registration]
-    far = pd.Series("", index=measures.index)
-    for row in far.index[(measures["brain_ml"] < low * expected) | (measures["brain_ml"] > high * expected)]:
-        limits = f"{low * expected[row]:.0f} to {high * expected[row]:.0f}"
-        far[row] = f"volume of the brain ({measures['brain_ml'][row]:.0f} ml, by the template {limits})"
-    return far
+    of_others = {str(name): usual(values) for name, values in measures.items()}
+    return pd.Series([far_from_usual(row, of_others) for row in measures.to_dict("records")], index=measures.index, dtype=str)
 
 
 def draw(table: pd.DataFrame, labels: Path, pdf: Path, png: Path, registration: str, channel: int, simulated: bool) -> None:

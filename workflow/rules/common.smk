@@ -205,7 +205,7 @@ def results(wildcards):
         cohort = f"<results>/cohorts/{names['dataset']}"
         if name in TRAINED_EXPERIMENTS:
             wanted += [f"<results>/{name}/figures/{figure}.png" for figure in FIGURES[used["target"]["type"]]]
-            wanted += [f"<results>/{name}/balance.html", f"{cohort}/scans_{names['preprocess']}.png"]
+            wanted += [f"<results>/{name}/balance.html", f"<results>/{name}/model", f"{cohort}/scans_{names['preprocess']}.png"]
             wanted += [f"{cohort}/quality_{names['preprocess']}.{suffix}" for suffix in ("html", "png")]
             wanted += asked_for(name, CONFIG["experiments"][name])
         wanted += [f"{cohort}/cohort.png", f"{cohort}/cohort.html", f"{cohort}/check.html"]

@@ -18,6 +18,8 @@ COMMANDS = {
     "controls": "what comes of shuffled labels, and of fewer people",
     "robustness": "how good the predictions of worse scans are",
     "attention": "which places of the brain predictions depend on",
+    "bundle": "a model with all that its use on other scans needs",
+    "predict": "predictions of any scans, by such a model",
     "plot": "a figure, as PDF and PNG",
     "pages": "a page of the report",
     "status": "how far a run is: what is done, running, failed and waiting",

@@ -10,9 +10,10 @@ import pandas as pd
 
 from mriflow.base.cli import progress
 from mriflow.base.errors import UserError
-from mriflow.base.files import files_below
-from mriflow.images.archives import BrokenImage, ignored, to_nifti, unpack
-from mriflow.images.kinds import NIFTI, OTHERS, REWRITTEN, is_image, is_nifti, small_suffix, suffix_of, without_suffix
+from mriflow.base.files import dead_link, files_below, head_of, pointer
+from mriflow.images.archives import BrokenImage, ignored, to_nifti, unpack, voxels_of_pair
+from mriflow.images.kinds import ANALYZE, NIFTI, OTHERS, REWRITTEN, is_image, is_nifti, small_suffix, suffix_of, without_suffix
+from mriflow.images.ukb_zip import split_path
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +152,30 @@ def as_nifti(path: Path, unpacked: Path, affine: Sequence[Sequence[float]] | Non
     except BrokenImage as error:  # its row will say so (`mriflow.organize`)
         log.warning("%s: cannot be read (%s)", path, error)
         return path
+
+
+def file_problem(path: Path, zipped: bool) -> str:
+    """Return what is wrong with the file of a scan at first sight, '' if nothing is; `zipped` if it may lie in a zip."""
+    try:
+        if zipped and split_path(path):
+            return ""
+        size = path.stat().st_size
+    except (OSError, ValueError):  # not there, or what cannot be the name of a file
+        link = dead_link(path)
+        return f"scan: no file ({path}, {link})" if link else f"scan: no file ({path})"
+    if cure := pointer(head_of(path)):
+        return f"scan: file is no image ({path.name}, {cure})"
+    if path.is_dir():
+        return f"scan: a folder, expected a NIfTI file ({path}, dcm2niix makes one of DICOM files)"
+    if suffix_of(path) == ANALYZE:
+        why = "it is damaged" if voxels_of_pair(path).is_file() else "no .img beside it"
+        return f"scan: Analyze image cannot be read ({path.name}, {why})"
+    if not is_nifti(path):
+        if suffix_of(path) in REWRITTEN:
+            return f"scan: file cannot be read ({path.name}, it is damaged)"
+        cure = OTHERS.get(suffix_of(path), "expected .nii or .nii.gz")
+        return f"scan: not a NIfTI file ({path.name}, {cure})"
+    return "" if size else f"scan: file is empty ({path.name})"
 
 
 def read_name(path: Path, pattern: str) -> dict[str, str] | None:

@@ -1,18 +1,24 @@
 """What is done to one scan: brain cut out, registered to the template, resampled, scaled to 8 bits; its tissues told apart."""
 
-from collections.abc import Sequence
+import errno
+import logging
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.interpolate import make_interp_spline
 
+from mriflow.base.errors import UserError
 from mriflow.images.kept import Kept, pack, unpack
 from mriflow.images.mask import mask_of
 from mriflow.images.nifti import BadScan, Scan, load_scan, voxel_volume
 from mriflow.images.registration import ants_image, find_transform, to_grid
 from mriflow.images.tissues import TISSUES, tissue_maps
+
+log = logging.getLogger(__name__)
 
 BIAS_MM = 8.0  # size of the voxels that N4 fits the bias field to; finer ones cost several times as much and gained nothing
 BRAIN_ML = (300, 3000)  # plausible volumes of a head's inside, from an infant's to twice a large adult's
@@ -43,6 +49,46 @@ class PreprocessSettings:
     tissues: str = "mixture"
 
 
+class Result(NamedTuple):
+    """What became of a scan: its volume (uint8; None if it has a problem) and its row of the index."""
+
+    volume: np.ndarray | None
+    row: dict[str, Any]
+
+
+def run_scan(
+    scan: Mapping[str, str], key: str, folder: Path, settings: PreprocessSettings, cache: Path | None = None
+) -> Result:
+    """Preprocess a scan of the list; a bad one gives a result with a problem and no volume."""
+    row: dict[str, Any] = {"id": scan["id"], "problem": None, "fingerprint": scan["fingerprint"], "key": key}
+    try:
+        volume, quality = preprocess_scan(folder / scan["path"], settings, cache)
+    except BadScan as error:
+        refuse_lack_of_memory(error)
+        log.warning("%s: %s", scan["id"], error)
+        return Result(None, {**row, **error.quality, "problem": f"scan: {error}"})
+    except Exception as error:  # one bad scan never stops the cohort, whatever a library makes of it
+        refuse_lack_of_memory(error)
+        log.exception("%s", scan["id"])
+        return Result(None, {**row, "problem": f"scan: failed ({type(error).__name__}: {error})"})
+    return Result(volume, {**row, **quality})
+
+
+def refuse_lack_of_memory(error: BaseException | None) -> None:
+    """Raise a UserError if an error, or what caused it, is the machine's lack of memory: that is no scan's fault.
+
+    Libraries report it in their own ways; one that cannot be mapped into memory raises an ImportError.
+    """
+    while error:
+        lacking = isinstance(error, MemoryError | ImportError) or getattr(error, "errno", None) == errno.ENOMEM
+        if lacking or re.search("allocate|bad_alloc", str(error)):
+            raise UserError(
+                f"too little memory for a scan ({type(error).__name__}: {error}). Give the job more (`mem_mb` of the rule); "
+                "the scans that are done are kept."
+            ) from error
+        error = error.__cause__ or error.__context__
+
+
 def preprocess_scan(path: Path, settings: PreprocessSettings, cache: Path | None = None) -> tuple[np.ndarray, dict[str, float]]:
     """Preprocess one NIfTI file.
 
@@ -69,8 +115,9 @@ def preprocess_scan(path: Path, settings: PreprocessSettings, cache: Path | None
     brain = unpack(kept.get("mask", stripped, lambda: pack(mask_of(scan, stripped))), scan.data.shape)
     brain_ml = float(brain.sum() * scan.voxel_ml)
     if not BRAIN_ML[0] < brain_ml < BRAIN_ML[1]:
+        hint = "does it show the brain alone?" if stripped else "was it stripped before?"
         raise BadScan(
-            f"implausible brain volume ({brain_ml:.0f} ml, expected {BRAIN_ML[0]} to {BRAIN_ML[1]}, was it stripped before?)",
+            f"implausible brain volume ({brain_ml:.0f} ml, expected {BRAIN_ML[0]} to {BRAIN_ML[1]}, {hint})",
             {"brain_ml": round(brain_ml, 1)},
         )
     data = foreground(scan, brain)

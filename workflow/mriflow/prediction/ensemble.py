@@ -1,4 +1,4 @@
-"""The prediction of all networks of a fold together."""
+"""The prediction of several networks together."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +21,11 @@ BATCH = 2  # more at 1 mm take more memory than the job asks for
 Change = Callable[[torch.Tensor, slice], torch.Tensor]
 
 
+def unchanged(images: torch.Tensor, places: slice) -> torch.Tensor:
+    """Return images as they are."""
+    return images
+
+
 class Trained(NamedTuple):
     """A trained network in evaluation mode, what makes predictions of its outputs, numbers of its covariates, its seed."""
 
@@ -28,6 +33,18 @@ class Trained(NamedTuple):
     objective: Objective
     covariates: Covariates
     seed: int = 0
+
+    @classmethod
+    def of(cls, model: dict[str, Any], device: torch.device, random_seed: int | None = None) -> "Trained":
+        """Return the network in the content of a model.pt; with `random_seed`, with random numbers instead of its weights."""
+        objective, numbers = load_objective(model["objective"]), Covariates(model["covariates"])
+        name, arguments = model["network"]["name"], model["network"]["arguments"]
+        if random_seed is not None:
+            torch.manual_seed(random_seed)
+        net = build_network(name, arguments, objective.outputs, model["shape"], len(model["channels"]), numbers.width)
+        if random_seed is None:
+            net.load_state_dict(model["weights"])
+        return cls(net.to(device).eval(), objective, numbers, model["seed"])
 
 
 def load_networks(models: Sequence[Path], fold: int, device: torch.device, random_seed: int | None = None) -> Iterator[Trained]:
@@ -43,15 +60,8 @@ def load_networks(models: Sequence[Path], fold: int, device: torch.device, rando
         model = torch.load(path, map_location="cpu", weights_only=True)
         if model["fold"] != fold:
             continue
-        objective, numbers = load_objective(model["objective"]), Covariates(model["covariates"])
-        name, arguments = model["network"]["name"], model["network"]["arguments"]
-        if random_seed is not None:
-            torch.manual_seed(random_seed + found)
-        net = build_network(name, arguments, objective.outputs, model["shape"], len(model["channels"]), numbers.width)
-        if random_seed is None:
-            net.load_state_dict(model["weights"])
+        yield Trained.of(model, device, None if random_seed is None else random_seed + found)
         found += 1
-        yield Trained(net.to(device).eval(), objective, numbers, model["seed"])
     if not found:
         raise UserError(f"none of the {len(models)} models is of fold {fold}; train it first.")
 
@@ -64,7 +74,7 @@ def predict_each(
     covariates: pd.DataFrame,
     device: torch.device,
     tta: str = "none",
-    change: Change = lambda images, places: images,
+    change: Change = unchanged,
 ) -> dict[int, np.ndarray]:
     """Return the prediction of each model of a fold for some scans, by its seed; each is loaded once.
 
@@ -81,17 +91,29 @@ def predict_each(
     -------
     Shape (scans,) or (scans, classes) each.
     """
-    predictions = {}
-    for net, objective, numbers, seed in load_networks(models, fold, device):
-        scans = ScanLoader(shards, ids, device, numbers.encode(covariates.loc[list(ids)]))
-        both = [objective.predict(run_network(net, scans, BATCH, change=change))]
-        if tta == "mirror":
-            swapped = run_network(net, scans, BATCH, change=lambda images, places: mirrored(change(images, places)))
-            both.append(objective.predict(swapped))
-        predictions[seed] = np.mean(both, axis=0)
-    return predictions
+    networks = load_networks(models, fold, device)
+    return {one.seed: predict_one(one, shards, ids, covariates, device, tta, BATCH, change) for one in networks}
 
 
 def predict(*args: Any, **options: Any) -> np.ndarray:
     """Return the mean prediction of all models of a fold for some scans; arguments as of `predict_each`."""
     return np.mean(list(predict_each(*args, **options).values()), axis=0)
+
+
+def predict_one(
+    network: Trained,
+    shards: Shards,
+    ids: Sequence[str],
+    covariates: pd.DataFrame,
+    device: torch.device,
+    tta: str,
+    batch: int,
+    change: Change = unchanged,
+) -> np.ndarray:
+    """Return the prediction of one network for some scans; see `predict_each`."""
+    scans = ScanLoader(shards, ids, device, network.covariates.encode(covariates.loc[list(ids)]))
+    both = [network.objective.predict(run_network(network.net, scans, batch, change=change))]
+    if tta == "mirror":
+        swapped = run_network(network.net, scans, batch, change=lambda images, places: mirrored(change(images, places)))
+        both.append(network.objective.predict(swapped))
+    return np.mean(both, axis=0)

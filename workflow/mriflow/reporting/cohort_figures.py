@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from mriflow.base.errors import UserError
-from mriflow.reporting.canvas import ONE_COLUMN, TWO_COLUMNS, count, legend_above, page
+from mriflow.base.files import whole_file
+from mriflow.reporting.canvas import DPI, ONE_COLUMN, TWO_COLUMNS, count, legend_above, page
 from mriflow.tables.cohort import read_cohort
 from mriflow.tables.labels import read_index
 from mriflow.tables.problems import reasons_of
@@ -79,6 +81,18 @@ def montage(volume: np.ndarray) -> tuple[np.ndarray, list[float]]:
         padded.append(np.pad(piece, ((0, 0), (left, width - piece.shape[1] - left))))
     heights = np.array([len(piece) for piece in slices])
     return np.concatenate(padded), (np.cumsum(heights) - heights / 2).tolist()
+
+
+def one_scan(volume: np.ndarray, title: str, png: Path) -> None:
+    """Draw one preprocessed scan, shape (x, y, z), its patient's right on the left."""
+    image = montage(volume)[0]
+    figure = Figure(figsize=(2, 2 * image.shape[0] / image.shape[1] + 0.5), layout="constrained")
+    ax = figure.add_subplot()
+    ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    ax.set_title(title, fontsize=6)
+    ax.axis("off")
+    with whole_file(png) as temporary:
+        figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
 
 
 def wrap(scan_id: str, width: int = 13) -> str:

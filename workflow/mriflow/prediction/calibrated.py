@@ -1,0 +1,57 @@
+"""The columns of predictions of new scans: what the networks say, how far they differ, and what calibration makes of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+LEVEL = "0.9"  # of intervals and sets, as calibration.json names it
+
+
+def columns_of(each: np.ndarray, classes: Sequence[str], calibration: Mapping[str, Any] | None) -> pd.DataFrame:
+    """Return one row per scan.
+
+    Parameters
+    ----------
+    each
+        The prediction of each network, shape (networks, scans) in the target's unit, or (networks, scans, classes).
+    classes
+        Their names; none of a number.
+    calibration
+        What was fitted to predictions of scans that were not trained on; None if nothing was.
+
+    Returns
+    -------
+    ``prediction``, the mean over the networks or the likeliest class; ``spread``, the standard deviation over the networks (of
+    the likeliest class's probability; empty for one network alone). Of a number ``interval_low`` and ``interval_high``; of
+    classes ``probability_<class>``, ``calibrated_<class>``, and ``set``, the classes that cannot be ruled out, joined by |. The
+    interval and the set hold the truth of nine in ten scans that are like those of training; without calibration they are
+    absent.
+    """
+    mean = np.mean(list(each), axis=0)
+    spread = each.std(axis=0, ddof=1) if len(each) > 1 else np.full(mean.shape, np.nan)
+    if not classes:
+        table = pd.DataFrame({"prediction": mean, "spread": spread})
+        reach = (calibration or {}).get("half_width", {}).get(LEVEL)
+        return table.assign(interval_low=mean - reach, interval_high=mean + reach) if reach is not None else table
+    likeliest = mean.argmax(1)
+    table = pd.DataFrame({"prediction": np.array(classes)[likeliest], "spread": spread[np.arange(len(mean)), likeliest]})
+    table = table.assign(**{f"probability_{name}": mean[:, number] for number, name in enumerate(classes)})
+    if not calibration:
+        return table
+    scaled = with_temperature(mean, calibration["temperature"])
+    table = table.assign(**{f"calibrated_{name}": scaled[:, number] for number, name in enumerate(classes)})
+    quantile = calibration["conformal"].get(LEVEL)
+    held = (1 - mean <= quantile) | (mean == mean.max(1, keepdims=True)) if quantile is not None else np.ones_like(mean, bool)
+    return table.assign(set=["|".join(np.array(classes)[row]) for row in held])
+
+
+def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Return probabilities as if the networks' outputs had been divided by the temperature (Guo et al. 2017).
+
+    >>> with_temperature(np.array([[0.8, 0.2]]), 2).round(3).tolist()
+    [[0.667, 0.333]]
+    """
+    scaled = probabilities.clip(1e-7) ** (1 / temperature)
+    return scaled / scaled.sum(1, keepdims=True)

@@ -1,0 +1,102 @@
+"""Which scans are meant: files, folders, BIDS datasets, and tables with a column `path`."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mriflow.base.errors import UserError
+from mriflow.base.files import as_path
+from mriflow.config.resolve import described_bids
+from mriflow.images.find import as_nifti, file_problem, find_images, hint, images_below
+from mriflow.images.kinds import NIFTI, REWRITTEN
+from mriflow.tables.reader import EXCEL, TEXT, pick_column, read_table
+
+Named = dict[str, Any]
+
+
+def find_scans(given: Sequence[str], covariates: Sequence[str], unpacked: Path) -> list[Named]:
+    """Return the scans that files, folders and tables name, in that order.
+
+    Parameters
+    ----------
+    given
+        Images; folders, of which all images are meant; folders of BIDS datasets, of which the T1w images are; and tables
+        (csv, tsv, xls, xlsx) with a column `path`, from their own folder.
+    covariates
+        Columns of labels that are wanted: of a table, or of the participants.tsv of a BIDS dataset.
+    unpacked
+        A folder for images that are rewritten as NIfTI.
+
+    Returns
+    -------
+    Of each scan `path` as it was given, `file` (NIfTI), `labels` by name (absent where not known), and `problem`, '' if none: a
+    folder or table that cannot be used is a row with a problem, too.
+    """
+    scans: list[Named] = []
+    for text in given:
+        path = Path(as_path(str(text)))
+        try:
+            found = list(scans_of(path, covariates, unpacked))
+        except (UserError, OSError) as error:
+            found = [{"path": str(path), "file": path, "labels": {}, "problem": str(error).removeprefix(f"{path}: ")}]
+        for scan in found:
+            scan["problem"] = scan["problem"] or file_problem(scan["file"], zipped=True).removeprefix("scan: ")
+        scans += found
+    return scans
+
+
+def scans_of(path: Path, covariates: Sequence[str], unpacked: Path) -> Iterator[Named]:
+    """Yield the scans of one image, folder or table."""
+    if path.suffix.lower() in (*TEXT, *EXCEL) and path.is_file():
+        yield from scans_of_table(path, covariates, unpacked)
+    elif path.is_dir() and any((path / name).is_file() for name in ("dataset_description.json", "participants.tsv")):
+        yield from scans_of_bids(path, covariates, unpacked)
+    elif path.is_dir():
+        images = images_below(path)
+        if not images:
+            raise UserError(f"no images in this folder ({', '.join((*NIFTI, *REWRITTEN))}).{hint([path])}")
+        yield from (scan_of(image, unpacked) for image in images)
+    else:
+        yield scan_of(path, unpacked)
+
+
+def scan_of(path: Path, unpacked: Path, labels: dict[str, str] | None = None) -> Named:
+    """Return the row of one image."""
+    file = as_nifti(path, unpacked) if path.is_file() else path
+    return {"path": str(path), "file": file, "labels": labels or {}, "problem": ""}
+
+
+def scans_of_table(table: Path, covariates: Sequence[str], unpacked: Path) -> Iterator[Named]:
+    """Yield the scans of a table with a column `path`."""
+    rows = read_table(table)
+    paths = pick_column(rows, "path", table)
+    for (index, text), labels in zip(paths.items(), labels_of(rows, covariates), strict=True):
+        if pd.isna(text) or not str(text).strip():
+            row = f"{table}, row {int(str(index)) + 2}"
+            yield {"path": row, "file": table, "labels": {}, "problem": "no path in this row of the table"}
+        else:
+            yield scan_of(table.parent / as_path(str(text).strip()), unpacked, labels)
+
+
+def scans_of_bids(folder: Path, covariates: Sequence[str], unpacked: Path) -> Iterator[Named]:
+    """Yield the T1w images of a BIDS dataset, with what participants.tsv says of the subject."""
+    described = described_bids(str(folder))
+    try:
+        found = find_images([folder], described["pattern"], unpacked, ignore=described["ignore"])
+    except UserError as error:  # it speaks of the config
+        raise UserError(f"no T1w image in this BIDS dataset (sub-*/**/*_T1w.nii.gz).{hint([folder])}") from error
+    labels: dict[str, dict[str, str]] = {}
+    if covariates and (table := Path(described["table"])).is_file():
+        people = read_table(table)
+        subjects = pick_column(people, "participant_id", table).astype(str)
+        labels = dict(zip(subjects, labels_of(people, covariates), strict=True))
+    for image, subject in zip(found["path"], found["subject"], strict=True):
+        yield scan_of(Path(image), unpacked, labels.get(str(subject)))
+
+
+def labels_of(rows: pd.DataFrame, names: Sequence[str]) -> list[dict[str, str]]:
+    """Return what each row says in some columns, as text; what is empty or BIDS' n/a is left out."""
+    cells = [{name: str(row[name]).strip() for name in names if pd.notna(row.get(name))} for row in rows.to_dict("records")]
+    return [{name: text for name, text in one.items() if text not in ("", "n/a")} for one in cells]

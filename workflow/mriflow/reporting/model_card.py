@@ -1,0 +1,119 @@
+"""The model card: what a model is for, what it was made of, how good it is, and where it ends (Mitchell et al. 2019)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mriflow.reporting.results import METRICS, with_interval
+
+CARD = """# {experiment}: {column} from T1-weighted MRI of the head
+
+{simulated}{networks} that predict {what}: a new scan is given the mean over all of them. Made by mriflow {version};
+its settings, versions and limits stand in `configs/metadata.json`.
+
+## What it is for
+Research. It says something about scans that are like those it was trained on, and about groups rather than a person. It is no
+medical device: no decision about a patient may rest on it.
+
+```bash
+mriflow predict MODEL SCANS --output predictions.csv
+```
+
+## What it was trained on
+{dataset}: {scans} scans of {subjects} subjects.
+
+| | seen in training |
+|---|---|
+{seen}
+
+Scans are prepared by the same code as these were: {prepared}.
+Of people, the model's files hold hashes of subjects' names and of scans, by which a scan that was trained on is known again.
+
+## How good it is
+On {tested} scans, each predicted by networks that had seen neither it nor its subject, with 95 % intervals over subjects,
+beside what can be had without a network:
+
+{results}
+
+{calibration}
+
+## Where it ends
+- A scan is refused if it does not correlate with the template by more than {correlation:g}, or if its brain has less than
+  {smallest} or more than {largest} ml.
+- It is predicted with a warning if its voxels, contrast, size or brain are not like those of training, if a covariate was not
+  seen, or if the prediction lies at the edge of what was trained on.
+- Nothing is known of scanners, ages, diseases and populations that are not in the table above.
+
+## Licences
+- The scans: {licence}. {citation}
+- The networks were made of these scans: see whether that licence lets you hand them on, and on which terms.
+- mriflow: MIT.
+"""
+
+CALIBRATED = (
+    "The interval or set of a new scan was fitted to these predictions: it holds the truth of nine in ten scans that are\nlike "
+    "those of training."
+)
+METHODS = {"network": "this model", "classical": "linear model of the voxels", "trivial": "without the image: median or shares"}
+
+
+def model_card(facts: Mapping[str, Any], metrics: Mapping[str, Any], calibrated: bool) -> str:
+    """Return the model card, Markdown.
+
+    Parameters
+    ----------
+    facts
+        The part `mriflow` of the metadata.
+    metrics
+        What `evaluate` found.
+    calibrated
+        Whether there is something fitted for new scans.
+    """
+    target, preprocess, seen, limits = (facts[key] for key in ("target", "preprocess", "seen", "limits"))
+    unit = f" ({target['unit']})" if target["unit"] else ""
+    what = f"{target['column']}{unit}" if not target["classes"] else f"{target['column']}: {', '.join(target['classes'])}"
+    rows = [("site", in_words(seen["sites"])), *((name, in_words(known)) for name, known in seen["labels"].items())]
+    rows += [("voxels (mm)", in_words(seen["voxel_mm"]))] if seen["voxel_mm"] else []
+    networks = len(facts["models"])
+    done = [f"registration {preprocess['registration']}", f"{preprocess['voxel_mm']:g} mm voxels"]
+    done += ["brain alone already" if preprocess["stripped"] else "brain cut out by deepbet"]
+    done += ["N4"] if preprocess["n4"] else []
+    names = METRICS[target["type"]]
+    methods = {method: words for method, words in METHODS.items() if method in metrics}
+    head = ["", *(name for key, name in names.items() if key in metrics["network"])]
+    body = [
+        [words, *(with_interval(metrics[method][key]) for key in names if key in metrics["network"])]
+        for method, words in methods.items()
+    ]
+    lines = [head, ["---"] * len(head), *body]
+    return CARD.format(
+        experiment=facts["experiment"],
+        column=target["column"],
+        simulated="**Trained on simulated brains: it says nothing about people.**\n\n" if facts["simulated"] else "",
+        networks=f"{networks} network{'' if networks == 1 else 's'}",
+        what=what,
+        version=facts["version"],
+        dataset=facts["dataset"]["title"],
+        scans=seen["scans"],
+        subjects=seen["subjects"],
+        seen="\n".join(f"| {name} | {text} |" for name, text in rows),
+        prepared=", ".join(done),
+        tested=metrics["n"],
+        results="\n".join(f"| {' | '.join(line)} |" for line in lines),
+        calibration=CALIBRATED if calibrated else "Nothing was fitted for new scans, so predictions have no interval.",
+        correlation=limits["correlation"],
+        smallest=limits["brain_ml"][0],
+        largest=limits["brain_ml"][1],
+        licence=facts["dataset"]["licence"],
+        citation=facts["dataset"]["citation"],
+    )
+
+
+def in_words(known: Mapping[str, Any]) -> str:
+    """Return a range, or how many scans there are of each kind.
+
+    >>> in_words({"low": 20.0, "high": 86.5}), in_words({"F": 50, "M": 44})
+    ('20 to 86.5', 'F 50, M 44')
+    """
+    if set(known) == {"low", "high"}:
+        return f"{known['low']:g} to {known['high']:g}"
+    return ", ".join(f"{name} {number}" for name, number in known.items())
