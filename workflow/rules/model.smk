@@ -16,7 +16,7 @@ rule bundle:
         headers=lambda wildcards: f"<results>/cohorts/{experiment(wildcards)['names']['dataset']}/headers.csv",
         settings="<results>/{experiment}/settings.json",
         metrics="<results>/{experiment}/metrics.json",
-        calibration=[],
+        calibration="<results>/{experiment}/calibration.json",
     output:
         directory("<results>/{experiment}/model"),
     log:

@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mriflow.evaluation.calibration import with_temperature
+from mriflow.evaluation.conformal import prediction_sets
+
 LEVEL = "0.9"  # of intervals and sets, as calibration.json names it
 
 
@@ -42,16 +45,5 @@ def columns_of(each: np.ndarray, classes: Sequence[str], calibration: Mapping[st
         return table
     scaled = with_temperature(mean, calibration["temperature"])
     table = table.assign(**{f"calibrated_{name}": scaled[:, number] for number, name in enumerate(classes)})
-    quantile = calibration["conformal"].get(LEVEL)
-    held = (1 - mean <= quantile) | (mean == mean.max(1, keepdims=True)) if quantile is not None else np.ones_like(mean, bool)
+    held = prediction_sets(mean, calibration["conformal"].get(LEVEL))
     return table.assign(set=["|".join(np.array(classes)[row]) for row in held])
-
-
-def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Return probabilities as if the networks' outputs had been divided by the temperature (Guo et al. 2017).
-
-    >>> with_temperature(np.array([[0.8, 0.2]]), 2).round(3).tolist()
-    [[0.667, 0.333]]
-    """
-    scaled = probabilities.clip(1e-7) ** (1 / temperature)
-    return scaled / scaled.sum(1, keepdims=True)
