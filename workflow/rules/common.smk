@@ -12,10 +12,10 @@ from pathlib import Path
 import yaml
 from mriflow.base import recipes
 from mriflow.base.errors import UserError
-from mriflow.base.files import files_below
-from mriflow.config.controls import asked_for
-from mriflow.config.cost import cost
+from mriflow.base.files import files_inside
 from mriflow.config.comparable import comparable
+from mriflow.config.controls import asked_for, models_of
+from mriflow.config.cost import cost
 from mriflow.config.handover import hand_over, handed_over
 from mriflow.config.resolve import columns_to_read, resolve, settings, training_part, weights_to_start_from
 from mriflow.config.search import ask_alike_for_trials, trial_runs, trials
@@ -111,17 +111,6 @@ def source(key):
     return files
 
 
-def files_inside(wildcards):
-    """How many files each folder of images holds, and when its tables changed: Snakemake looks at the folder's own time.
-
-    It asks for no `input`, for Snakemake keeps no params that do, and would not see that one has changed.
-    """
-    folders = [list(files_below(Path(folder))) for folder in dataset(wildcards).get("images", []) if os.path.isdir(folder)]
-    described = [file for files in folders for file in files if file.suffix in (".tsv", ".json") and file.exists()]
-    changed = [max(file.stat().st_mtime for file in described)] if "bids" in dataset(wildcards) and described else []
-    return [*map(len, folders), *changed]
-
-
 # Preprocess
 def scans_to_preprocess(wildcards):
     """The scans of a dataset, if there can be a brain mask of them."""
@@ -192,6 +181,27 @@ def trained(file):
         return [f"{folder}/fold-{fold}_seed-{seed}/{file}" for fold in folds for seed in seeds]
 
     return files
+
+
+# Controls
+def asked(wildcards):
+    """The block `controls` of an experiment."""
+    return CONFIG["experiments"][wildcards.experiment]["controls"]
+
+
+def models_of_controls(names):
+    """A function of the wildcards that gives the models of all folds, of one seed, of the trainings that `names` gives."""
+
+    def files(wildcards):
+        seed = experiment(wildcards)["training"]["seeds"][0]
+        return models_of(wildcards.experiment, names(asked(wildcards)), FOLDS[wildcards.experiment], seed)
+
+    return files
+
+
+def made_by_alter(file, names):
+    """A function of the wildcards that gives the file of the trainings that `names` gives."""
+    return lambda wildcards: [f"<results>/{wildcards.experiment}/controls/{name}/{file}" for name in names(asked(wildcards))]
 
 
 # Report

@@ -10,29 +10,9 @@ OUTPUT: results/<experiment>/controls/<control>/*                       altered 
         results/<experiment>/robustness.json, robustness.csv            metrics on worse scans
 """
 
-from mriflow.config.controls import alterations, models_of, shuffled, thinned
+from mriflow.config.controls import alterations, shuffled, thinned
 
 DEPTH = {"training-size": "controls", "robustness": "robustness", "attention": "attention"}  # figure: file of its numbers
-
-
-def asked(wildcards):
-    """The block `controls` of an experiment."""
-    return CONFIG["experiments"][wildcards.experiment]["controls"]
-
-
-def models(names):
-    """A function of the wildcards that gives the models of all folds, of one seed, of the trainings that `names` gives."""
-
-    def files(wildcards):
-        seed = experiment(wildcards)["training"]["seeds"][0]
-        return models_of(wildcards.experiment, names(asked(wildcards)), FOLDS[wildcards.experiment], seed)
-
-    return files
-
-
-def made_by_alter(file, names):
-    """A function of the wildcards that gives the file of the trainings that `names` gives."""
-    return lambda wildcards: [f"<results>/{wildcards.experiment}/controls/{name}/{file}" for name in names(asked(wildcards))]
 
 
 rule alter:
@@ -84,15 +64,15 @@ use rule train as train_altered with:
 rule controls:
     input:
         settings="<results>/{experiment}/settings.json",
-        models=models(lambda controls: [""]),
+        models=models_of_controls(lambda controls: [""]),
         arrays=experiment_shards("npy"),
         indices=experiment_shards("csv"),
         labels=experiment_labels,
         splits="<results>/{experiment}/splits.csv",
         shuffled_labels=made_by_alter("labels.csv", shuffled),
-        shuffled_models=models(shuffled),
+        shuffled_models=models_of_controls(shuffled),
         thinned_splits=made_by_alter("splits.csv", thinned),
-        thinned_models=models(thinned),
+        thinned_models=models_of_controls(thinned),
     output:
         result="<results>/{experiment}/controls.json",
         table="<results>/{experiment}/controls.csv",

@@ -37,7 +37,8 @@ rule organize:
         scans_per_session=lambda wildcards: dataset(wildcards)["scans_per_session"],
         expect=lambda wildcards: json.dumps(dataset(wildcards)["expect"]),
         exclude=lambda wildcards: json.dumps(dataset(wildcards)["exclude"]),
-        files_inside=files_inside,
+        # It asks for no `input`, for Snakemake keeps no params that do, and would not see that one has changed.
+        files_inside=lambda wildcards: files_inside(dataset(wildcards).get("images", []), "bids" in dataset(wildcards)),
         recipe=recipes.ORGANIZE,
     shell:
         "python -m mriflow.organize"

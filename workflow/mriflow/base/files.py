@@ -7,7 +7,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -153,3 +153,14 @@ def dead_link(path: Path) -> str:
 def is_web_page(head: bytes) -> bool:
     """Return whether a file that begins so is a web page, as comes in place of a file where one has to log in."""
     return head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
+def files_inside(folders: Iterable[str], tables: bool) -> list[float]:
+    """Return how many files each folder of images holds, for Snakemake looks at the folder's own time alone.
+
+    With `tables`, the newest time of those that describe them (.tsv, .json) follows.
+    """
+    found = [list(files_below(Path(folder))) for folder in folders if Path(folder).is_dir()]
+    described = [file for files in found for file in files if file.suffix in (".tsv", ".json") and file.exists()]
+    changed = [max(file.stat().st_mtime for file in described)] if tables and described else []
+    return [*map(len, found), *changed]
