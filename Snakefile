@@ -44,3 +44,4 @@ rule all:
     input:
         results,
         "<results>/report.html",
+        "<results>/workflow-report.html",

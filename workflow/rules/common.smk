@@ -193,7 +193,7 @@ def trained(file):
 # Report
 def results(wildcards):
     """Everything that a run makes, but for the report of it."""
-    wanted = ["<results>/comparison.png", "<results>/results.html"] if TRAINED_EXPERIMENTS else []
+    wanted = ["<results>/comparison.png"] if TRAINED_EXPERIMENTS else []
     wanted += ["<results>/comparison.csv"] if COMPARED_EXPERIMENTS else []
     for name in EXPERIMENTS:
         used = settings(CONFIG, name)
@@ -201,7 +201,7 @@ def results(wildcards):
         cohort = f"<results>/cohorts/{names['dataset']}"
         if name in TRAINED_EXPERIMENTS:
             wanted += [f"<results>/{name}/figures/{figure}.png" for figure in FIGURES[used["target"]["type"]]]
-            wanted += [f"<results>/{name}/balance.html", f"{cohort}/scans_{names['preprocess']}.png"]
+            wanted += [f"<results>/{name}/balance.csv", f"{cohort}/scans_{names['preprocess']}.png"]
             wanted += [f"{cohort}/quality_{names['preprocess']}.{suffix}" for suffix in ("html", "png")]
         wanted += [f"{cohort}/cohort.png", f"{cohort}/cohort.html", f"{cohort}/check.html"]
         wanted += [f"<data>/{names['dataset']}/{names['target']}/labels.csv"]
