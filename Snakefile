@@ -47,3 +47,4 @@ rule all:
     input:
         results,
         "<results>/report.html",
+        "<results>/workflow-report.html",

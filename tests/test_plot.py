@@ -1,7 +1,6 @@
 """Figures and pages: they are made, the same every time, wrong input is told, and what they say is true."""
 
 import json
-import re
 import struct
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,15 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mriflow import pages, plot
+from mriflow import plot
 from mriflow.base.errors import UserError
 from mriflow.evaluation.metrics import METHODS
 from mriflow.reporting.canvas import DPI
 from mriflow.reporting.cohort_figures import montage
 from mriflow.reporting.cohort_page import page_cohort
 from mriflow.reporting.html import LISTED
+from mriflow.reporting.result_tables import best_method
 from mriflow.reporting.results import METRICS, with_interval
-from mriflow.reporting.results_page import best_method, page_results
 from mriflow.tables.cohort import NOT_PREPROCESSED
 from mriflow.tables.labels import TEXT_COLUMNS
 
@@ -295,11 +294,7 @@ def test_pages_escape_what_they_are_given(made, tmp_path):
     labels.loc[5, "site"] = labels.loc[5, "sex"] = evil
     labels.to_csv(tmp_path / "labels.csv", index=False)
     page, _ = write_cohort(made, tmp_path, tmp_path / "labels.csv", **dict.fromkeys(ABOUT, evil))
-    result = json.loads((made / "age.json").read_text()) | {"experiment": evil, "unit": evil, "dataset": evil}
-    (tmp_path / "m.json").write_text(json.dumps(result))
-    page_results([tmp_path / "m.json"], tmp_path / "r.html", tmp_path / "r.csv")
-    for text in (page, (tmp_path / "r.html").read_text()):
-        assert "&lt;script&gt;" in text and "script" not in Tables(text).elements
+    assert "&lt;script&gt;" in page and "script" not in Tables(page).elements
 
 
 def test_long_list_of_exclusions_is_cut_and_says_so(made, tmp_path):
@@ -309,30 +304,6 @@ def test_long_list_of_exclusions_is_cut_and_says_so(made, tmp_path):
     page, excluded = write_cohort(made, tmp_path, tmp_path / "labels.csv", targets={})
     assert len(Tables(page).tables[-1]) == 1 + LISTED
     assert "37 more" in page and "c.csv" in page and len(excluded) == LISTED + 37
-
-
-def test_results_page_has_every_figure_with_interval_and_n(made, tmp_path):
-    paths = [f"{made}/{name}.json" for name in ("age", "sex", "stage")]
-    pages.main(["results", "--metrics", *paths, f"--page={tmp_path}/r.html", f"--csv={tmp_path}/r.csv"])
-    page = (tmp_path / "r.html").read_text()
-    age, differences, sex, stage = Tables(page).tables
-    assert age[0] == ["method", "MAE (years)", "RMSE (years)", "R²", "r", "slope of the residual"]
-    assert [row[:2] for row in age[1:]] == [
-        ["network", "4.60 [4.00, 5.20]"],
-        ["classical", "7.00 [6.40, 7.60]"],
-        ["trivial", "15.00 [14.40, 15.60]"],
-    ]
-    assert differences == [["difference", "MAE"], ["network − classical", "−2.4 [−3.4, −1.4], better"]]
-    assert [row[0] for row in sex] == [row[0] for row in stage] == ["method", *METHODS]
-    for row in (*age[1:], *sex[1:], *stage[1:]):
-        assert all(re.fullmatch(r"\S+ \[\S+, \S+\]|–", cell) for cell in row[1:])
-    assert "<b>4.60 [4.00, 5.20]</b>" in page and page.count("<b>") == 5 - 1
-    assert "demo-age: age, Demo cohort, 24 scans (2 left out)" in page
-    assert "stacked: Not made: there was no validation part." in page
-    assert "Simulated data, not real scans: demo-age." in page
-    table = pd.read_csv(tmp_path / "r.csv", dtype={"target": str})
-    assert table["n"].eq(N).all() and table.loc[0, "best"] == "network"
-    assert table.loc[0, ["network", "network_low"]].tolist() == pytest.approx([4.6, 4.0])
 
 
 def test_best_is_told_only_of_intervals_apart():

@@ -11,7 +11,7 @@ from mriflow.base.errors import UserError
 from mriflow.choose import choose
 from mriflow.config.resolve import settings, training_part
 from mriflow.config.search import trials
-from mriflow.reporting.results_page import search as chosen_lines
+from mriflow.reporting.result_tables import search as chosen_parts
 from mriflow.train import main
 from test_config import message, resolved, written
 from test_train import command, run
@@ -105,7 +105,7 @@ def test_each_fold_chooses_by_the_last_three_epochs_of_its_own_validation(tmp_pa
     table = pd.read_csv(tmp_path / "search.csv")
     assert list(table) == ["fold", "trial", "learning_rate", "val_loss", "val_mae", "chosen"]
     assert table.loc[table["chosen"], "learning_rate"].tolist() == [0.1, 0.2]
-    assert "0.2" in "".join(chosen_lines({"search": made})) and not chosen_lines({})
+    assert chosen_parts({"search": made})[0].rows[1][1] == "0.2" and not chosen_parts({})
 
 
 def test_nothing_to_choose_by_is_told(tmp_path):

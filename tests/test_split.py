@@ -11,7 +11,7 @@ import yaml
 
 from mriflow.base.errors import UserError
 from mriflow.layout import layout
-from mriflow.reporting.balance_page import page_balance
+from mriflow.reporting.balance_tables import balance_tables
 from mriflow.split import split
 from mriflow.tables.balance import balance_of
 from mriflow.tables.split_file import folds_of, read_split_file
@@ -266,17 +266,15 @@ def test_the_page_shows_the_balance_of_every_column_with_what_is_large_in_bold(l
     table = pd.read_csv(tmp_path / "b.csv")
     table.loc[0, ["age_difference", "age_chance"]] = [-0.61, 0.031]
     table.to_csv(tmp_path / "b.csv", index=False)
-    page_balance(tmp_path / "b.csv", tmp_path / "p.html", title="<ours>")
-    page = (tmp_path / "p.html").read_text()
-    assert "Balance of the parts of &lt;ours&gt;" in page
-    assert re.findall("<h2>(.*?)</h2>", page) == ["age", "sex", "site"]
-    assert page.count("<tr>") == 3 * (1 + len(table))
-    assert '<b>−0.61</b></td><td class="n">3 %</td>' in page
-    assert f"{table['age_mean'][0]:.1f} ± {table['age_sd'][0]:.1f}" in page
-    assert f"{100 * table['site=A'][0]:.0f} %" in page
+    age, sex, site, _ = balance_tables(tmp_path / "b.csv")
+    assert [one.title for one in (age, sex, site)] == ["age", "sex", "site"]
+    assert all(len(one.rows) == len(table) for one in (age, sex, site))
+    mean = f"{table['age_mean'][0]:.1f} ± {table['age_sd'][0]:.1f}"
+    assert age.rows[0][-3:] == [mean, "<b>−0.61</b>", "3 %"]
+    assert site.rows[0][4] == f"{100 * table['site=A'][0]:.0f} %"
     (tmp_path / "other.csv").write_text("a\n1\n")
     with pytest.raises(UserError, match="not a table of how a split is balanced"):
-        page_balance(tmp_path / "other.csv", tmp_path / "p.html")
+        balance_tables(tmp_path / "other.csv")
 
 
 def test_balance_counts_subjects_once_and_the_unknown_as_such(tmp_path):

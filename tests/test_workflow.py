@@ -65,7 +65,7 @@ def test_dry_run_of_a_clean_checkout_shows_the_whole_run(overlay, tmp_path):
     if overlay and overlay.stem == "ixi-t2-pd-mra":
         assert planned["check"] == planned["organize"] == 3 and not {"preprocess", "train"} & planned.keys()
         return
-    for rule in ("organize", "preprocess", "split", "page_balance", "train", "evaluate", "check", "plot_scans", "report"):
+    for rule in ("organize", "preprocess", "split", "workflow_report", "train", "evaluate", "check", "plot_scans", "report"):
         assert planned[rule] >= 1, rule
     if overlay is None:
         assert planned["train"] == 6
@@ -154,8 +154,11 @@ def test_whole_run_makes_what_it_promises(finished):
 def test_report_is_one_file_that_holds_the_figures(finished):
     report = (finished / "quick/results/report.html").read_text()
     assert report.count("data:image/png;") >= 8
-    assert "quick-age" in report
-    assert not re.findall(r'(?:src|href)="https?://[^"]*\.(?:js|css)', report), "the report asks the network for a part of it"
+    assert "quick-age" in report and "<script" not in report
+    other = (finished / "quick/results/workflow-report.html").read_text()
+    for text in (report, other):
+        assert not re.findall(r'(?:src|href)="https?://[^"]*\.(?:js|css)', text), "a report asks the network for a part of it"
+    assert "Compute used" in report and "<td>train</td>" in report
 
 
 def test_report_opens_in_a_browser(finished, tmp_path):
@@ -179,7 +182,7 @@ def test_report_opens_in_a_browser(finished, tmp_path):
         "--virtual-time-budget=20000",
     ]
     shown = subprocess.run([*command, "--dump-dom", page], capture_output=True, text=True, timeout=120).stdout
-    for text in ("mriflow", "Results", "simulated", "quick-age"):
+    for text in ("mriflow", "Results", "Simulated", "quick-age"):
         assert text in shown, text
 
 
@@ -386,7 +389,9 @@ def test_the_real_bids_set_goes_through_all_stages(tmp_path):
     balance = pd.read_csv(folder / "results/my-group/balance.csv")
     assert {"group=control", "age_mean", "sex=F"} <= set(balance.columns)
     report = (folder / "results/report.html").read_text()
-    for page in ("check of headers and labels", "balance of the parts", "who is in, who is left out and why"):
+    assert "Parts and their balance" in report
+    report = (folder / "results/workflow-report.html").read_text()
+    for page in ("check of headers and labels", "who is in, who is left out and why"):
         assert page in report, page
 
 

@@ -25,7 +25,8 @@ The commands, in running order::
     bundle       a model with all that its use on other scans needs
     predict      predictions of any scans, by such a model
     plot         a figure, as PDF and PNG
-    pages        a page of the report
+    pages        a page to read before a run has ended
+    report       the report: one page with all that was found
     status       how far a run is: what is done, running, failed and waiting
     discard      what an experiment has learned, removed, to train it anew
     prune        what preprocess kept for the next grid, removed
@@ -123,8 +124,15 @@ What they share::
         findings        what is wrong with a dataset
         check_page      the page of that
         cohort_page     the page of who is in
-        balance_page    the page of a split
-        results_page    the page of all metrics
+        report_page     the report, and its templates
+        experiment_sections  what it says of an experiment
+        words           what the numbers say, in sentences
+        flow            who came from the table to the test
+        result_tables   the tables of results
+        balance_tables  the tables of a split
+        compute         what a run cost
+        claim           the checklist for authors
+        parts           what a section is made of
         run_state       what Snakemake knows of a run: its jobs and their states
         model_card      the model card
         command_page    the reference page of all commands

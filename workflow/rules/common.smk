@@ -207,7 +207,7 @@ def made_by_alter(file, names):
 # Report
 def results(wildcards):
     """Everything that a run makes, but for the report of it."""
-    wanted = ["<results>/comparison.png", "<results>/results.html"] if TRAINED_EXPERIMENTS else []
+    wanted = ["<results>/comparison.png"] if TRAINED_EXPERIMENTS else []
     wanted += ["<results>/comparison.csv"] if COMPARED_EXPERIMENTS else []
     for name in EXPERIMENTS:
         used = settings(CONFIG, name)
@@ -215,7 +215,7 @@ def results(wildcards):
         cohort = f"<results>/cohorts/{names['dataset']}"
         if name in TRAINED_EXPERIMENTS:
             wanted += [f"<results>/{name}/figures/{figure}.png" for figure in FIGURES[used["target"]["type"]]]
-            wanted += [f"<results>/{name}/balance.html", f"<results>/{name}/model", f"{cohort}/scans_{names['preprocess']}.png"]
+            wanted += [f"<results>/{name}/balance.csv", f"<results>/{name}/model", f"{cohort}/scans_{names['preprocess']}.png"]
             wanted += [f"{cohort}/quality_{names['preprocess']}.{suffix}" for suffix in ("html", "png")]
             wanted += asked_for(name, CONFIG["experiments"][name])
         wanted += [f"{cohort}/cohort.png", f"{cohort}/cohort.html", f"{cohort}/check.html"]

@@ -1,9 +1,9 @@
 """
-Draw the figures of the experiments, each as PDF (for a paper) and PNG (for the report), and write their table.
+Draw the figures of the experiments, each as PDF (for a paper) and PNG (for the report).
 
 INPUT:  results/<experiment>/*
 OUTPUT: results/<experiment>/figures/<figure>.pdf and .png
-        results/comparison.*, results/results.*    all experiments side by side
+        results/comparison.*    all experiments side by side
 """
 
 
@@ -99,35 +99,5 @@ rule plot_comparison:
         "python -m mriflow.plot comparison"
         " --pdf {output.pdf:q}"
         " --png {output.png:q}"
-        " --metrics {input:q}"
-        " > {log:q} 2>&1"
-
-
-rule page_results:
-    input:
-        expand("<results>/{experiment}/metrics.json", experiment=TRAINED_EXPERIMENTS),
-    output:
-        page=report(
-            "<results>/results.html",
-            caption="../report/results.rst",
-            category="results",
-            labels={"figure": "all metrics with their intervals"},
-        ),
-        csv="<results>/results.csv",
-    log:
-        "<logs>/pages/results.log",
-    benchmark:
-        "<benchmarks>/page_results/results.tsv"
-    conda:
-        "../../envs/conda.yaml"
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        recipe=recipes.PLOT,
-    shell:
-        "python -m mriflow.pages results"
-        " --page {output.page:q}"
-        " --csv {output.csv:q}"
         " --metrics {input:q}"
         " > {log:q} 2>&1"

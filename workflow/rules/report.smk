@@ -1,9 +1,16 @@
 """
-Put all figures and tables into one self-contained page, to copy home from a cluster that shows no pictures.
+Put all that was found into one self-contained page, to copy home from a cluster that shows no pictures.
 
-OUTPUT: results/report.html
+OUTPUT: results/report.html            the report
+        results/results.csv            metrics of all experiments
+        results/workflow-report.html   Snakemake's own: which job made what from what, and when
         results/config.yaml   the merged config with all defaults
 """
+
+
+def of_each_experiment(files, experiments):
+    """What `files` gives of the names of each experiment's blocks, each file once."""
+    return list(dict.fromkeys(file for name in experiments for file in files(settings(CONFIG, name)["names"])))
 
 
 rule config:
@@ -24,12 +31,46 @@ rule report:
     input:
         results=results,
         config="<results>/config.yaml",
+        labels=lambda wildcards: of_each_experiment(lambda names: [f"<data>/{names['dataset']}/labels.csv"], EXPERIMENTS),
+        indices=lambda wildcards: of_each_experiment(
+            lambda names: shards(names["dataset"], names["preprocess"], "csv"), TRAINED_EXPERIMENTS
+        ),
     output:
-        "<results>/report.html",
+        page="<results>/report.html",
+        csv="<results>/results.csv",
     log:
         "<logs>/report.log",
     benchmark:
         "<benchmarks>/report/report.tsv"
+    conda:
+        "../../envs/conda.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        benchmarks=workflow.pathvars.apply("<benchmarks>"),
+        recipe=recipes.PLOT,
+    shell:
+        "python -m mriflow.report"
+        " --page {output.page:q}"
+        " --csv {output.csv:q}"
+        " --config {input.config:q}"
+        " --labels {input.labels:q}"
+        " --indices {input.indices:q}"
+        " --benchmarks {params.benchmarks:q}"
+        " > {log:q} 2>&1"
+
+
+rule workflow_report:
+    input:
+        results=results,
+        config="<results>/config.yaml",
+    output:
+        "<results>/workflow-report.html",
+    log:
+        "<logs>/workflow-report.log",
+    benchmark:
+        "<benchmarks>/workflow_report/workflow-report.tsv"
     conda:
         "../../envs/conda.yaml"
     resources:

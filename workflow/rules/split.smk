@@ -5,7 +5,7 @@ splits.csv can be copied elsewhere and given back as the `file` of a split, to s
 
 INPUT:  data/<dataset>/labels.csv, the user's own table of parts (method: file)
 OUTPUT: results/<experiment>/splits.csv    one row per fold and scan
-        results/<experiment>/balance.csv, balance.html   how evenly target, age, sex and site are spread over the parts
+        results/<experiment>/balance.csv   how evenly target, age, sex and site are spread over the parts
 """
 
 
@@ -48,33 +48,4 @@ rule split:
         " --validation {params.split[validation]}"
         " --stratify {params.split[stratify]:q}"
         " --seed {params.split[seed]}"
-        " > {log:q} 2>&1"
-
-
-rule page_balance:
-    input:
-        "<results>/{experiment}/balance.csv",
-    output:
-        report(
-            "<results>/{experiment}/balance.html",
-            caption="../report/balance.rst",
-            category="{experiment}",
-            labels={"figure": "balance of the parts"},
-        ),
-    log:
-        "<logs>/pages/{experiment}_balance.log",
-    benchmark:
-        "<benchmarks>/page_balance/{experiment}.tsv"
-    conda:
-        "../../envs/conda.yaml"
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        recipe=recipes.PLOT,
-    shell:
-        "python -m mriflow.pages balance"
-        " --balance {input:q}"
-        " --page {output:q}"
-        " --title {wildcards.experiment:q}"
         " > {log:q} 2>&1"

@@ -24,6 +24,13 @@ h2 {{ font-size: 1.15em; }} .small {{ font-size: 0.85em; color: #555; }}
 class Markup(str):
     """Text of a cell that is HTML already; any other is escaped."""
 
+    def __html__(self) -> str:  # templates ask for it
+        return self
+
+    def format_escaped(self, *values: object) -> "Markup":
+        """Return the markup with values in its places, escaped."""
+        return Markup(self.format(*(html.escape(str(value)) for value in values)))
+
 
 def paragraph(text: str) -> str:
     """Return a paragraph; none of no text."""

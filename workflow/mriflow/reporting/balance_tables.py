@@ -1,13 +1,12 @@
-"""The page of a split: how evenly each column is spread over the parts."""
+"""The tables of a split: how evenly each column is spread over the parts."""
 
-import html
 from pathlib import Path
 
 import pandas as pd
 
 from mriflow.base.errors import UserError
-from mriflow.base.files import write_text
-from mriflow.reporting.html import PAGE, Markup, paragraph, section
+from mriflow.reporting.html import Markup
+from mriflow.reporting.parts import Part, Table, Text
 from mriflow.tables.balance import ALL, LARGE
 
 MOST_VALUES = 12  # of a category, in columns of its table
@@ -21,12 +20,12 @@ DIFFERENCE = {
 CHANCE = "Chance: how often as many subjects, drawn at random, differ as much or more. Bold: a difference above {large}."
 
 
-def page_balance(balance: Path, page: Path, title: str = "") -> None:
-    """Write `page` from a balance.csv that `mriflow.split` made; `title` is the name of the experiment."""
+def balance_tables(balance: Path) -> list[Part]:
+    """Return a table for each column of a balance.csv that `mriflow.split` made."""
     table = pd.read_csv(balance)
     if not {"fold", "part", "scans", "subjects"} <= set(table.columns):
         raise UserError(f"{balance}: not a table of how a split is balanced. `python -m mriflow.split` makes it.")
-    body = []
+    made: list[Part] = []
     for column in (name.removesuffix("_difference") for name in table if name.endswith("_difference")):
         kind = "number" if f"{column}_mean" in table else "category"
         names = [name for name in table if name.startswith(f"{column}=")]
@@ -37,19 +36,21 @@ def page_balance(balance: Path, page: Path, title: str = "") -> None:
         else:
             head = ["mean ± SD"]
             values = [[spread(*pair)] for pair in table[[f"{column}_mean", f"{column}_sd"]].to_numpy()]
-        rows = []
+        rows, large = [], 0
         for row, cells in zip(table.to_dict("records"), values, strict=True):
             difference = row[f"{column}_difference"]
             size = f"{difference:.2f}".replace("-", "−") if pd.notna(difference) else ""
-            size = Markup(f"<b>{size}</b>") if size and abs(difference) > LARGE[kind] else size
-            chance = percent(row[f"{column}_chance"])
+            if size and abs(difference) > LARGE[kind]:
+                size, large = Markup(f"<b>{size}</b>"), large + 1
             about = [row["fold"] if row["part"] != ALL else "", row["part"], row["scans"], row["subjects"]]
-            rows.append([*about, *cells, size, chance])
-        body.append(section(column, ["fold", "part", "scans", "subjects", *head, "difference", "chance"], rows))
+            rows.append([*map(str, about), *cells, size, percent(row[f"{column}_chance"])])
+        folded = f"{column}: {large} of {len(rows)} parts differ much from all" if large else f"{column}: no part differs much"
+        made.append(Table(["fold", "part", "scans", "subjects", *head, "difference", "chance"], rows, column, folded))
         more = f"{len(names) - MOST_VALUES} more values stand in balance.csv. " if len(names) > MOST_VALUES else ""
-        body.append(paragraph(more + BALANCE_REMARK.format(difference=DIFFERENCE[kind]) + CHANCE.format(large=LARGE[kind])))
-    name = f"Balance of the parts of {title}" if title else "Balance of the parts"
-    write_text(PAGE.format(title=html.escape(name), body="\n".join(body)), page)
+        made += [Text(f"{column}: {more}", "small")] if more else []
+    remarks = [BALANCE_REMARK.format(difference=f"of a number {DIFFERENCE['number']}; else {DIFFERENCE['category']}")]
+    remarks.append(CHANCE.format(large=f"{LARGE['number']} of a number, {LARGE['category']} else"))
+    return [*made, Text("".join(remarks), "small")] if made else []
 
 
 def percent(share: float) -> str:

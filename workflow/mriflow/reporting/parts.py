@@ -1,0 +1,113 @@
+"""What a section of the report is made of; `templates/report.html` says how each part looks."""
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under names; `folded` is what stands in its place until it is opened."""
+
+    names: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    title: str = ""
+    folded: str = ""
+    kind: str = "table"
+
+    @property
+    def right(self) -> list[bool]:
+        """Which columns hold numbers, and stand to the right."""
+        cells = [[str(row[i]) for row in self.rows] for i in range(len(self.names))]
+        return [bool(one) and all(re.match(r"(<b>)?[−<]?[\d–]|$", cell) for cell in one) for one in cells]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An image that stands in the page itself."""
+
+    source: str
+    alt: str
+    caption: str
+    kind: str = "figure"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A diagram: SVG, already markup."""
+
+    svg: str
+    caption: str
+    kind: str = "drawing"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    style: str = ""
+    kind: str = "text"
+
+
+@dataclass(frozen=True)
+class List:
+    """Lines with dots or, with the tag ``ol``, numbers before them."""
+
+    lines: Sequence[str]
+    title: str = ""
+    tag: str = "ul"
+    style: str = ""
+    kind: str = "list"
+
+
+Part = Table | Figure | Drawing | Text | List
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section; one without parts is left out of the page unless it is the heading of others."""
+
+    id: str
+    title: str
+    how: str
+    parts: list[Part] = field(default_factory=list)
+    level: int = 3
+
+
+def figure(png: Path, alt: str, caption: str, simulated: bool) -> list[Part]:
+    """Return the figure of a file, or nothing if there is no such file."""
+    if not png.exists():
+        return []
+    data = base64.b64encode(png.read_bytes()).decode("ascii")
+    beside = f" For a paper: {png.parent.name}/{png.stem}.pdf." if png.with_suffix(".pdf").exists() else ""
+    label = "Simulated data. " if simulated else ""
+    return [Figure(f"data:image/png;base64,{data}", f"{label}{alt}", f"{label}{caption}{beside}")]
+
+
+def table_of(path: Path, title: str, most: int = 60) -> list[Part]:
+    """Return the first rows of a CSV as a table, or nothing if there is no such file or no row in it."""
+    if not path.exists() or path.stat().st_size < 2:
+        return []
+    table = pd.read_csv(path)
+    rows = [[cell_of(value) for value in row] for row in table.head(most).to_numpy(object)]
+    more = [Text(f"… and {len(table) - most} more rows in {path.name}.", "small")] if len(table) > most else []
+    return [Table(list(table), rows, title), *more] if rows else []
+
+
+def cell_of(value: Any) -> str:
+    """Return a cell of a table as text: a number to three significant digits, nothing for what is missing.
+
+    >>> cell_of(0.123456), cell_of(-2.0), cell_of(None), cell_of("a")
+    ('0.123', '−2', '', 'a')
+    """
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3g}".replace("-", "−") if abs(value) < 1000 else f"{value:.0f}".replace("-", "−")
+    return str(value)

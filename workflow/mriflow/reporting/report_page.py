@@ -1,0 +1,205 @@
+"""The report of a run: one page that holds all that was found, how it was found, and what authors must add."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+
+from mriflow.base.errors import UserError
+from mriflow.base.files import write_csv, write_text
+from mriflow.reporting import result_tables as tables
+from mriflow.reporting.claim import table_of_claim
+from mriflow.reporting.compute import compute_used
+from mriflow.reporting.experiment_sections import sections_of_experiment, steps_of_experiment
+from mriflow.reporting.html import Markup
+from mriflow.reporting.parts import List, Part, Section, Table, Text, figure
+from mriflow.reporting.results import read_metrics
+from mriflow.reporting.words import five_sentences, methods_paragraph
+
+TITLE = "Deep learning on brain MRI: report"
+
+
+def write_report(
+    page: Path, csv: Path, *, config: Path, labels: Sequence[Path], indices: Sequence[Path], benchmarks: Path, workflow: str
+) -> str:
+    """Write the report and ``results.csv``, the metrics of all experiments.
+
+    Parameters
+    ----------
+    config
+        The merged config of the run. Beside it lie the folders of its experiments and of the cohorts.
+    labels, indices
+        ``<dataset>/labels.csv`` of every dataset, and ``<dataset>/<block>/shard-*.csv`` of those that were preprocessed.
+    benchmarks
+        Folder of Snakemake's benchmarks; may be missing.
+    workflow
+        Name of Snakemake's own report, to link to.
+
+    Raises
+    ------
+    UserError
+        If a metrics.json or the config is not as it was made.
+    """
+    run = read_config(config)
+    folder = config.parent
+    names = list(run["run"])
+    results = {
+        name: read_metrics(folder / name / "metrics.json") for name in names if (folder / name / "metrics.json").exists()
+    }
+    of_dataset = {path.parent.name: path for path in labels}
+    steps = {name: steps_of_experiment(name, run, folder, of_dataset, indices) for name in names}
+    sections = [summary(run, results, steps, workflow), *comparison(folder, results)]
+    for name in dict.fromkeys(run["experiments"][name]["dataset"] for name in names):
+        sections += sections_of_dataset(name, run["datasets"][name], folder)
+    for name in names:
+        sections += sections_of_experiment(name, run, folder, results.get(name), steps[name])
+    sections += closing(run, results, benchmarks)
+    sections.append(checklist(sections, run))
+    simulated = [
+        run["datasets"][name]["title"]
+        for name in dict.fromkeys(run["experiments"][name]["dataset"] for name in names)
+        if "simulate" in run["datasets"][name]
+    ]
+    text = render(TITLE, sections, simulated)
+    write_text(text, page)
+    write_csv(tables.long_results(list(results.values())), csv)
+    return text
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the merged config of a run."""
+    try:
+        found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}). The rule `config` makes it; delete it and run that again."
+        ) from None
+    if not isinstance(found, dict) or not {"run", "experiments", "datasets"} <= set(found):
+        raise UserError(f"{path}: not the merged config of a run, which has `run`, `experiments` and `datasets`.")
+    return found
+
+
+def render(title: str, sections: Sequence[Section], simulated: Sequence[str]) -> str:
+    """Return the page."""
+    loader = jinja2.PackageLoader("mriflow.reporting", "templates")
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    text: str = environment.get_template("report.html").render(title=title, sections=sections, simulated=simulated)
+    return text
+
+
+def summary(run: Mapping[str, Any], results: Mapping[str, Any], steps: Mapping[str, Any], workflow: str) -> Section:
+    """Return the top of the page: what is wrong, five sentences for each experiment, and all metrics."""
+    parts: list[Part] = []
+    for name in run["run"]:
+        if name not in results:
+            title = run["datasets"][run["experiments"][name]["dataset"]]["title"]
+            parts.append(Text(f"{name}: no network was trained; the scans of {title} were organized and checked alone."))
+            continue
+        if found := tables.warnings(results[name]):
+            parts.append(List(found, f"{name}: look at this first", style="warnings"))
+        parts.append(List(five_sentences(results[name], steps[name]), name, "ol"))
+    parts += [tables.methods_table(result, f"{name}: metrics by method") for name, result in results.items()]
+    parts += [Text(tables.LEGEND.strip(), "small")] if results else []
+    link = Markup('How the jobs depended on each other, and when they ran: <a href="{}">{}</a>, beside this file.')
+    parts.append(Text(link.format_escaped(workflow, workflow), "small"))
+    how = "Read this and the cohort flow first. Bad: a warning, or a network not better than trivial or confounders."
+    return Section("summary", "In short", how, parts, 2)
+
+
+def comparison(folder: Path, results: Mapping[str, Any]) -> list[Section]:
+    """Return all experiments side by side, if there are several."""
+    if len(results) < 2:
+        return []
+    simulated = any(result["simulated"] for result in results.values())
+    alt = f"Metrics of the methods with 95 % intervals, side by side, of {', '.join(results)}"
+    parts = figure(folder / "comparison.png", alt, "Points are the metrics, lines the 95 % intervals.", simulated)
+    path = folder / "comparison.csv"
+    if path.exists():
+        found = pd.read_csv(path)
+        found = found[found["experiment"].isin(list(results)) & found["other"].isin(list(results))]
+        parts += [List(found["sentence"].dropna().tolist(), "Networks on the same scans")] if len(found) else []
+    how = "Compare methods within a panel; panels have scales of their own. Bad: the network beside trivial."
+    return [Section("comparison", "Experiments side by side", how, parts, 2)] if parts else []
+
+
+def sections_of_dataset(name: str, dataset: Mapping[str, Any], folder: Path) -> list[Section]:
+    """Return who is in a dataset and what the scans look like."""
+    title, cohort, simulated = dataset["title"], folder / "cohorts" / name, "simulate" in dataset
+    keys = {
+        "dates": "Collected",
+        "setting": "Setting",
+        "reference_standard": "Reference standard",
+        "licence": "Licence",
+        "citation": "Cite as",
+    }
+    about: list[Part] = [Text(f"{label}: {dataset[key]}") for key, label in keys.items() if dataset.get(key)]
+    alt = f"Histogram of age by sex, and scans by site, of {title}"
+    about += figure(cohort / "cohort.png", alt, f"Age, sex and site of the usable scans of {title}.", simulated)
+    sections = [Section(f"data-{name}", f"Data: {title}", "Who was scanned, where, and whose labels these are.", about, 2)]
+    montage: list[Part] = []
+    for png in sorted(cohort.glob("scans_*.png")):
+        alt = f"Slices of several scans of {title} as the network sees them, {png.stem.removeprefix('scans_')}"
+        montage += figure(png, alt, f"Scans as the network sees them ({png.stem.removeprefix('scans_')}).", simulated)
+    for png in sorted(cohort.glob("quality_*.png")):
+        alt = f"Histograms of correlation with the template, brain volume and scale of the scans of {title}"
+        montage += figure(png, alt, f"Quality of preprocessing ({png.stem.removeprefix('quality_')}).", simulated)
+    how = "Bad: a brain that is cut, tilted or missing, or a scan far from the others."
+    return [*sections, *([Section(f"scans-{name}", "Scans and quality", how, montage)] if montage else [])]
+
+
+def closing(run: Mapping[str, Any], results: Mapping[str, Any], benchmarks: Path) -> list[Section]:
+    """Return what the results were made with: compute, software and config, methods."""
+    sections = []
+    gpus = {name: one["settings"]["training"]["gpu"] for name, result in results.items() if (one := provenance(result))}
+    if used := compute_used(benchmarks, gpus):
+        how = "Time of the jobs as they last ran. Bad: memory near what the machine has, a job far longer than its like."
+        sections.append(Section("compute", "Compute used", how, used, 2))
+    paragraphs: list[Part] = []
+    for name, result in results.items():
+        if text := methods_paragraph(result):
+            paragraphs += [Text(Markup("<b>{}</b>").format_escaped(name)), Text(text)]
+    if paragraphs:
+        how = "To copy into a paper, and to edit. The numbers are those of this run."
+        sections.append(Section("methods", "Methods paragraph", how, paragraphs, 2))
+    parts: list[Part] = []
+    made = [(name, one) for name, result in results.items() if (one := provenance(result))]
+    if made:
+        rows = [
+            [name, (one["git_commit"] or "not known")[:12] + ("-dirty" if "dirty" in (one["git_commit"] or "") else ""),
+             ", ".join(map(str, results[name]["seeds"])), str(one["settings"]["split"].get("seed", "–")), one["python"],
+             ", ".join(f"{key} {value}" for key, value in one["versions"].items())]
+            for name, one in made
+        ]  # fmt: skip
+        parts.append(Table(["experiment", "commit", "seeds", "seed of the split", "Python", "packages"], rows))
+    text = yaml.safe_dump({key: value for key, value in run.items() if key != "datasets"}, sort_keys=False, allow_unicode=True)
+    parts.append(Table(["config.yaml, all defaults filled in (datasets left out)"], [[preformatted(text)]], "", "The config"))
+    how = "What is needed to make the numbers again. Bad: a commit that ends in -dirty, for its code is nowhere."
+    sections.append(Section("software", "Software, seeds and config", how, parts, 2))
+    return sections
+
+
+def provenance(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a result was made, nothing if that is not known."""
+    return result.get("provenance") or {}
+
+
+def preformatted(text: str) -> Markup:
+    """Return text with its lines as they are."""
+    return Markup("<pre>{}</pre>").format_escaped(text)
+
+
+def checklist(sections: Sequence[Section], run: Mapping[str, Any]) -> Section:
+    """Return the table of CLAIM 2024."""
+    anchors: dict[str, str] = {}
+    for section in sections:
+        anchors.setdefault(section.id.split("-")[0], section.id)
+    datasets = [run["datasets"][run["experiments"][name]["dataset"]] for name in run["run"]]
+    kinds = {"data": ("dates", "setting"), "reference": ("reference_standard",)}
+    full = {kind for kind, keys in kinds.items() if all(one.get(key) for one in datasets for key in keys)}
+    if "reference" in full and "data" in anchors:
+        anchors["reference"] = anchors["data"]
+    how = "CLAIM 2024 (Tejani et al.), items in our words. Bad: an item of which neither this page nor the paper says anything."
+    return Section("claim", "Checklist for authors (CLAIM 2024)", how, [table_of_claim(anchors, full)], 2)

@@ -1,0 +1,181 @@
+"""What an experiment's numbers say, in sentences: the top of the report, and the paragraph of methods."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mriflow.reporting.flow import Step
+from mriflow.reporting.results import METRICS, with_interval
+
+FEW = 100  # people: fewer are named among what to be careful about
+STEEP = -0.25  # slope of the residual
+NAMES = {"bias": "bias (mean residual)", **METRICS["regression"], **METRICS["classification"]}
+METHODS = {"trivial": "A guess that looks at no scan", "classical": "the linear model of all voxels (classical)"}
+
+
+def five_sentences(result: Mapping[str, Any], steps: Sequence[Step] = ()) -> list[str]:
+    """Return what was asked, on how many people, how well it works, against what, and what to be careful about."""
+    return [asked(result), people(result, steps), how_well(result), against(result), careful(result)]
+
+
+def asked(result: Mapping[str, Any]) -> str:
+    """Return the question."""
+    what = result["target"]
+    if result["type"] == "classification":
+        classes = result.get("classes", [])
+        return f"Asked: can {what} ({' or '.join(classes)}) be told from a scan of the brain? Data: {result['dataset']}."
+    unit = f" in {result['unit']}" if result["unit"] else ""
+    return f"Asked: how well can {what}{unit} be predicted from a scan of the brain? Data: {result['dataset']}."
+
+
+def people_of(result: Mapping[str, Any]) -> int | None:
+    """Return how many people were tested."""
+    known = [one["people"] for one in (result.get("power", {}), *result.get("differences", [])) if one.get("people")]
+    return known[0] if known else None
+
+
+def people(result: Mapping[str, Any], steps: Sequence[Step]) -> str:
+    """Return how many were tested and how many left out."""
+    count = people_of(result)
+    whose = f" of {count} people" if count else ""
+    folds = f"in {result['folds']} folds" if result["folds"] > 1 else "in one fold"
+    text = f"Tested: {result['n']} scans{whose}, {folds}, by networks that were trained on other people."
+    if steps and steps[-1].name == "tested":
+        out = steps[0].scans - steps[-1].scans
+        reasons = [f"{reason} {count}" for step in steps for reason, count in step.reasons]
+        text += f" Of {steps[0].scans} scans and rows that are known, {out} were left out"
+        text += f" ({', '.join(reasons[:4])}{', …' if len(reasons) > 4 else ''})." if out else "."
+    return text
+
+
+def how_well(result: Mapping[str, Any]) -> str:
+    """Return the network's metrics."""
+    network = result["network"]
+    if result["type"] == "regression":
+        unit = f" {result['unit']}" if result["unit"] else ""
+        text = f"The network's predictions are off by {with_interval(network['mae'])}{unit} on average (MAE)"
+        return text + (f"; their correlation with the truth is {with_interval(network['r'])}." if "r" in network else ".")
+    text = f"The network's AUC is {with_interval(network['auc'])} (0.5 is chance, 1 perfect)" if "auc" in network else ""
+    if "accuracy" in network:
+        start = ", and the" if text else "The"
+        text += f"{start} share of scans that it puts into the right class is {with_interval(network['accuracy'])}"
+    return text + "."
+
+
+def against(result: Mapping[str, Any]) -> str:
+    """Return what simpler methods reach, and whether the network is better."""
+    metric = "mae" if result["type"] == "regression" else "auc" if "auc" in result["network"] else "accuracy"
+    unit = f" {result['unit']}" if metric == "mae" and result["unit"] else ""
+    ones = [f"{label} has {with_interval(result[name][metric])}{unit}" for name, label in METHODS.items() if name in result]
+    pairs = [one for one in result.get("differences", []) if one["metric"] == metric and one["method"] == "network"]
+    told = [one["sentence"] for one in pairs if one["other"] == "classical" and "sentence" in one]
+    return " ".join([f"Against: {'; '.join(ones)} ({NAMES[metric]}).", *told[:1]])
+
+
+def careful(result: Mapping[str, Any]) -> str:
+    """Return what a reader should not forget, the gravest first."""
+    found = ["the data are simulated, so that nothing follows for real people"] if result["simulated"] else []
+    metric = "mae" if result["type"] == "regression" else "auc"
+    beaten = [one for one in result.get("differences", []) if one["method"] == "network" and one["verdict"] != "better"]
+    beaten = [one["other"] for one in beaten if one["other"] in ("trivial", "confounders") and one["metric"] == metric]
+    found += [f"that the network is better than {' and '.join(beaten)} was not shown"] if beaten else []
+    found += [f"it {group}" for group in groups_that_differ(result)[:2]]
+    if (slope := (result["network"].get("slope") or {}).get("value")) is not None and slope < STEEP:
+        text = "low values are predicted too high and high ones too low (slope of the residual"
+        found.append(f"{text} {with_interval(result['network']['slope'])})")
+    coverage = result.get("conformal", {}).get("coverage", {})
+    if coverage.get("high") is not None and coverage["high"] < coverage["level"]:
+        found.append(f"intervals meant to hold the truth in {coverage['level']:.0%} do so in {with_interval(coverage)}")
+    if (count := people_of(result)) and count < FEW:
+        found.append(f"{count} people are few")
+    found.append("the intervals cover who was tested, not another training, scanner or population")
+    return f"Careful: {'; '.join(found)}."
+
+
+def groups_that_differ(result: Mapping[str, Any]) -> list[str]:
+    """Return in words the groups whose MAE or AUC is told to be worse than that of the others."""
+    found = []
+    for one in result.get("subgroups", []):
+        away = one.get("difference") or {}
+        worse = {"mae": 1, "auc": -1, "accuracy": -1}.get(one.get("metric", ""), 0) * (away.get("value") or 0)
+        if away.get("verdict") == "differs" and worse > 0:
+            found.append(f"is worse for {one['column']} {one['group']} ({NAMES[one['metric']]} {with_interval(one)})")
+    return found
+
+
+def worst_group(result: Mapping[str, Any]) -> str:
+    """Return for whom it works worst, and whether that can be told; '' if there are no groups with numbers."""
+    metric = "mae" if result["type"] == "regression" else "auc"
+    known = [one for one in result.get("subgroups", []) if one.get("metric") == metric and one.get("value") is not None]
+    if not known:
+        return ""
+    worst = max(known, key=lambda one: one["value"] if metric == "mae" else -one["value"])
+    verdict = (worst.get("difference") or {}).get("verdict")
+    sure = {"differs": "the difference from all others is told", None: "it was not compared with the others by itself"}
+    told = sure.get(verdict, "but that it differs from the others cannot be told")
+    return f"Worst for {worst['column']} {worst['group']}: {NAMES[metric]} {with_interval(worst)}, {worst['n']} scans; {told}."
+
+
+def can_be_trusted(result: Mapping[str, Any]) -> str:
+    """Return whether probabilities are to be believed, in a sentence."""
+    found = result.get("calibration")
+    if not found:
+        return ""
+    before, after = (with_interval(found[name]["ece"]) for name in ("before", "after"))
+    off = [
+        f"{row['from']:.1f} to {row['to']:.1f}"
+        for row in found["after"]["reliability"]
+        if row["low"] is not None and not row["low"] <= row["believed"] <= row["high"]
+    ]
+    text = f"Probabilities are off by {before} on average as they are, and by {after} after the temperature (ECE). "
+    if off:
+        return text + f"After it, those of {', '.join(off)} do not come true as often as they say."
+    return text + "After it, no tenth of them contradicts how often they came true; few scans can contradict little."
+
+
+def methods_paragraph(result: Mapping[str, Any]) -> str:
+    """Return the methods of an experiment as they might stand in a paper, from its settings; '' if these are not known."""
+    made = result.get("provenance") or {}
+    used = made.get("settings")
+    if not used:
+        return ""
+    how, split, training, target = (used[key] for key in ("preprocess", "split", "training", "target"))
+    versions = made["versions"]
+    count = people_of(result)
+    dataset = used["dataset"]
+    unit = f" ({target['unit']})" if target.get("unit") else ""
+    registered = {"affine": "affinely registered", "rigid": "rigidly registered", "none": "resampled without registration"}
+    n4 = ", corrected for the bias field (N4)" if how["n4"] else ""
+    brain = "the brain, which the data show alone," if dataset["stripped"] else "the brain, cut out by deepbet,"
+    shape = " × ".join(map(str, how["shape"]))
+    folds = {
+        "k-fold": f"{result['folds']}-fold cross-validation",
+        "leave-site-out": f"leave-one-site-out ({result['folds']} folds)",
+        "file": f"a given split of {result['folds']} fold(s)",
+    }.get(split["method"], f"the split {split['method']!r} ({result['folds']} fold(s))")
+    strata = f", stratified by target and {' and '.join(split['stratify'])}" if split.get("stratify") else ""
+    kept = "the last epoch" if training["select"] == "last" else "the epoch that was best on the validation part"
+    seeds = len(result["seeds"])
+    mean = f" The predictions of {seeds} networks with different seeds in each fold were averaged." if seeds > 1 else ""
+    texts = [
+        f"{result['target'].capitalize()}{unit} was predicted from {dataset['modality']}-weighted MRI of the brain "
+        f"({dataset['title']}; {result['n']} scans{f' of {count} people' if count else ''} tested).",
+        f"Collected: {dataset['dates']}." if dataset.get("dates") else "",
+        f"Setting: {dataset['setting']}." if dataset.get("setting") else "",
+        f"Reference standard: {dataset['reference_standard']}." if dataset.get("reference_standard") else "",
+        f"Scans were reoriented; {brain} was {registered.get(how['registration'], how['registration'])} to the MNI152 "
+        f"template (ANTs){n4} and resampled to {shape} voxels of {how['voxel_mm']:g} mm; intensities were clipped at "
+        f"percentiles {how['percentiles'][0]:g} and {how['percentiles'][1]:g} and scaled to 8 bits.",
+        f"Subjects, never scans, were divided by {folds}{strata}; {split.get('validation', 0):.0%} of the learning subjects of "
+        "each fold were set aside for validation.",
+        f"A network ({used['network']['name']}) was trained for {training['epochs']} epochs with batches of "
+        f"{training['batch_size'] * training['accumulate']} ({training['optimizer']}, learning rate "
+        f"{training['learning_rate']:g}, weight decay {training['weight_decay']:g}, schedule {training['schedule']}); the "
+        f"weights of {kept} were used.{mean}",
+        "It was compared with kernel ridge regression on voxels, principal components, a model of head size, site, age and "
+        "sex, and a constant guess, each fitted to the same learning subjects.",
+        "Intervals are 95 % percentile bootstraps over subjects (1000 draws); differences are paired, their p values corrected "
+        "by Holm's method.",
+        f"Software: mriflow {versions['mriflow']}, PyTorch {versions['torch']}, MONAI {versions['monai']}, scikit-learn "
+        f"{versions['scikit-learn']}, ANTsPy {versions['antspyx']}, Python {made['python']}.",
+    ]
+    return " ".join(filter(None, texts))
