@@ -205,6 +205,11 @@ def made_by_alter(file, names):
 
 
 # Report
+def of_each_experiment(files, experiments):
+    """What `files` gives of the names of each experiment's blocks, each file once."""
+    return list(dict.fromkeys(file for name in experiments for file in files(settings(CONFIG, name)["names"])))
+
+
 def results(wildcards):
     """Everything that a run makes, but for the report of it."""
     wanted = ["<results>/comparison.png"] if TRAINED_EXPERIMENTS else []

@@ -8,11 +8,6 @@ OUTPUT: results/report.html            the report
 """
 
 
-def of_each_experiment(files, experiments):
-    """What `files` gives of the names of each experiment's blocks, each file once."""
-    return list(dict.fromkeys(file for name in experiments for file in files(settings(CONFIG, name)["names"])))
-
-
 rule config:
     output:
         "<results>/config.yaml",
