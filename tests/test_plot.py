@@ -341,7 +341,10 @@ def test_captions_render(made):
     experiments = {"demo-age": {"dataset": "demo", "target": "age"}}
     datasets = {"demo": {"simulate": {"subjects": 8}}}
     for config in ({}, {"run": ["demo-age", "absent_"], "experiments": experiments, "datasets": datasets}):
-        figures = {"predictions": ["predicted-vs-true", "residual-vs-true", "roc", "confusion-matrix"]}
+        figures = {
+            "predictions": ["predicted-vs-true", "residual-vs-true", "roc", "confusion-matrix"],
+            "depth": ["training-size", "robustness", "attention"],
+        }
         for path, figure in [(p, f) for p in sorted(report.glob("*.rst")) for f in figures.get(p.stem, [""])]:
             template = jinja2.Template(path.read_text(), trim_blocks=True, lstrip_blocks=True)  # as Snakemake does
             text = template.render(snakemake={"config": config, "wildcards": wildcards | {"figure": figure}})
