@@ -107,13 +107,14 @@ def test_numbers_of_the_page_are_those_of_metrics_json(made, tmp_path):  # noqa:
 
 
 def test_page_is_whole_by_itself_and_its_contents_lead_somewhere(made, tmp_path):  # noqa: F811
-    page = Page(text := write(run_of(made, tmp_path, ["my-age"])))
+    page = Page(text := write(run_of(made, tmp_path, ["my-age", "my-sex"])))
     assert "script" not in page.elements and "link" not in page.elements
     assert not re.search(r'(?:src|srcset)="(?!data:)|url\(|@import', text)
     inside = [link[1:] for link in page.links if link.startswith("#")]
     assert len(inside) > 10 and set(inside) <= set(page.ids) and len(page.ids) == len(set(page.ids))
     assert [link for link in page.links if not link.startswith("#")] == ["workflow-report.html"]
-    assert len(page.images) == 2 and all(image["alt"].startswith("Simulated data. ") for image in page.images)
+    of_people, of_age, of_sex = (image["alt"] for image in page.images)  # the sex experiment of `made` is of real scans
+    assert all(one.startswith("Simulated data. ") for one in (of_people, of_age)) and of_sex.startswith("Loss")
     assert all(image["src"].startswith("data:image/png;base64,") for image in page.images)
 
 

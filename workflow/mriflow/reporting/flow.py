@@ -82,7 +82,9 @@ def drawing_of(steps: Sequence[Step]) -> Markup:
             lines = [line for text in texts for line in textwrap.wrap(text, LETTERS, subsequent_indent="   ")]
             height = max(18, len(lines) * LINE + (10 if lines else 0))
             middle = BOX / 2
-            parts.append(f'<path d="M{middle} {y} V{y + height}" stroke="#666" marker-end="url(#arrow)"/>')
+            end = y + height + 3
+            parts.append(f'<path d="M{middle} {y} V{end - 7}" stroke="#666"/>')
+            parts.append(f'<path d="M{middle} {end} l-4 -8 h8 z" fill="#666"/>')
             if lines:
                 centre = y + height / 2 - 2
                 parts.append(f'<path d="M{middle} {centre} H{WIDTH - SIDE - 4}" stroke="#666"/>')
@@ -98,9 +100,7 @@ def drawing_of(steps: Sequence[Step]) -> Markup:
             parts.append(f'<text x="{BOX / 2}" y="{y + down}" font-size="{size}" text-anchor="middle">{escape(text)}</text>')
         y += 42
     words = "; ".join(f"{step.name}: {step.scans} scans of {step.subjects} people" for step in steps)
-    arrow = '<marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-    arrow += '<path d="M0 0 L8 4 L0 8 z" fill="#666"/></marker>'
     return Markup(
         f'<svg viewBox="0 0 {WIDTH} {y + 4:.0f}" role="img" aria-label="{escape(words)}" fill="#222" '
-        f'font-family="sans-serif"><defs>{arrow}</defs>{"".join(parts)}</svg>'
+        f'font-family="sans-serif">{"".join(parts)}</svg>'
     )

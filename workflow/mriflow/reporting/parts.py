@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from mriflow.reporting.canvas import DPI, ONE_COLUMN
+
 
 @dataclass(frozen=True)
 class Table:
@@ -34,6 +36,7 @@ class Figure:
     source: str
     alt: str
     caption: str
+    narrow: bool = False
     kind: str = "figure"
 
 
@@ -84,10 +87,12 @@ def figure(png: Path, alt: str, caption: str, simulated: bool) -> list[Part]:
     """Return the figure of a file, or nothing if there is no such file."""
     if not png.exists():
         return []
-    data = base64.b64encode(png.read_bytes()).decode("ascii")
+    image = png.read_bytes()
+    data = base64.b64encode(image).decode("ascii")
+    narrow = int.from_bytes(image[16:20], "big") <= ONE_COLUMN * DPI  # the width in the header of a PNG
     beside = f" For a paper: {png.parent.name}/{png.stem}.pdf." if png.with_suffix(".pdf").exists() else ""
     label = "Simulated data. " if simulated else ""
-    return [Figure(f"data:image/png;base64,{data}", f"{label}{alt}", f"{label}{caption}{beside}")]
+    return [Figure(f"data:image/png;base64,{data}", f"{label}{alt}", f"{label}{caption}{beside}", narrow)]
 
 
 def table_of(path: Path, title: str, most: int = 60) -> list[Part]:

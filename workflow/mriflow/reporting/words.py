@@ -111,7 +111,7 @@ def worst_group(result: Mapping[str, Any]) -> str:
     worst = max(known, key=lambda one: one["value"] if metric == "mae" else -one["value"])
     verdict = (worst.get("difference") or {}).get("verdict")
     sure = {"differs": "the difference from all others is told", None: "it was not compared with the others by itself"}
-    told = sure.get(verdict, "but that it differs from the others cannot be told")
+    told = sure.get(verdict, "that it differs from the others cannot be told")
     return f"Worst for {worst['column']} {worst['group']}: {NAMES[metric]} {with_interval(worst)}, {worst['n']} scans; {told}."
 
 
