@@ -21,6 +21,7 @@ from mriflow.images.fingerprint import fingerprint, hash_of_voxels, voxels_of
 from mriflow.images.kinds import ANALYZE, OTHERS, REWRITTEN, is_nifti, suffix_of
 from mriflow.images.ukb_zip import split_path
 from mriflow.tables.choice import ALTERNATIVES, choose_images
+from mriflow.tables.identifiers import tell_of_alike
 from mriflow.tables.labels import RESERVED, TEXT_COLUMNS, usable
 from mriflow.tables.people import Columns, check_expected, join_fetched, join_images, people_of, refuse_strangers, rows_of_scans
 from mriflow.tables.problems import join_problems, reasons_of
@@ -109,7 +110,7 @@ def organize(
         rows["path"] = [str(as_nifti(Path(path), labels.parent / "images", affine)) if path else "" for path in rows["path"]]
     else:
         raise UserError("a dataset needs a table, or images with a `pattern` that reads the subject from their names.")
-    rows = flag_scans(rows, exclude or {})
+    rows = flag_scans(tell_of_alike(rows), exclude or {})
     listed = ["id", "path", "fingerprint"]
     if scans_per_session == "first":
         rows = choose_images(rows)

@@ -69,8 +69,9 @@ def preprocess_scan(path: Path, settings: PreprocessSettings, cache: Path | None
     brain = unpack(kept.get("mask", stripped, lambda: pack(mask_of(scan, stripped))), scan.data.shape)
     brain_ml = float(brain.sum() * scan.voxel_ml)
     if not BRAIN_ML[0] < brain_ml < BRAIN_ML[1]:
+        cure = "does it show the whole head, though `stripped: true` is said?" if stripped else "was it stripped before?"
         raise BadScan(
-            f"implausible brain volume ({brain_ml:.0f} ml, expected {BRAIN_ML[0]} to {BRAIN_ML[1]}, was it stripped before?)",
+            f"implausible brain volume ({brain_ml:.0f} ml, expected {BRAIN_ML[0]} to {BRAIN_ML[1]}, {cure})",
             {"brain_ml": round(brain_ml, 1)},
         )
     data = foreground(scan, brain)
