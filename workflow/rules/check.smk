@@ -25,10 +25,7 @@ rule headers:
     params:
         recipe=recipes.PLOT,
     shell:
-        "python -m mriflow.check"
-        " --labels {input:q}"
-        " --csv {output:q}"
-        " > {log:q} 2>&1"
+        "python -m mriflow.check" " --labels {input:q}" " --csv {output:q}" " > {log:q} 2>&1"
 
 
 rule check:
