@@ -222,6 +222,16 @@ MISTAKES = {
         "targets: {sex: {classes: {F: People, M: people}}}",
         ["mine.yaml: targets.sex.classes: found the folders People, people, expected a folder of its own for each cl"],
     ),
+    "an experiment in the folder of the datasets' pages": (
+        "experiments: {Cohorts: {dataset: demo, target: age, preprocess: affine-4mm, split: three-fold, network: sfcn-small, "
+        "training: short}}",
+        ["mine.yaml: experiments.Cohorts: found beside the folder of the datasets' pages, expected another name: folders are"],
+    ),
+    "an experiment that is called as another but for capitals": (
+        "experiments: {Demo-Age: {dataset: demo, target: age, preprocess: affine-4mm, split: three-fold, network: sfcn-small, "
+        "training: short}}",
+        ["mine.yaml: experiments.Demo-Age: found beside 'demo-age', expected another name: folders are called by it, and on"],
+    ),
     "a class that no code stands for": (
         "targets: {sex: {classes: {Female: Women}}}",
         ["mine.yaml: targets.sex.classes: found the class 'Female', which no code of the column 'sex' in dataset 'de"],

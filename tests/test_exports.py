@@ -12,7 +12,7 @@ import pytest
 
 from conftest import shared, write_scan
 from mriflow.base.errors import UserError
-from mriflow.config.resolve import described_bids
+from mriflow.config.resolve import BIDS_SUBJECT, described_bids
 from mriflow.images.archives import ignored
 from mriflow.images.find import read_name
 from mriflow.organize import organize
@@ -103,10 +103,48 @@ def test_a_table_of_commas_is_still_refused_if_it_is_no_utf8(tmp_path):
 
 @pytest.mark.parametrize(
     ("cell", "form", "subject"),
-    [("A01", "sub-{}", "sub-A01"), ("7", "S{:03d}", "S007"), (7.0, "P{}", "P7"), ("x", "S{:03d}", None)],
+    [
+        *[("A01", "sub-{}", "sub-A01"), ("7", "S{:03d}", "S007"), (7.0, "P{}", "P7"), ("x", "S{:03d}", None)],
+        *[("01", "sub-{}", "sub-01"), ("7.0", "P{}", "P7")],
+    ],
 )
 def test_identifiers_get_a_prefix(cell, form, subject):
     assert read_value(cell, {"format": form})[0] == subject
+
+
+@pytest.mark.parametrize(
+    ("cell", "unit", "value"),
+    [
+        *[("045Y", "years", 45), ("018M", "years", 1.5), ("365D", "years", 0.9993), ("6 months", "years", 0.5)],
+        *[("45 y", "years", 45), ("1.7 m", "cm", 170), ("45 kg", "years", None), ("90+", "years", None), ("045Y", "", None)],
+    ],
+)
+def test_a_number_may_be_written_with_its_unit_as_dicom_does(cell, unit, value):
+    column = {"range": [0, 250], "unit": unit, "factor": 1 / 12}  # of a sidecar, for numbers without one
+    found, problem = read_value(cell, column)
+    assert found == value and ("not a number" in problem) == (value is None)
+
+
+@pytest.mark.parametrize("prefix", ["sub-", "", "Sub-"])
+def test_participants_of_bids_may_lack_the_prefix(tmp_path, prefix):
+    bids = tmp_path / "bids"
+    for number in ("01", "10"):
+        write_scan(bids / f"sub-{number}/anat/sub-{number}_T1w.nii.gz", VOXELS + int(number))
+    (bids / "participants.tsv").write_text(f"participant_id\tage\n{prefix}01\t30\n{prefix}10\t40\n")
+    described = {key: value for key, value in described_bids(str(bids)).items() if key != "table"}
+    images = {**described, "images": [bids], "table": bids / "participants.tsv"}
+    columns = {"subject": BIDS_SUBJECT, "age": AGE}
+    rows = organize(tmp_path / "d/labels.csv", tmp_path / "d/scans.csv", columns=columns, **images)
+    assert rows[["subject", "age", "problem"]].to_numpy().tolist() == [["sub-01", 30, ""], ["sub-10", 40, ""]]
+
+
+def test_sites_of_two_spellings_are_one_and_such_subjects_are_told(tmp_path, caplog):
+    table = "who,file,place\nP1,s0.nii,Guys\np1,s1.nii,GUYS \nP2,s2.nii,Guys\n"
+    labels = with_paths(tmp_path, table, site={"from": "place"})
+    assert labels["site"].tolist() == ["Guys"] * 3
+    assert "site: 'GUYS' is read as 'Guys'" in caplog.text and "'P1' and 'p1' are taken for different people" in caplog.text
+    note = "subject: another differs in capitals or blanks alone"
+    assert labels["notes"].tolist() == [f"{note} ('p1')", f"{note} ('P1')", ""]
 
 
 def test_the_log_of_an_excel_file_has_no_warning_of_pandas(tmp_path):

@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import tarfile
 from pathlib import Path
 
 import nibabel as nib
@@ -143,3 +144,20 @@ def test_the_unit_of_a_header_is_obeyed_unless_mm_are_meant(tmp_path, unit, size
     assert scan.voxel_ml == pytest.approx(0.064)
     header = read_header(tmp_path / "a.nii")
     assert [header["spacing"], header["orientation"], header["fault"]] == ["4x4x4", "RAI", ""]
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
+def test_hidden_files_are_no_images(tmp_path, packed, caplog):
+    """What a Mac writes beside each file, and what stands in a bin or in .git."""
+    caplog.set_level(logging.INFO)
+    folder = tmp_path / "scans"
+    for name in ("S1_T1.nii.gz", "._S1_T1.nii.gz", ".trash/S2_T1.nii.gz", ".git/annex/S3_T1.nii.gz"):
+        write_scan(folder / name, VOXELS)
+    source = folder
+    if packed:
+        source = tmp_path / "scans.tar.gz"
+        with tarfile.open(source, "w:gz") as tar:
+            tar.add(folder, "./scans")
+    images = find_images([source], r"(?P<subject>S\d)_T1\.nii\.gz", tmp_path / "unpacked")
+    assert images["id"].tolist() == ["S1_T1"]
+    assert packed or "passed over 3 hidden file(s) and folder(s), such as ._S1_T1.nii.gz" in caplog.text

@@ -72,11 +72,11 @@ BIDS_SETS = [
         id="no participant_id",
     ),
     case(
-        bids("participant_id\tage\tsex\n01\t30\tM\n"),
-        "{tmp}/bids/participants.tsv: none of its 1 subject(s) has an image. It has such as '01', the names of "
-        "the images such as 'sub-01'. Make them alike: by the `format` of the column subject (S{:03d} makes S007 "
-        "of 7, also where a spreadsheet lost the zeros), by its `pattern`, or by the `pattern` of the images.",
-        id="participants without sub-",
+        bids("participant_id\tage\tsex\n1\t30\tM\n"),
+        "{tmp}/bids/participants.tsv: none of its 1 subject(s) has an image. It has such as '1', the names of "
+        "the images such as 'sub-01'. Make them alike: by the `format` of the column subject (sub-{:02d} makes sub-01 "
+        "of its number, also where a spreadsheet lost the zeros), by its `pattern`, or by the `pattern` of the images.",
+        id="participants whose zeros were lost",
     ),
     case(
         bids("participant_id,age,sex\nsub-01,30,M\n"),

@@ -153,15 +153,15 @@ ROWS = [
     case(
         joined("7,30,1,170\n8,30,1,170\n"),
         "{tmp}/t.csv: none of its 2 subject(s) has an image. It has such as 'S007', 'S008', the names of the "
-        "images such as 'S001'. Make them alike: by the `format` of the column subject (S{:03d} makes S007 of 7, "
-        "also where a spreadsheet lost the zeros), by its `pattern`, or by the `pattern` of the images.",
+        "images such as 'S001'. Make them alike: by the `format` of the column subject (S{:03d} makes S001 of its "
+        "number, also where a spreadsheet lost the zeros), by its `pattern`, or by the `pattern` of the images.",
         id="subjects of whom none has an image",
     ),
     case(
         joined("1,30,1,170\n100,40,2,160\n", NAME, "S100-A-T1.nii.gz", columns=COLUMNS | {"subject": {"from": "ID"}}),
         "{tmp}/t.csv: none of its 2 subject(s) has an image. It has such as '1', '100', the names of the images "
-        "such as 'S001', 'S100'. Make them alike: by the `format` of the column subject (S{:03d} makes S007 of "
-        "7, also where a spreadsheet lost the zeros), by its `pattern`, or by the `pattern` of the images.",
+        "such as 'S001', 'S100'. Make them alike: by the `format` of the column subject (S{:03d} makes S001 of "
+        "its number, also where a spreadsheet lost the zeros), by its `pattern`, or by the `pattern` of the images.",
         id="subjects without the letter of the images",
     ),
     case(

@@ -56,6 +56,7 @@ What they share::
         problems        the grammar of the column `problem`
         people          the rows of a dataset's table, joined with the images
         choice          which image stands for a session
+        units           units of labels
         sidecars        what BIDS says of a table's columns
         visits          what BIDS tells of a single visit
         ukb_table       the same for UK Biobank

@@ -18,6 +18,7 @@ from mriflow.base.files import write_csv
 from mriflow.images.find import as_nifti, file_problem, find_images
 from mriflow.images.fingerprint import fingerprint, hash_of_voxels, voxels_of
 from mriflow.tables.choice import ALTERNATIVES, choose_images
+from mriflow.tables.identifiers import tell_of_alike
 from mriflow.tables.labels import RESERVED, TEXT_COLUMNS, usable
 from mriflow.tables.people import Columns, check_expected, join_fetched, join_images, people_of, refuse_strangers, rows_of_scans
 from mriflow.tables.problems import join_problems, reasons_of
@@ -106,7 +107,7 @@ def organize(
         rows["path"] = [str(as_nifti(Path(path), labels.parent / "images", affine)) if path else "" for path in rows["path"]]
     else:
         raise UserError("a dataset needs a table, or images with a `pattern` that reads the subject from their names.")
-    rows = flag_scans(rows, exclude or {})
+    rows = flag_scans(tell_of_alike(rows), exclude or {})
     listed = ["id", "path", "fingerprint"]
     if scans_per_session == "first":
         rows = choose_images(rows)

@@ -88,13 +88,17 @@ def write_json(value: Any, path: str | Path) -> None:
     write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", path)
 
 
-def files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+def files_below(folder: Path, above: frozenset[Path] = frozenset(), hidden: list[Path] | None = None) -> Iterator[Path]:
     """Yield every file below a folder, sorted, also through links to folders unless they lead in a circle.
+
+    What is hidden (its name begins with a dot) is passed over: what a Mac writes beside each file (._T1.nii.gz), .git, a bin.
 
     Parameters
     ----------
     above
         The folders around it, their own paths.
+    hidden
+        Where to list the hidden files and folders.
 
     Raises
     ------
@@ -105,8 +109,11 @@ def files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[
     if own in above:
         return
     for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            yield from files_below(path, above | {own})
+        if path.name.startswith("."):
+            if hidden is not None:
+                hidden.append(path)
+        elif path.is_dir():
+            yield from files_below(path, above | {own}, hidden)
         else:
             yield path
 

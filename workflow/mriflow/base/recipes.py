@@ -4,7 +4,7 @@ Raise a stage's number when its results should change: then it, and what follows
 """
 
 SIMULATE = 1
-ORGANIZE = 3
+ORGANIZE = 4
 PREPROCESS = 3
 SPLIT = 1
 TRAIN = 4

@@ -31,6 +31,21 @@ def check_dataset_names(datasets: dict, published: dict, mistakes: Mistakes) -> 
             mistakes.add(("datasets", name), text)
 
 
+def check_folders(whole: dict, mistakes: Mistakes) -> None:
+    """Add names whose folders would be one: an experiment's beside one of ours, and two that differ in capitals alone."""
+    for section in ("datasets", "experiments", "preprocess"):
+        seen: dict[str, str] = {"cohorts": "the folder of the datasets' pages"} if section == "experiments" else {}
+        for name in whole[section]:
+            if name.lower() in seen:
+                other = seen[name.lower()]
+                mistakes.add(
+                    (section, name),
+                    f"found beside {other}, expected another name: folders are called by it, and on "
+                    "many disks capitals make no difference",
+                )
+            seen.setdefault(name.lower(), repr(name))
+
+
 def check_blocks(whole: dict, mistakes: Mistakes) -> None:
     """Add what does not fit within one block."""
     for name, target in whole["targets"].items():
@@ -49,6 +64,7 @@ def check_blocks(whole: dict, mistakes: Mistakes) -> None:
             mistakes.add(("training", name, "early_stopping"), text)
     for name, block in whole["networks"].items():
         check_init(("networks", name, "init"), block.get("init"), mistakes)
+    check_folders(whole, mistakes)
     check_pathvars(whole, mistakes)
     results = "" if mistakes.touch("pathvars") else whole["pathvars"]["results"]
     for name, block in whole["splits"].items():

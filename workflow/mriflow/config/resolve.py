@@ -55,7 +55,7 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
         whole["datasets"][name] = dataset = with_paths(dataset)
         if isinstance(dataset.get("bids"), str) and isinstance(dataset.get("columns"), dict):
             dataset |= {**described_bids(dataset["bids"]), **dataset}
-            dataset["columns"] = {"subject": {"from": "participant_id"}, **dataset["columns"]}
+            dataset["columns"] = {"subject": BIDS_SUBJECT, **dataset["columns"]}
 
     for split in blocks_of(whole, "splits").values():
         if isinstance(split.get("file"), str):
@@ -182,6 +182,10 @@ def weights_to_start_from(config: dict, experiment: str, fold: int, seed: int) -
     seeds = config["training"][theirs["training"]]["seeds"]
     fold, seed = fold if ours["dataset"] == theirs["dataset"] else 0, seed if seed in seeds else seeds[0]
     return f"<results>/{start}/fold-{fold}_seed-{seed}/model.pt"
+
+
+# The prefix is that of the folders; in participants.tsv many leave it out.
+BIDS_SUBJECT = {"from": "participant_id", "pattern": "(?i:sub-)?(.+)", "format": "sub-{}"}
 
 
 def described_bids(folder: str) -> dict:

@@ -110,7 +110,7 @@ def unpack(archive: Path, folder: Path, ignore: str | None, affine: Sequence[Seq
     try:
         check_whole(archive)
         with tarfile.open(archive) as tar:
-            members = tar.getmembers()
+            members = [member for member in tar.getmembers() if not is_hidden(member.name)]
             for member in members:
                 refuse_unsafe(member, archive, folder)
                 if is_part(member.name) and not member.isfile():
@@ -138,6 +138,11 @@ def unpack(archive: Path, folder: Path, ignore: str | None, affine: Sequence[Seq
             f"{archive}: holds two images of the name {twice!r}, in different folders. Unpack it by hand and give the folder."
         )
     return sorted(path for path in paths if suffix_of(path) != ".img")
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether an entry of an archive is hidden, or in a folder that is, as what a Mac writes beside each file."""
+    return any(part.startswith(".") and part not in (".", "..") for part in PurePosixPath(name).parts)
 
 
 def is_part(name: str) -> bool:

@@ -103,10 +103,13 @@ def find_images(
 
 def images_below(folder: Path) -> list[Path]:
     """Return the images in a folder, also through links to folders, and log what in it is passed over."""
+    hidden: list[Path] = []
     try:
-        files = [path for path in files_below(folder) if not NOT_RAW & set(path.relative_to(folder).parts)]
+        files = [path for path in files_below(folder, hidden=hidden) if not NOT_RAW & set(path.relative_to(folder).parts)]
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be looked into ({error.strerror}). Check its permissions.") from error
+    if hidden:
+        log.info("%s: passed over %d hidden file(s) and folder(s), such as %s", folder, len(hidden), hidden[0].name)
     others: dict[str, list[Path]] = {}
     for path in files:
         if not is_image(path) and suffix_of(path) in OTHERS and not has_header(path):

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mriflow.tables.units import without_unit
+
 BOOLEANS = dict.fromkeys(("true", "yes", "on"), "true") | dict.fromkeys(("false", "no", "off"), "false")
 NOT_KNOWN = {"", "na", "n/a", "nan", "none", "null", "-", "?", "#n/a"}
 
@@ -134,20 +136,25 @@ def read_value(cell: Any, column: Mapping[str, Any]) -> tuple[str | float | None
     if "range" in column:
         low, high = column["range"]
         expected = f"expected {low} to {high} {column.get('unit', '')}".rstrip()
+        number_alone, factor = without_unit(text, column.get("unit", ""))
+        if number_alone == text:
+            factor = column.get("factor", 1)
+        text = number_alone
         if not is_number(text):
             comma = ", with a point for decimals" if is_number(text.replace(",", ".")) else ""
             return None, f"not a number ({shown(text)}, {expected}{comma})"
         number = float(text)
-        if (factor := column.get("factor", 1)) != 1:
+        if factor != 1:
             number = round(number * factor, 4)
         if not low <= number <= high:
             converted = f", which is {number:g}" if factor != 1 else ""
             return None, f"out of range ({text}{converted}, {expected})"
         return number, ""
     if "format" in column:
-        if (identifier := whole(text)) is None:
-            if "{}" in column["format"]:  # a prefix for texts, too
-                return column["format"].format(text), ""
+        identifier = whole(text)
+        if "{}" in column["format"]:  # a prefix, of texts too, which keep their zeros
+            return column["format"].format(text if identifier is None else text.partition(".")[0]), ""
+        if identifier is None:
             return None, f"not a whole number ({shown(text)})"
         return column["format"].format(identifier), ""
     return text, ""

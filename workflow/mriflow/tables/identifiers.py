@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from mriflow.base.errors import UserError
-from mriflow.tables.cells import as_text, shown
+from mriflow.tables.cells import as_text, loosened, shown
+from mriflow.tables.problems import join_problems
 
 log = logging.getLogger(__name__)
 
@@ -73,3 +74,35 @@ def warn_of_dates(identifiers: pd.Series, column: str, file: Path) -> None:
             "several people may have one name. %s.",
             *(file, len(dates), column, shown(as_text(dates[0])), AGAIN),
         )
+
+
+def alike(names: pd.Series) -> list[list[str]]:
+    """Return the groups of names that differ in capitals or blanks alone, in each the commonest first."""
+    counts = names[names.notna() & (names != "")].value_counts()
+    groups: dict[str, list[str]] = {}
+    for name in sorted(counts.index, key=lambda name: (-counts[name], name)):
+        groups.setdefault(loosened(name), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def tell_of_alike(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the scans with one spelling of each site, and with notes where two subjects may be one person.
+
+    Two sites that are one would be on both sides of a split by site, and so would a person of two names: but whether these are
+    one, the table alone does not tell.
+    """
+    rows = rows.copy()
+    for first, *others in alike(rows["site"]) if "site" in rows else ():
+        log.warning("site: %s is read as %r, the commonest spelling", ", ".join(map(repr, others)), first)
+        rows["site"] = rows["site"].replace(others, first)
+    for group in alike(rows["subject"]):
+        log.warning(
+            "subject: %s are taken for different people, though they differ in capitals or blanks alone. If they are one, "
+            "write them alike in the table, or a network is tested on people it has seen.",
+            " and ".join(map(repr, group)),
+        )
+        for index in rows.index[rows["subject"].isin(group)]:
+            twins = ", ".join(shown(name) for name in group if name != rows.loc[index, "subject"])
+            text = f"subject: another differs in capitals or blanks alone ({twins})"
+            rows.loc[index, "notes"] = join_problems(rows.loc[index, "notes"], text)
+    return rows

@@ -199,9 +199,20 @@ def refuse_strangers(images: pd.DataFrame, people: pd.DataFrame, file: Path) -> 
         in_table, in_names = (", ".join(map(repr, names[:3])) for names in (of_rows, of_images))
         raise UserError(
             f"{file}: none of its {len(of_rows)} subject(s) has an image. It has such as {in_table}, the names of the images "
-            f"such as {in_names}. Make them alike: by the `format` of the column subject (S{{:03d}} makes S007 of 7, also "
-            "where a spreadsheet lost the zeros), by its `pattern`, or by the `pattern` of the images."
+            f"such as {in_names}. Make them alike: by the `format` of the column subject ({format_of(of_images)} makes "
+            f"{of_images[0]} of its number, also where a spreadsheet lost the zeros), by its `pattern`, or by the `pattern` of "
+            "the images."
         )
+
+
+def format_of(subjects: list[str]) -> str:
+    """Return the `format` that makes such a subject of its number.
+
+    >>> format_of(["sub-02", "sub-10"]), format_of(["anna"])
+    ('sub-{:02d}', 'S{:03d}')
+    """
+    match = re.fullmatch(r"(.*?)(\d+)", subjects[0])
+    return f"{match[1]}{{:0{len(match[2])}d}}" if match else "S{:03d}"
 
 
 def bare(subject: str) -> str:

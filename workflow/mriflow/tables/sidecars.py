@@ -7,29 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mriflow.base.errors import UserError
+from mriflow.tables.units import in_unit
 
 log = logging.getLogger(__name__)
 
 NOT_A_LEVEL = "n/a"  # BIDS' word for a value that is not known, described or not
-# How much of the first unit of its row each one is.
-MEASURES = (
-    {"year": 1, "month": 1 / 12, "week": 7 / 365.25, "day": 1 / 365.25},
-    {"cm": 1, "m": 100, "mm": 0.1, "inch": 2.54},
-    {"kg": 1, "g": 0.001, "lb": 0.45359237},
-)
-SPELLED = {
-    **dict.fromkeys(("y", "yr", "yrs", "a", "annum"), "year"),
-    **dict.fromkeys(("mo", "mon", "mth", "mths"), "month"),
-    **dict.fromkeys(("w", "wk", "wks"), "week"),
-    "d": "day",
-    **dict.fromkeys(("centimetre", "centimeter"), "cm"),
-    **dict.fromkeys(("metre", "meter"), "m"),
-    **dict.fromkeys(("millimetre", "millimeter"), "mm"),
-    **dict.fromkeys(("in", "inches"), "inch"),
-    **dict.fromkeys(("kilogram", "kilo"), "kg"),
-    "gram": "g",
-    **dict.fromkeys(("lbs", "pound"), "lb"),
-}
 
 
 class Described(NamedTuple):
@@ -92,19 +74,8 @@ def factor_of(name: str, column: Mapping[str, Any], known: Described) -> float:
     wanted = column.get("unit") or ("years" if name == "age" else "")
     if not wanted:
         return 1
-    for measure in MEASURES:
-        if (there := unit_of(known.units)) in measure and (here := unit_of(wanted)) in measure:
-            return measure[there] / measure[here]
+    if factor := in_unit(known.units, wanted):
+        return factor
     if known.units.strip().lower() != wanted.strip().lower():
         log.warning("%s: says that %r is in %r; it is read as %s", known.file, column["from"], known.units, wanted)
     return 1
-
-
-def unit_of(text: str) -> str:
-    """Return a unit as `MEASURES` names it, however it is written.
-
-    >>> unit_of("Months"), unit_of("yr."), unit_of("points")
-    ('month', 'year', 'point')
-    """
-    word = text.strip().lower().rstrip(".")
-    return SPELLED.get(word) or SPELLED.get(word.rstrip("s")) or word.rstrip("s")
