@@ -268,7 +268,7 @@ def test_preview_shows_the_qsub_line_and_how_to_try_the_job_by_hand(rule):
     assert done.returncode == 0, done.stderr
     assert f"qsub -terse -S /bin/bash -cwd -j y -r n -N {rule}-example -o 'logs/sge/{rule}/$JOB_ID.log' -l tmem=" in done.stdout
     assert re.search(r"^qrsh -cwd .*-l h_rt=0:59:59", done.stdout, re.MULTILINE)
-    assert {"train": "python -m mriflow.train", "report": "snakemake "}[rule] in done.stdout
+    assert {"train": "python -m mriflow.train", "report": "python -m mriflow.report"}[rule] in done.stdout
     assert ("-l gpu=true" in done.stdout) == (rule == "train")
 
 

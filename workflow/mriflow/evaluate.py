@@ -6,7 +6,7 @@ the share of the classes (trivial), and by the weighted mean of network and clas
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def evaluate(
     parts = read_splits(splits)
     shards = open_shards(arrays, indices)
     table = read_labels(labels, category=target["column"] if classes else None).set_index("id")
-    label_of, groups = table[target["column"]], subgroup_columns(experiment)
+    label_of, groups = table[target["column"]], subgroup_columns(experiment, table.columns)
     preprocessed = parts["id"].isin(shards)
     excluded = parts.loc[~preprocessed & (parts["part"] == "test"), "id"].nunique()
     parts = parts[preprocessed]
@@ -172,14 +172,14 @@ def evaluate(
     return result
 
 
-def subgroup_columns(experiment: dict[str, Any]) -> list[str]:
-    """Return the columns whose groups are looked at one by one: by the config or site, sex, age and a number."""
+def subgroup_columns(experiment: dict[str, Any], known: Collection[str]) -> list[str]:
+    """Return the columns whose groups are looked at one by one: by the config, or those that are known of site, sex, age."""
     if "subgroups" in experiment:
         return list(experiment["subgroups"])
     target = experiment["target"]
     names = ["site", "sex", "age", *([target["column"]] if target["type"] == "regression" else [])]
     unfit = OF_PREDICTIONS | ({target["column"]} if target["type"] == "classification" else set())
-    return [name for name in dict.fromkeys(names) if name not in unfit]
+    return [name for name in dict.fromkeys(names) if name in known and name not in unfit]
 
 
 def as_columns(predictions: dict[str, np.ndarray], classes: list[str] | None) -> dict[str, np.ndarray]:

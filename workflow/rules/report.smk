@@ -41,7 +41,7 @@ rule report:
         "../../envs/conda.yaml"
     resources:
         mem_mb=2000,
-        runtime=30,
+        runtime=60,
     params:
         benchmarks=workflow.pathvars.apply("<benchmarks>"),
         recipe=recipes.PLOT,
