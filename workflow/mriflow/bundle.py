@@ -26,6 +26,7 @@ from mriflow.images.outliers import contrast_of
 from mriflow.images.scan import BRAIN_ML, QC_CORRELATION, TEMPLATE_RATIO, PreprocessSettings
 from mriflow.prediction.seen import seen_in_training
 from mriflow.prediction.stored import CALIBRATION, CHECKSUMS, FORMAT, METADATA, metadata_schema, sha256
+from mriflow.prediction.tested import add_trained
 from mriflow.reporting.model_card import model_card
 from mriflow.tables.labels import read_indices, read_labels
 from mriflow.tables.splits import read_splits
@@ -231,13 +232,8 @@ def main(argv: list[str] | None = None) -> None:
     """Read the command line and write the folder."""
     parser = stage_parser(__doc__)
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--models", type=Path, nargs="+", required=True, help="the models of all folds and seeds")
-    parser.add_argument("--arrays", type=Path, nargs="+", required=True, help="shards of the dataset, .npy")
-    parser.add_argument("--indices", type=Path, nargs="+", required=True, help="their indices, .csv, in the same order")
-    parser.add_argument("--labels", type=Path, required=True, help="the dataset's labels.csv")
-    parser.add_argument("--splits", type=Path, required=True, help="the experiment's splits.csv")
+    add_trained(parser)
     parser.add_argument("--headers", type=Path, required=True, help="the dataset's headers.csv, made by check")
-    parser.add_argument("--settings", type=Path, required=True, help="the experiment's part of the config, .json")
     parser.add_argument("--metrics", type=Path, required=True, help="the experiment's metrics.json")
     parser.add_argument("--calibration", type=Path, help="what was fitted for new scans, .json (default: none, no intervals)")
     bundle(**vars(parser.parse_args(argv)))

@@ -25,6 +25,7 @@ from mriflow.evaluation.metrics import METHODS
 from mriflow.evaluation.stacking import blend, share_of_network
 from mriflow.evaluation.summary import summarise, values_of
 from mriflow.prediction.ensemble import predict_each
+from mriflow.prediction.tested import add_trained
 from mriflow.tables.labels import OF_PREDICTIONS, read_indices, read_labels
 from mriflow.tables.splits import PARTS, read_splits
 from mriflow.training.covariates import read_covariates
@@ -216,13 +217,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = stage_parser(__doc__)
     parser.add_argument("--predictions", type=Path, required=True, help="table to write, one row per test scan, .csv")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics to write, .json; more is written beside them")
-    parser.add_argument("--models", type=Path, nargs="+", required=True, help="the models of all folds and seeds")
+    add_trained(parser)
     parser.add_argument("--warnings", type=Path, nargs="+", required=True, help="what is wrong with their trainings, .json")
-    parser.add_argument("--arrays", type=Path, nargs="+", required=True, help="shards of the dataset, .npy")
-    parser.add_argument("--indices", type=Path, nargs="+", required=True, help="their indices, .csv, in the same order")
-    parser.add_argument("--labels", type=Path, required=True, help="the dataset's labels.csv")
-    parser.add_argument("--splits", type=Path, required=True, help="the experiment's splits.csv")
-    parser.add_argument("--settings", type=Path, required=True, help="the experiment's part of the config, .json")
     parser.add_argument("--search", type=Path, help="what `choose` found best in each fold, .json, if keys were searched")
     evaluate(**vars(parser.parse_args(argv)))
 

@@ -134,9 +134,14 @@ def read_tested(arrays: Sequence[Path], indices: Sequence[Path], labels: Path, s
 
 
 def add_tested(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say what to write, and those of `read_tested` with the models."""
+    """Add the arguments that say what to write, and those of `add_trained`."""
     parser.add_argument("--result", type=Path, required=True, help="what was found, to write, .json")
     parser.add_argument("--table", type=Path, required=True, help="the same as a table, .csv")
+    add_trained(parser)
+
+
+def add_trained(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which experiment is meant: its models, and those of `read_tested`."""
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="the models of all folds and seeds")
     parser.add_argument("--arrays", type=Path, nargs="+", required=True, help="shards of the dataset, .npy")
     parser.add_argument("--indices", type=Path, nargs="+", required=True, help="their indices, .csv, in the same order")
