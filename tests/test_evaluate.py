@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from conftest import training_settings, write_dataset
 from mriflow.base.errors import UserError
 from mriflow.config.resolve import training_part
-from mriflow.evaluate import evaluate
+from mriflow.evaluate import evaluate, subgroup_columns
 from mriflow.evaluation.baselines import FLAT, classical, pca, penalty_folds, small_images, standardised_kernels, trivial
 from mriflow.evaluation.comparison import difference, judge
 from mriflow.evaluation.confounders import confounders_of, predict_from_confounders
@@ -463,3 +463,9 @@ def test_a_target_that_is_the_same_for_all_has_no_r2():
     assert [metrics[name]["value"] for name in ("r2", "r", "slope")] == [None, None, None]
     assert metrics["r2"] == {"value": None, "low": None, "high": None}
     assert metrics["mae"]["value"] == 27.5
+
+
+def test_groups_are_of_columns_that_a_cohort_has_unless_the_config_names_them():
+    age = {"target": {"column": "age", "type": "regression"}}
+    assert subgroup_columns(age, ["age", "site"]) == ["site", "age"]
+    assert subgroup_columns(age | {"subgroups": ["hand"]}, ["age"]) == ["hand"]
