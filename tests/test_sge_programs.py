@@ -28,8 +28,8 @@ class Site:
 
     def __init__(self, folder: Path, elsewhere: Path):
         self.folder, self.bin = folder, elsewhere / "bin"
-        shutil.copytree(ROOT / "profiles/sge", elsewhere / "sge", ignore=shutil.ignore_patterns("__pycache__"))
-        self.profile = elsewhere / "sge"
+        shutil.copytree(ROOT / "profiles", elsewhere / "profiles", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        self.profile = elsewhere / "profiles/sge"
         self.change(poll=2)
         self.bin.mkdir()
         for name, script in STUBS.items():
@@ -110,7 +110,7 @@ def waiting(site) -> str:
 
 def look_anew(site):
     """Let the last look at the queue be too old."""
-    for file in ("qstat.json", "waiting"):
+    for file in ("queue.json", "waiting"):
         (site.folder / ".snakemake/sge" / file).unlink(missing_ok=True)
 
 
@@ -132,7 +132,7 @@ def test_job_that_waits_is_told_without_a_python_while_the_master_is_away(site):
     job = waiting(site)
     site.stub("qstat", "exit 1")
     state = site.folder / ".snakemake/sge"
-    (state / "qstat.json").unlink()
+    (state / "queue.json").unlink()
     (state / "waiting").write_text("1\n" + (state / "waiting").read_text().partition("\n")[2])
     for _ in range(3):
         assert site.call("status", job)[1] == "running"

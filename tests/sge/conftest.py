@@ -15,7 +15,6 @@ import yaml
 
 from conftest import ROOT
 
-PROFILE = ROOT / "profiles/sge"
 CELL = "/usr/local/sbin/mriflow-test-cell"  # root's copy of cell.sh, which `cell.sh start` lets this user run
 
 
@@ -54,8 +53,7 @@ class Workdir:
     def __init__(self, folder: Path, snakefile: str, profile: dict | None = None, **settings):
         folder.mkdir(parents=True)
         self.folder, self.log, self.bin = folder, folder / "snakemake.log", folder / "bin"
-        shutil.copytree(PROFILE, folder / "profiles/sge", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(ROOT / "profiles/default", folder / "profiles/default")
+        shutil.copytree(ROOT / "profiles", folder / "profiles", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         self.bin.mkdir()
         self.started = []
         (folder / "Snakefile").write_text(snakefile)

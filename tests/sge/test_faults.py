@@ -333,7 +333,7 @@ def test_ctrl_c_deletes_the_jobs(workdir, moment):
     if moment == "during a look":
         place.wait_for((place.folder / "looking").exists, "a look at the queue")
     else:
-        place.wait_for((place.folder / ".snakemake/sge/qstat.json").exists, "the first look")
+        place.wait_for((place.folder / ".snakemake/sge/queue.json").exists, "the first look")
         time.sleep(3)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(180) != 0

@@ -4,7 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
-from dialect import write_whole
+from base import write_whole
 
 WORD = r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s'"\\])+"""  # of a shell's command
 

@@ -4,11 +4,12 @@ import contextlib
 import os
 import time
 
-import gridengine
-from dialect import Site, write_whole
-from gridengine import MasterAway
+from base import MasterAway, write_whole
+from dialect import Site
+from here import STATE, scheduler
 from jobs import Record
-from words import STATE, said, say
+from look import look
+from words import said, say
 
 FILE = STATE / "waiting"  # read by `status`, which needs no Python for these
 PATIENCE = 30  # times `poll`: how long a job may wait without a word
@@ -28,7 +29,7 @@ def note_waiting(site: Site) -> None:
         if int(until) > time.time():
             return
     try:
-        queue = gridengine.look(STATE, poll)
+        queue = look(poll)
     except MasterAway:
         write_whole(FILE, "\n".join([str(int(time.time() + poll)), *lines, ""]))
         return
@@ -40,11 +41,12 @@ def note_waiting(site: Site) -> None:
         if submission.get("id") == job_id and not over and not queued.in_error:
             lines.append(f"{queued.name} {record.last}")
             if queued.waits and time.time() - submission["time"] > PATIENCE * poll:
-                long.setdefault(str([word for word in submission["qsub"] if word != queued.name]), record)
+                long.setdefault(str([word for word in submission[scheduler.SUBMIT] if queued.name not in word]), record)
     until = max(queue.asked + poll, time.time() + SPARING * sum(os.times()[:4]))
     write_whole(FILE, "\n".join([str(int(until)), *lines, ""]))
     for request, record in long.items():
         if not said(f"waits: {request}", DAY):
             submission = record.read("json")
             minutes = round((time.time() - submission["time"]) / 60)
-            say(f"{record}: has waited for {minutes} min. {gridengine.why_waiting(submission['id'])}")
+            why = scheduler.why_waiting(submission["id"], queue.jobs[submission["id"]])
+            say(f"{record}: has waited for {minutes} min. {why}")

@@ -1,16 +1,18 @@
-"""A site's dialect of qsub: what a job asks for in Snakemake's words, as the arguments that this Grid Engine understands."""
+"""A site's dialect: what a job asks for in Snakemake's words, as the arguments that its scheduler understands."""
 
 import hashlib
 import json
 import math
-import os
 import re
 import shlex
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PROFILE = Path(__file__).resolve().parent
+from base import write_whole
+from here import PROFILE, scheduler
+
+SCHEMA = Path(__file__).with_name("schema.yaml")
 
 
 class Request(NamedTuple):
@@ -54,7 +56,7 @@ class Site(NamedTuple):
     dialect: dict[str, Any]
 
     def arguments(self, request: Request, warned: bool = False) -> list[str]:
-        """Return the arguments of qsub for a request; a `warned` job is sent signals before it is killed."""
+        """Return the arguments that ask for a request; a `warned` job is sent signals before it is killed."""
         dialect, settings = self.dialect, self.settings
         if request.gpu and "gpu" not in dialect:
             sys.exit(f"{dialect['site']}: its dialect does not say how a GPU is asked for (key `gpu`)")
@@ -66,7 +68,7 @@ class Site(NamedTuple):
         if warned:
             if "warning" in dialect:
                 arguments += fill(dialect["warning"], clock(request.walltime - self.margin(request) // 2))
-            arguments += ["-notify"]
+            arguments += scheduler.warned(self.margin(request) // 2)
         if request.gpu:
             arguments += fill(dialect["gpu"], request.gpu)
             model = request.gpu_model or dialect.get("default_gpu_model")
@@ -80,7 +82,10 @@ class Site(NamedTuple):
             arguments += fill(dialect["slots"], slots)
         if request.scratch_mb and "scratch" in dialect:
             arguments += amount(dialect["scratch"], request.scratch_mb, slots)
-        return arguments + shlex.split(settings["qsub"]) + (shlex.split(settings["qsub_gpu"]) if request.gpu else [])
+        arguments += shlex.split(settings[scheduler.SUBMIT])
+        if request.gpu:
+            arguments += shlex.split(settings[f"{scheduler.SUBMIT}_gpu"])
+        return scheduler.joined(arguments)
 
     def memory_limit(self, request: Request) -> str | None:
         """Return what the memory limit is of, `slot` or `job`; None for a job without one, as with GPUs."""
@@ -100,7 +105,7 @@ class Site(NamedTuple):
 def amount(form: dict[str, str], megabytes: int, slots: int) -> list[str]:
     """Return the arguments that ask for an amount of memory or disk, rounded up."""
     share = megabytes if form["per"] == "job" else megabytes / slots
-    return fill(form["qsub"], f"{math.ceil(share if form['unit'] == 'M' else share / 1000)}{form['unit']}")
+    return fill(form[scheduler.SUBMIT], f"{math.ceil(share if form['unit'] == 'M' else share / 1000)}{form['unit']}")
 
 
 def fill(template: str, value: object) -> list[str]:
@@ -109,7 +114,7 @@ def fill(template: str, value: object) -> list[str]:
 
 
 def clock(seconds: int) -> str:
-    """Return a duration as Grid Engine reads it, h:mm:ss."""
+    """Return a duration as schedulers read it, h:mm:ss."""
     return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
@@ -118,7 +123,7 @@ def read_site(cache: Path) -> Site:
 
     Exits with the file, the key and what was expected if something is wrong.
     """
-    sources = [PROFILE / "settings.yaml", PROFILE / "schema.yaml", *sorted((PROFILE / "dialects").glob("*.yaml"))]
+    sources = [PROFILE / "settings.yaml", SCHEMA, *sorted((PROFILE / "dialects").glob("*.yaml"))]
     sources_hash = hashlib.sha256(b"\0".join(str(file).encode() + file.read_bytes() for file in sources)).hexdigest()
     try:
         kept = json.loads(cache.read_text())
@@ -140,12 +145,13 @@ def check_site() -> Site:
 
     def load(file: Path) -> Any:
         try:
-            return yaml.safe_load(file.read_text(encoding="utf-8"))
+            text = file.read_text(encoding="utf-8")
+            return yaml.safe_load(text.replace("SUBMIT", scheduler.SUBMIT) if file == SCHEMA else text)
         except yaml.YAMLError as error:
             sys.exit(f"{file}: this is not YAML: {error}")
 
     settings_file = PROFILE / "settings.yaml"
-    schema = load(PROFILE / "schema.yaml")
+    schema = load(SCHEMA)
     settings = load(settings_file)
     name = settings.get("dialect") if isinstance(settings, dict) else None
     file = PROFILE / "dialects" / f"{name}.yaml"
@@ -158,17 +164,6 @@ def check_site() -> Site:
         part, *keys = [*map(str, error.absolute_path)] or ["settings"]
         where = settings_file if part == "settings" else file
         message = error.message if error.validator != "pattern" else f"{error.instance!r} has no place {{}} for the value"
-        sys.exit(f"{where}: {'.'.join(keys) or 'top level'}: {message}. What may stand there: {PROFILE / 'schema.yaml'}")
+        sys.exit(f"{where}: {'.'.join(keys) or 'top level'}: {message}. What may stand there: {SCHEMA}")
     defaults = {key: one["default"] for key, one in schema["properties"]["settings"]["properties"].items() if "default" in one}
     return Site(defaults | settings, document["dialect"])
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a file that other processes see whole or not at all."""
-    temporary = file.with_name(f".part.{os.getpid()}.{file.name}")
-    try:
-        temporary.write_text(text)
-        temporary.replace(file)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

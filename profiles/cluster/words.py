@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-STATE = Path(".snakemake/sge")
+from here import PROFILE, STATE
+
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def say(text: str) -> None:
     """Print a message for the user."""
-    print(f"sge: {text}", file=sys.stderr, flush=True)
+    print(f"{PROFILE.name}: {text}", file=sys.stderr, flush=True)
 
 
 def say_once(text: str, of: str, seconds: float = 600) -> None:

@@ -1,9 +1,9 @@
 """The jobs of the workflow: what Snakemake says of one, and the record of its submissions.
 
-A record is a folder of .snakemake/sge, named for the rule and a hash of its outputs:
+A record is a folder of .snakemake/<profile>, named for the rule and a hash of its outputs:
 
     job.json, command.sh   the job, and the script that Snakemake wants run
-    1.json, 1.sh           the first submission: its id, what was asked for and when; what was handed to qsub
+    1.json, 1.sh           the first submission: its id, what was asked for and when; the script that was submitted
     1.start, 1.exit        written by the job itself: when and where it started, its exit code
     1.end                  why it failed, once `status` has reported it to Snakemake
 """
@@ -20,10 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gridengine
+from base import write_whole
 from command import lasting_command
-from dialect import PROFILE, Request, Site, fill, write_whole
-from words import STATE, short_hash, title
+from dialect import Request, Site, fill
+from here import LOGS, PROFILE, STATE, scheduler
+from look import Snapshot
+from words import short_hash, title
 
 GROWTH = 1.5
 FENCE = 3  # times `poll`: how often a job looks whether another has taken its place
@@ -90,7 +92,7 @@ class Record:
 
     @property
     def external_id(self) -> str:
-        """The id under which Snakemake knows the job: Grid Engine's of the submission that it saw, and the record's name."""
+        """The id under which Snakemake knows the job: the scheduler's of the submission that it saw, and the record's name."""
         return f"{self.read('json')['id']}.{self.folder.name}"
 
     @property
@@ -133,7 +135,7 @@ class Record:
 
     def log(self) -> Path:
         """Return where the last submission's output goes."""
-        return Path("logs/sge", safe_name(self.job().rule), f"{self.read('json').get('id')}.log")
+        return LOGS / safe_name(self.job().rule) / f"{self.read('json').get('id')}.log"
 
     def prepare(self, job: Job, script: Path) -> None:
         """Keep a job and the script that Snakemake wants run, also for what is in the queue already."""
@@ -149,19 +151,19 @@ class Record:
         """
         job = self.job()
         request = Request.of(job.resources, job.threads)._replace(mem_mb=mem_mb)
-        arguments = qsub_arguments(job.rule, job.name, request, site, job.note is not None)
+        arguments = submit_arguments(job.rule, job.name, request, site, job.note is not None)
         self.log().parent.mkdir(parents=True, exist_ok=True)
         self.set_logs_aside(job)
         if not self.last or self.answered or self.file("start").exists():  # what another left is not this one's
             self.last += 1
         self.file("sh").write_text(job_script(job, request, site, self.folder / str(self.last), self.ids()))
-        if avoid and gridengine.could_run([*arguments, *avoid, str(self.file("sh"))]):
+        if avoid and scheduler.could_run([*arguments, *avoid, str(self.file("sh"))]):
             arguments += avoid
-        submission = {"walltime": request.walltime, "qsub": arguments, HASH_KEY: job.hash}
+        submission = {"walltime": request.walltime, scheduler.SUBMIT: arguments, HASH_KEY: job.hash}
         submission |= {"mem_mb": mem_mb, "time": time.time(), "started_from": read_note(job)}
         submission["limited"] = site.memory_limit(request) is not None
         self.write("json", **submission)  # before it is there, so that a Snakemake killed in between leaves a trace
-        self.write("json", **submission, id=gridengine.submit([*arguments, str(self.file("sh"))]))
+        self.write("json", **submission, id=scheduler.submit([*arguments, str(self.file("sh"))]))
 
     def avoid_failed_host(self, site: Site) -> list[str]:
         """Return the arguments that keep the job off the host whose failure ended the last submission, if it was that."""
@@ -175,14 +177,14 @@ class Record:
             with contextlib.suppress(FileNotFoundError):
                 shutil.move(log, self.log().with_name(f"{before}-{log.name}"))
 
-    def arrived(self, queue: gridengine.Snapshot) -> bool:
-        """Return whether Grid Engine took the last submission though its answer was lost, and note the id."""
+    def arrived(self, queue: Snapshot) -> bool:
+        """Return whether the scheduler took the last submission though its answer was lost, and note the id."""
         if job_id := self.read("start").get("id"):  # it may have ended long since
             self.write("json", **self.read("json") | {"id": job_id})
             return True
         return self.adopt(queue)
 
-    def adopt(self, queue: gridengine.Snapshot) -> bool:
+    def adopt(self, queue: Snapshot) -> bool:
         """Return whether the last submission is in the queue, alive, and note its id if that was lost."""
         submission = self.read("json")
         earlier = set(self.ids()) - {submission.get("id")}
@@ -194,20 +196,14 @@ class Record:
         return False
 
 
-def in_queue(queue: gridengine.Snapshot) -> list[str]:
-    """Return the ids of this folder's jobs that are in the queue and not being deleted."""
-    return [number for number, job in queue.jobs.items() if (STATE / job.name).is_dir() and not job.being_deleted]
-
-
-def qsub_arguments(rule: str, name: str, request: Request, site: Site, saves_progress: bool) -> list[str]:
-    """Return the arguments of a job's qsub, but for the script."""
-    log = f"logs/sge/{safe_name(rule)}/$JOB_ID.log"
-    fixed = ["-terse", "-S", "/bin/bash", "-cwd", "-j", "y", "-r", "n", "-N", name, "-o", log]
-    return [*fixed, *site.arguments(request, warned=saves_progress)]
+def submit_arguments(rule: str, name: str, request: Request, site: Site, saves_progress: bool) -> list[str]:
+    """Return the arguments with which a job is submitted, but for the script."""
+    log = f"{LOGS}/{safe_name(rule)}/{scheduler.JOB_ID}.log"
+    return [*scheduler.job_arguments(name, log), *site.arguments(request, warned=saves_progress)]
 
 
 def job_script(job: Job, request: Request, site: Site, record: Path, before: list[str]) -> str:
-    """Return the script that is handed to qsub; `record` is where its notes go, without their endings, `before` earlier ids."""
+    """Return the script that is submitted; `record` is where its notes go, without their endings, `before` earlier ids."""
     scratch = site.dialect.get("scratch_folder", "") if request.scratch_mb else ""
     return "\n".join(
         [
@@ -222,6 +218,7 @@ def job_script(job: Job, request: Request, site: Site, record: Path, before: lis
             f"fence={FENCE * site.settings['poll']}",
             "",
             (PROFILE / "job.sh").read_text(),
+            Path(__file__).with_name("job.sh").read_text(),
         ]
     )
 
@@ -243,6 +240,6 @@ def read_note(job: Job) -> dict[str, Any] | None:
 
 
 def safe_name(text: str) -> str:
-    """Return `text` as a part of a job's or folder's name that Grid Engine and every shell take as it is."""
+    """Return `text` as a part of a job's or folder's name that schedulers and every shell take as it is."""
     name = re.sub(r"\W", "_", text, flags=re.ASCII)[:40]
     return f"_{name}" if name[:1].isdigit() else name
