@@ -2,6 +2,7 @@
 # make test       install, run the tests that take minutes; make test-all: those that take longer too
 # make test-sge   the tests that take minutes on a real Grid Engine, which fail where none answers; as an ordinary user, with
 #                 the cell that tests/sge/cell.sh starts (as root). test-all has them too, and skips them where none answers
+# make test-slurm the same on a real Slurm, of tests/slurm/cell.sh; make test-cluster: both, side by side
 # make lint       the checks that every commit passes
 # make bench      measure speed
 # make bench-gpu  measure speed on a GPU, in at most eight minutes; nothing is installed. Tables into the folder OUT, or bench-gpu
@@ -12,7 +13,7 @@ CORES ?= all
 BIN := .venv/bin
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
-.PHONY: demo test test-sge test-all lint format bench bench-gpu quality docs dag lock
+.PHONY: demo test test-sge test-slurm test-cluster test-all lint format bench bench-gpu quality docs dag lock
 .DEFAULT_GOAL := demo
 
 .venv/installed: envs/requirements.lock pyproject.toml
@@ -30,11 +31,17 @@ demo: .venv/installed
 	@echo "models:  $(CURDIR)/results/*/fold-*/model.pt"
 
 test: .venv/installed
-	$(BIN)/pytest -m "not long" --ignore=tests/sge -n 2 --dist loadgroup
+	$(BIN)/pytest -m "not long" --ignore=tests/cluster -n 2 --dist loadgroup
 
 # Such a test mostly waits for its jobs, so there are more of them at once than cores.
 test-sge: .venv/installed
-	REQUIRE_SGE=1 $(BIN)/pytest tests/sge -m "not long" -n 6
+	REQUIRE_SGE=1 $(BIN)/pytest tests/cluster -m "sge and not long" -n 6
+
+test-slurm: .venv/installed
+	REQUIRE_SLURM=1 $(BIN)/pytest tests/cluster -m "slurm and not long" -n 6
+
+test-cluster: .venv/installed
+	REQUIRE_SGE=1 REQUIRE_SLURM=1 $(BIN)/pytest tests/cluster -m "not long" -n 8
 
 test-all: .venv/installed
 	$(BIN)/pytest

@@ -3,6 +3,7 @@
 snakemake --cores 2                                                        the demo cohort
 snakemake --cores 2 --configfile config/experiments/ixi-age.yaml           real scans
 snakemake --profile profiles/sge                                           on a Sun Grid Engine
+snakemake --profile profiles/slurm                                         on a Slurm
 """
 
 import os

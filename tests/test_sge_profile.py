@@ -1,4 +1,4 @@
-"""What profiles/sge asks of Grid Engine, in the dialects of two sites. Needs none; tests/sge/ is about the real one."""
+"""What profiles/sge asks of Grid Engine, in the dialects of two sites. Needs none; tests/cluster is about the real one."""
 
 import os
 import re

@@ -31,12 +31,13 @@ class Queued(NamedTuple):
     in_error: bool = False  # will never run until someone clears the error
     being_deleted: bool = False  # was deleted, or ends, and only is not gone yet
     over: bool = False  # ended a while ago
+    why: str = ""  # it is over, as in `End`
 
 
 class End(NamedTuple):
     """What the scheduler says of a job's end."""
 
-    why: str = ""  # memory, walltime, deleted or node, if it says so
+    why: str = ""  # memory, walltime, deleted or node, if it says so; of one that never ran, queue or never
     facts: str = ""  # in its own words
     peak_mb: float = 0.0  # of memory
 

@@ -70,8 +70,11 @@ class Site(NamedTuple):
                 arguments += fill(dialect["warning"], clock(request.walltime - self.margin(request) // 2))
             arguments += scheduler.warned(self.margin(request) // 2)
         if request.gpu:
-            arguments += fill(dialect["gpu"], request.gpu)
             model = request.gpu_model or dialect.get("default_gpu_model")
+            if model and "gpu_of_model" in dialect:
+                arguments += [word.replace("{model}", model) for word in fill(dialect["gpu_of_model"], request.gpu)]
+            else:
+                arguments += fill(dialect["gpu"], request.gpu)
             if model and "gpu_model" in dialect:
                 arguments += fill(dialect["gpu_model"], model)
             if request.gpu > 1 and "gpus" in dialect:

@@ -7,7 +7,9 @@
 #   scratch           folder to make on the node's own disk, or nothing
 #   before            ids of the submissions before this one, which the scheduler says are over
 #   fence             seconds after which to look, again and again, whether another job has taken this one's place
-# The profile's job.sh says: job (its id), queue, slots, host and log of the job, and `run`, which runs a script as the job's command.
+#   logs              the folder of its log
+#   saves             yes, if it saves its progress when it is warned
+# The profile's job.sh says: job (its id), queue, slots and host, and `run`, which runs a script as the job's command.
 
 start=$(date +%s)
 begun='' watch=''
@@ -29,7 +31,7 @@ finish() {
     [ -z "$watch" ] || kill "$watch"
     ! replaced || exit "$code"
     # Snakemake ends with 0 when it did nothing because its input did not show on this node.
-    if [ "$code" = 0 ] && grep -q '^Missing files after' "$log"; then code=75; fi
+    if [ "$code" = 0 ] && grep -q '^Missing files after' "$logs/$job.log"; then code=75; fi
     if [ "$code" != 0 ] && [ -z "$begun" ]; then code=75; fi
     [ -z "$scratch" ] || rm -rf -- "$scratch"
     note exit "$job $code"

@@ -154,6 +154,8 @@ class Record:
         arguments = submit_arguments(job.rule, job.name, request, site, job.note is not None)
         self.log().parent.mkdir(parents=True, exist_ok=True)
         self.set_logs_aside(job)
+        if self.read("end").get("why") == "node":  # it may live on there, until it sees this one
+            arguments += scheduler.delayed((FENCE + 1) * site.settings["poll"])
         if not self.last or self.answered or self.file("start").exists():  # what another left is not this one's
             self.last += 1
         self.file("sh").write_text(job_script(job, request, site, self.folder / str(self.last), self.ids()))
@@ -216,6 +218,8 @@ def job_script(job: Job, request: Request, site: Site, record: Path, before: lis
             f'scratch="{scratch}"',
             f"before='{' '.join(before)}'",
             f"fence={FENCE * site.settings['poll']}",
+            f"logs={shlex.quote(str((LOGS / safe_name(job.rule)).absolute()))}",
+            f"saves={'yes' if job.note else ''}",
             "",
             (PROFILE / "job.sh").read_text(),
             Path(__file__).with_name("job.sh").read_text(),

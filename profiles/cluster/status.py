@@ -18,11 +18,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from base import Full, MasterAway, Refused
+from base import End, Full, MasterAway, Queued, Refused
 from dialect import Site, clock, read_site
 from here import STATE, scheduler
 from jobs import GROWTH, Record, read_note
-from look import look
+from look import Snapshot, look
 from waiting import note_waiting
 from words import NO_ROOM, say, say_no_room, say_once
 
@@ -78,18 +78,20 @@ def state(name: str, site: Site) -> str:
     try:
         if in_queue := look_for(record, site):
             return in_queue
+        end = scheduler.end_of(record.read("json")["id"], ended(record, look(site.settings["poll"])), code)
     except MasterAway:
         return "running"
     if note := note_of(record):
-        if note["reason"] not in WALLTIME:
-            reason = f"saved and stopped on {note['reason']}: it was deleted, or killed at the end of its walltime"
+        if note["reason"] not in WALLTIME and end.why != "walltime":
+            known = "it was deleted" if end.why == "deleted" else "it was deleted, or killed at the end of its walltime"
+            reason = f"saved and stopped on {note['reason']}: {known}"
             return fail(record, "lost", reason)
         if position(note) == position(record.read("json")["started_from"]):
             return fail(record, "error", "made no step in its whole walltime; give the rule more `runtime`")
         text = f"{record}: saved at epoch {note['epoch']}, step {note['step']} when its walltime ended; goes on in a new job"
         say_once(text, of=text)  # a full disk may delay it
         return submit_again(record, site)
-    return fail(record, *diagnose(record, code))
+    return fail(record, *diagnose(record, code, end))
 
 
 def look_for(record: Record, site: Site) -> str:
@@ -101,7 +103,7 @@ def look_for(record: Record, site: Site) -> str:
     if queued and queued.in_error:
         reason = scheduler.why_in_error(submission["id"], queued)
         scheduler.delete([submission["id"]])
-        return fail(record, "queue", reason)
+        return fail(record, reason.why, reason.facts)
     left_code = record.exit_code() is not None
     if left_code and time.time() - record.file("exit").stat().st_mtime > site.settings["grace"]:
         return ""
@@ -111,13 +113,24 @@ def look_for(record: Record, site: Site) -> str:
     if left_code:
         return ""
     if not record.read("gone"):
-        record.write("gone", since=time.time())
+        record.write("gone", since=time.time(), ended=queue.ended.get(submission["id"]))
+    over = ended(record, queue)
+    if over and over.why and (not record.job().note or note_of(record)):  # there is nothing that may show late
+        return ""
     if time.time() - record.read("gone")["since"] < site.settings["grace"]:
         return "running"
     if scheduler.known(submission["id"]):  # what is not listed may be there all the same
         record.file("gone").unlink()
         return "running"
     return ""
+
+
+def ended(record: Record, queue: Snapshot) -> Queued | None:
+    """Return how the last submission ended, if the scheduler still says so, or said so when it was gone."""
+    job_id = record.read("json")["id"]
+    kept = record.read("gone").get("ended")
+    over = queue.ended.get(job_id) or (Queued(*kept) if kept else None)
+    return over if over and over.name == record.folder.name else None
 
 
 def submit_again(record: Record, site: Site) -> str:
@@ -154,12 +167,23 @@ def position(note: dict[str, Any] | None) -> tuple[int, int]:
     return (note["epoch"], note["step"]) if note else (0, 0)
 
 
-def diagnose(record: Record, code: int | None) -> tuple[str, str]:
-    """Return why a job failed, in a word and in a sentence."""
+def diagnose(record: Record, code: int | None, end: End) -> tuple[str, str]:
+    """Return why a job failed, in a word and in a sentence; what the scheduler says of its end goes before what was printed."""
     job, submission = record.job(), record.read("json")
     text = "\n".join(tail(file) for file in [*job.logs, record.log()])
     mem_mb = submission["mem_mb"]
     memory = f"had too little memory with mem_mb={mem_mb}; the next try asks for {GROWTH * mem_mb:.0f} MB"
+    facts = f" ({end.facts})" if end.facts else ""
+    given = clock(submission["walltime"])
+    walltime = f"was killed at the end of its walltime, {given}; give the rule more `runtime`{facts}"
+    if end.why == "memory":
+        return "memory", memory
+    if end.why == "walltime":
+        return "walltime", walltime
+    if end.why == "node":
+        return "node", f"lost its node{facts}"
+    if end.why == "deleted":
+        return "lost", f"was deleted{facts}"
     if code == NOT_STARTED:
         return "lost", "could not start: its node did not see its input in time, or its prologue or scratch folder failed"
     if machine := MACHINE.search(text):
@@ -170,18 +194,15 @@ def diagnose(record: Record, code: int | None) -> tuple[str, str]:
         return "room", "found no room on a disk (a quota counts files, too): make room, or give it another"
     if GPU_MEMORY.search(text):
         return "error", "had too little memory on its GPU; take a smaller `batch_size` or another gpu_model"
-    if NO_MEMORY.search(text):
+    if NO_MEMORY.search(text) or re.search(scheduler.NO_MEMORY, text):
         return "memory", memory
     if code is not None:
         if KILLED.search(tail(record.log())):
             return "killed", "had a process that was killed"
         return "error", f"ended with an error (exit code {code})"
-    end = scheduler.end_of(submission["id"], None, code)
-    facts = f" ({end.facts})" if end.facts else ""
-    ran = record.read("gone")["since"] - record.read("start").get("time", time.time())
+    ran = record.read("gone").get("since", time.time()) - record.read("start").get("time", time.time())
     if ran >= submission["walltime"]:
-        walltime = clock(submission["walltime"])
-        return "walltime", f"was killed at the end of its walltime, {walltime}; give the rule more `runtime`{facts}"
+        return "walltime", walltime
     # Address space, of which a job without a limit, with CUDA above all, reserves far more than it uses.
     if submission["limited"] and end.peak_mb > 0.9 * mem_mb:
         return "memory", memory

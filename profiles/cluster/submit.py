@@ -30,6 +30,7 @@ from words import NO_ROOM, say, say_no_room, say_once
 
 PAUSES = (2, 5, 10, 30)
 NOT_SUBMITTED = 3  # for a reason that was said
+AGAIN_IN_VAIN = {"error": "it ended with an error of its own", "never": "it can never run as it asks"}
 
 
 def main() -> None:
@@ -66,8 +67,9 @@ def submit_when_there_is_room(script: Path) -> str:
 def submit(job: Job, script: Path, site: Site) -> str:
     """Submit a job, unless it is in the queue already, and return the id by which `status` and `cancel` know it."""
     record = Record(job.name)
-    if job.attempt > 1 and record.read("end").get("why") == "error":
-        say(f"{job}: not run again, for it ended with an error of its own; see {record.log()}")
+    why = record.read("end").get("why") if job.attempt > 1 else None
+    if why in AGAIN_IN_VAIN:
+        say(f"{job}: not run again, for {AGAIN_IN_VAIN[why]}; see {record.log()}")
         return record.external_id
     if left_in_queue(record, job, site):
         record.prepare(job, script)

@@ -14,7 +14,7 @@ TITLE, MASTER = "Grid Engine", "Grid Engine's master"
 SUBMIT = "qsub"
 DELETE = "qdel"  # read by `cancel`, too
 JOB_ID = "$JOB_ID"  # the job's id in the name of its log
-NO_MEMORY = r"(?!)"  # printed by Grid Engine into the log of a job that took too much
+NO_MEMORY = r"(?!)"  # printed by the scheduler into the log of a job that took too much: nothing
 WORDS = Words(
     away=re.compile(
         r"commlib|got send (error|timeout)|unable to (contact|send message to|connect to) qmaster"
@@ -161,13 +161,13 @@ def delete(jobs: Sequence[str]) -> None:
     base.start("qdel", *jobs)
 
 
-def why_in_error(job: str, _queued: Queued) -> str:
+def why_in_error(job: str, _queued: Queued) -> End:
     """Return why a job is in the error state, in Grid Engine's words."""
+    reason = "reason unknown"
     with contextlib.suppress(MasterAway, Refused):
-        for key, value in details([job]).get(job, {}).items():
-            if key.startswith("error reason"):
-                return f"was put into the error state and deleted: {value}"
-    return "was put into the error state and deleted: reason unknown"
+        described = details([job]).get(job, {})
+        reason = next((value for key, value in described.items() if key.startswith("error reason")), reason)
+    return End("queue", f"was put into the error state and deleted: {reason}")
 
 
 def end_of(job: str, _ended: Queued | None, code: int | None) -> End:

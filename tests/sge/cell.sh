@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A real Grid Engine on one machine, for the tests beside this file. See --help.
+# A real Grid Engine on one machine, for the tests in tests/cluster. See --help.
 set -euo pipefail
 umask 022
 this_file=$(readlink -f "$0")
@@ -7,7 +7,7 @@ cd / # daemons stay in the folder they were started from
 
 usage() {
     cat <<TEXT
-A real Grid Engine cell on this one machine, shaped like UCL CS's cluster, for the tests in tests/sge.
+A real Grid Engine cell on this one machine, shaped like UCL CS's cluster, for the tests in tests/cluster.
 
 usage, as root on Debian 12 (no systemd is needed):
 

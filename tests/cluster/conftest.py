@@ -1,4 +1,7 @@
-"""What the tests on a real Grid Engine share. `cell.sh` beside this file starts one."""
+"""What the tests on real schedulers share. A test runs on each of them, or on that of its mark `only`.
+
+tests/sge/cell.sh and tests/slurm/cell.sh start them.
+"""
 
 import json
 import os
@@ -8,67 +11,68 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 import yaml
 
+from cluster.schedulers import SCHEDULERS, Cell
 from conftest import ROOT
 
-CELL = "/usr/local/sbin/mriflow-test-cell"  # root's copy of cell.sh, which `cell.sh start` lets this user run
+
+def pytest_generate_tests(metafunc):
+    """Run each test on each scheduler; `-m sge` and `-m slurm` choose one."""
+    if "scheduler" in metafunc.fixturenames:
+        only = metafunc.definition.get_closest_marker("only")
+        names = only.args if only else SCHEDULERS
+        metafunc.parametrize("scheduler", [pytest.param(one, marks=getattr(pytest.mark, one)) for one in names], indirect=True)
 
 
-def why_not() -> str:
-    """Return why no job can be submitted from this machine; an empty text where one can."""
-    if os.geteuid() == 0:
-        return "Grid Engine refuses jobs of root; run the tests as the user that tests/sge/cell.sh makes"
-    if not Path("/usr/local/sbin/mriflow-test-cell").exists():
-        return "not a machine that tests/sge/cell.sh made a cell of, and a cluster in use is not to be tried on"
-    try:
-        subprocess.run(["qconf", "-sh"], check=True, capture_output=True, text=True, timeout=30)
-    except FileNotFoundError:
-        return "no Grid Engine on this machine; tests/sge/cell.sh installs and starts one"
-    except subprocess.TimeoutExpired:
-        return "Grid Engine does not answer; tests/sge/cell.sh starts one"
-    except subprocess.CalledProcessError as error:
-        return f"Grid Engine does not answer ({' '.join(error.stderr.split())}); tests/sge/cell.sh starts one"
-    return ""
-
-
-@pytest.fixture(scope="session", autouse=True)
-def grid_engine():
-    """Skip every test of this folder where no Grid Engine answers; fail it where REQUIRE_SGE=1 asks for one."""
-    if reason := why_not():
-        if os.environ.get("REQUIRE_SGE") == "1":
+@pytest.fixture(scope="session")
+def scheduler(request) -> Cell:
+    """Return the scheduler; skip where it does not answer, or fail where REQUIRE_SGE=1 or REQUIRE_SLURM=1 asks for it."""
+    cell = SCHEDULERS[request.param]
+    if reason := cell.why_not():
+        if os.environ.get(f"REQUIRE_{cell.name.upper()}") == "1":
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
+    return cell
 
 
 class Workdir:
     """A working directory on the cell: a Snakefile, and a copy of the profile whose settings suit seconds rather than days.
 
-    Snakemake's output is collected in `log`. What is put into `bin` comes before Grid Engine's own commands.
+    Snakemake's output is collected in `log`. What is put into `bin` comes before the scheduler's own commands.
     """
 
-    def __init__(self, folder: Path, snakefile: str, profile: dict | None = None, **settings):
+    def __init__(
+        self,
+        cell: Cell,
+        folder: Path,
+        snakefile: str,
+        profile: dict | None = None,
+        asks: str = "",
+        held: bool = False,
+        **settings,
+    ):
         folder.mkdir(parents=True)
+        self.cell, self.profile = cell, f"profiles/{cell.name}"
         self.folder, self.log, self.bin = folder, folder / "snakemake.log", folder / "bin"
         shutil.copytree(ROOT / "profiles", folder / "profiles", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         self.bin.mkdir()
         self.started = []
         (folder / "Snakefile").write_text(snakefile)
-        self.change("settings.yaml", {"poll": 1, "grace": 6, "margin": 20} | settings)
+        self.change("settings.yaml", {"poll": 1, "grace": 6, "margin": 20, cell.submit: cell.hold if held else asks} | settings)
         self.change("config.yaml", {"seconds-between-status-checks": 1, "latency-wait": 10} | (profile or {}))
 
     def change(self, file: str, changes: dict) -> None:
         """Change keys of a file of the profile."""
-        path = self.folder / "profiles/sge" / file
+        path = self.folder / self.profile / file
         path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
 
     def start(self, *arguments: str) -> subprocess.Popen:
         """Start Snakemake with the profile, in a process group of its own."""
         path = os.pathsep.join([str(self.bin), str(Path(sys.executable).parent), os.environ["PATH"]])
-        command = ["snakemake", "--profile", "profiles/sge", *arguments]
+        command = ["snakemake", "--profile", self.profile, *arguments]
         with open(self.log, "a") as log:
             process = subprocess.Popen(
                 command,
@@ -90,7 +94,7 @@ class Workdir:
             return process.wait(timeout)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            subprocess.run(["qdel", *self.queue()], check=False)
+            self.cell.delete(*self.queue())
             pytest.fail(f"not done after {timeout} s:\n{self.output()}")
 
     def output(self) -> str:
@@ -104,15 +108,21 @@ class Workdir:
 
     def submissions(self, rule: str = "*") -> list[dict]:
         """Return what was submitted for the jobs of a rule, oldest first."""
-        records = [file for file in self.folder.glob(f".snakemake/sge/{rule}-*/[0-9]*.json")]
-        return sorted((json.loads(file.read_text()) for file in records), key=lambda one: one["time"])
+        found = [json.loads(file.read_text()) for file in self.records("[0-9]*.json", rule)]
+        return sorted(found, key=lambda one: one["time"])
+
+    def records(self, ending: str, rule: str = "*") -> list[Path]:
+        """Return the files of the records of a rule's jobs."""
+        return [*self.folder.glob(f".snakemake/{self.cell.name}/{rule}-*/{ending}")]
 
     def queue(self) -> dict[str, str]:
-        """Return the jobs of this directory in Grid Engine's queue, id to state."""
-        names = {file.parent.name for file in self.folder.glob(".snakemake/sge/*/job.json")}
-        answer = subprocess.run(["qstat", "-xml"], capture_output=True, text=True, check=True).stdout
-        jobs = ElementTree.fromstring(answer).iter("job_list")
-        return {job.findtext("JB_job_number"): job.findtext("state") for job in jobs if job.findtext("JB_name") in names}
+        """Return the jobs of this directory in the queue, id to state."""
+        names = {file.parent.name for file in self.records("job.json")}
+        return {job: state for job, name, state in self.cell.jobs() if name in names}
+
+    def asked(self, submission: dict) -> list[str]:
+        """Return the arguments with which a job was submitted."""
+        return submission[self.cell.submit]
 
     def wait_for(self, condition, what: str, timeout: float = 240) -> None:
         """Wait until `condition()` holds."""
@@ -127,19 +137,19 @@ class Workdir:
 
         def runs() -> bool:
             submitted = self.submissions(rule)
-            return bool(submitted) and self.queue().get(submitted[-1].get("id")) == "r"
+            return bool(submitted) and self.queue().get(submitted[-1].get("id")) == "running"
 
         self.wait_for(runs, f"a job of {rule} to run")
         return self.submissions(rule)[-1]["id"]
 
 
 @pytest.fixture
-def workdir(tmp_path):
+def workdir(tmp_path, scheduler):
     """Make working directories of a test; what is left of their Snakemake and jobs is ended after it."""
     made = []
 
     def make(snakefile: str, name: str = "work", **settings) -> Workdir:
-        made.append(Workdir(tmp_path / name, snakefile, **settings))
+        made.append(Workdir(scheduler, tmp_path / name, snakefile, **settings))
         return made[-1]
 
     yield make
@@ -148,20 +158,19 @@ def workdir(tmp_path):
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
         if jobs := one.queue():
-            subprocess.run(["qdel", *jobs], check=False)
+            scheduler.delete(*jobs)
 
 
 @pytest.fixture
-def cell():
-    """Do to the cell what its administrators do; its daemons are up again after the test."""
+def admin(scheduler):
+    """Do to the scheduler what its administrators do; its daemons are up again after the test."""
 
     def do(*command: str) -> None:
-        subprocess.run(["sudo", "-n", CELL, *command], check=True, timeout=180)
+        subprocess.run(["sudo", "-n", scheduler.cell, *command], check=True, timeout=180)
 
-    if subprocess.run(["sudo", "-n", "-l", CELL, "stop-master"], capture_output=True).returncode:
-        pytest.skip(f"this user may not take the cell's daemons down with {CELL}")
+    if subprocess.run(["sudo", "-n", "-l", scheduler.cell, "stop-master"], capture_output=True).returncode:
+        pytest.skip(f"this user may not take daemons down with {scheduler.cell}")
     done = []
     yield lambda *command: (done.append(command), do(*command))
-    if any("master" in command[0] or "execd" in command[0] for command in done):
-        do("start-master")
-        do("start-execd")
+    for command in dict.fromkeys(f"start-{one[0].partition('-')[2]}" for one in done if one[0].startswith(("stop-", "kill-"))):
+        do(command)

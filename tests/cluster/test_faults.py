@@ -1,4 +1,4 @@
-"""What goes wrong on a cluster, on a real Grid Engine: nothing is lost, nothing runs twice, and the user is shown why."""
+"""What goes wrong on a cluster, on real schedulers: nothing is lost, nothing runs twice, and the user is shown why."""
 
 import os
 import shlex
@@ -25,7 +25,7 @@ def one(command: str, resources: str = "gpu=0", rule: str = "one", more: str = "
 
 
 def before(place, program: str, script: str) -> None:
-    """Put a script before a command of Grid Engine."""
+    """Put a script before a command of the scheduler, or another one."""
     (place.bin / program).write_text(f"#!/bin/bash\n{script}\n")
     (place.bin / program).chmod(0o755)
 
@@ -67,7 +67,7 @@ runpy.run_module("mriflow.train", run_name="__main__", alter_sys=True)
 """
 
 
-def training(workdir, folder: Path, seconds: float, runtime: int = 1, first: str = "true"):
+def training(workdir, scheduler, folder: Path, seconds: float, runtime: int | None = None, first: str = "true"):
     """Return a working directory whose rule `train` trains for more than `seconds`, and what trains the same in `folder`."""
     from mriflow.split import split
     from test_train import command
@@ -76,6 +76,7 @@ def training(workdir, folder: Path, seconds: float, runtime: int = 1, first: str
     split(data["labels"], folder / "splits.csv", target="age", folds=3, validation=0.25)
     data["splits"] = folder / "splits.csv"
     epochs = round(seconds / PAUSE / STEPS_PER_EPOCH)
+    runtime = runtime or scheduler.minutes
     place = workdir(
         f"rule train:\n    output: 'results/model.pt', 'results/history.csv'\n    resources: mem_mb=8000, runtime={runtime}\n"
         f"    shell: 'echo $$ >> started; {first}; bash train.sh'\n"
@@ -85,13 +86,13 @@ def training(workdir, folder: Path, seconds: float, runtime: int = 1, first: str
     return place, command(folder, data, epochs=epochs)
 
 
-def test_training_stopped_by_the_clock_goes_on_in_new_jobs_and_ends_with_the_same_bytes(workdir, tmp_path):
-    place, command = training(workdir, tmp_path / "whole", seconds=90)
+def test_training_stopped_by_the_clock_goes_on_in_new_jobs_and_ends_with_the_same_bytes(workdir, scheduler, tmp_path):
+    place, command = training(workdir, scheduler, tmp_path / "whole", seconds=90 * scheduler.minutes)
     whole = subprocess.Popen(command)
     assert place.run(timeout=900) == 0, place.output()
     windows = place.submissions("train")
     assert len(windows) >= 3
-    assert {job["started_from"]["reason"] for job in windows[1:]} == {"walltime"}
+    assert {job["started_from"]["reason"] for job in windows[1:]} <= {*place.cell.walltime}
     ended(place, "when its walltime ended; goes on in a new job", times=len(windows))
     assert "Error" not in place.output(), "no retry is spent"
     assert whole.wait(600) == 0
@@ -99,8 +100,8 @@ def test_training_stopped_by_the_clock_goes_on_in_new_jobs_and_ends_with_the_sam
         assert (place.folder / "results" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
-def test_training_warned_by_grid_engine_goes_on_in_a_new_job(workdir, tmp_path):
-    place, _ = training(workdir, tmp_path / "whole", seconds=70, first="unset JOB_DEADLINE")
+def test_training_warned_by_the_scheduler_goes_on_in_a_new_job(workdir, scheduler, tmp_path):
+    place, _ = training(workdir, scheduler, tmp_path / "whole", seconds=70 * scheduler.minutes, first="unset JOB_DEADLINE")
     assert place.run(timeout=600) == 0, place.output()
     windows = place.submissions("train")
     assert len(windows) >= 2
@@ -109,12 +110,12 @@ def test_training_warned_by_grid_engine_goes_on_in_a_new_job(workdir, tmp_path):
     assert "Error" not in place.output(), "no retry is spent"
 
 
-def test_training_that_was_deleted_goes_on_at_the_next_try(workdir, tmp_path):
-    place, _ = training(workdir, tmp_path / "whole", seconds=30, runtime=30)
+def test_training_that_was_deleted_goes_on_at_the_next_try(workdir, scheduler, tmp_path):
+    place, _ = training(workdir, scheduler, tmp_path / "whole", seconds=30, runtime=30)
     process = place.start()
     place.wait_for((place.folder / "results/work/last.ckpt").exists, "a checkpoint")
-    subprocess.run(["qdel", place.submissions()[-1]["id"]], check=True)
-    assert process.wait(240) == 0, place.output()
+    place.cell.delete(place.submissions()[-1]["id"])
+    assert process.wait(480) == 0, place.output()
     assert place.submissions()[1]["started_from"]["reason"] == "SIGUSR2"
     ended(place, times=2)
 
@@ -126,19 +127,28 @@ def test_walltime_without_progress_is_an_error(workdir):
     ended(place, "goes on in a new job", "made no step in its whole walltime; give the rule more `runtime`", times=2)
 
 
+def test_job_killed_from_outside_is_run_again(workdir):
+    place = workdir(one(HANGS_ONCE))
+    process = place.start()
+    os.killpg(os.getpgid(wait_for_start(place)), signal.SIGKILL)
+    assert process.wait(360) == 0, place.output()
+    ended(place, "ended without an exit code: it was killed or deleted, or its node was lost", times=2)
+    assert [job["mem_mb"] for job in place.submissions()] == [1000, 1000]
+
+
+@pytest.mark.only("sge")
 @pytest.mark.parametrize("accounting", ["present", "missing"])
-def test_job_killed_from_outside_is_run_again(workdir, accounting):
+def test_accounting_is_shown_where_there_is_one(workdir, accounting):
     place = workdir(one(HANGS_ONCE))
     if accounting == "missing":
         before(place, "qacct", 'exec /usr/bin/qacct -f /nonexistent/accounting "$@"')
     process = place.start()
     os.killpg(os.getpgid(wait_for_start(place)), signal.SIGKILL)
     assert process.wait(360) == 0, place.output()
-    ended(place, "ended without an exit code: it was killed or deleted, or its node was lost", times=2)
     assert ("(accounting: " in place.output()) == (accounting == "present")
-    assert [job["mem_mb"] for job in place.submissions()] == [1000, 1000]
 
 
+@pytest.mark.only("sge")
 def test_gpu_job_that_was_killed_asks_for_no_more_memory(workdir):
     place = workdir(one(HANGS_ONCE, "gpu=1"))
     before(place, "qacct", "echo 'maxvmem      21.500G'")  # what CUDA reserves, and never uses
@@ -157,17 +167,21 @@ def test_job_whose_command_was_killed_is_run_again(workdir):
     ended(place, "had a process that was killed", times=2)
 
 
+# Grid Engine does not say of an ended job who ended it.
+DELETED = {"sge": "ended without an exit code: it was killed or deleted, or its node was lost", "slurm": "was deleted"}
+
+
 def test_job_deleted_from_outside_is_run_again(workdir):
     place = workdir(one(HANGS_ONCE))
     process = place.start()
     wait_for_start(place)
-    subprocess.run(["qdel", place.submissions()[0]["id"]], check=True)
+    place.cell.delete(place.submissions()[0]["id"])
     assert process.wait(360) == 0, place.output()
-    ended(place, "ended without an exit code: it was killed or deleted, or its node was lost", times=2)
+    ended(place, DELETED[place.cell.name], times=2)
 
 
 def test_job_that_exceeds_its_memory_gets_more_at_the_next_try(workdir):
-    place = workdir(one("python3 -c 'bytearray(int(500e6))' && touch {output}", "mem_mb=450"))
+    place = workdir(one("python3 -c 'int(5e8) * bytes([1])' && touch {output}", "mem_mb=450"))
     assert place.run() == 0, place.output()
     ended(place, "had too little memory with mem_mb=450; the next try asks for 675 MB", times=2)
     assert [job["mem_mb"] for job in place.submissions("one")] == [450, 675]
@@ -179,8 +193,9 @@ def test_error_of_the_command_is_not_run_again(workdir):
     ended(place, "ended with an error", "not run again, for it ended with an error of its own")
 
 
+@pytest.mark.only("sge")
 def test_job_in_the_error_state_is_deleted_and_the_reason_shown(workdir):
-    place = workdir(one("touch {output}"), qsub="-o /nonexistent/x.log")
+    place = workdir(one("touch {output}"), asks="-o /nonexistent/x.log")
     assert place.run("--retries", "0") == 1, place.output()
     assert "was put into the error state and deleted: " in place.output()
     assert "/nonexistent/x.log" in place.output().partition("error state")[2]
@@ -188,10 +203,20 @@ def test_job_in_the_error_state_is_deleted_and_the_reason_shown(workdir):
     assert not started(place)
 
 
-def test_qstat_that_fails_ten_times_loses_no_job(workdir):
+@pytest.mark.only("slurm")
+def test_job_that_can_never_run_is_deleted_and_the_reason_shown(workdir):
+    place = workdir(one("touch {output}", "runtime=7200"))
+    assert place.run() == 1, place.output()
+    assert "can never run as it asks, and was deleted; Slurm's reason: PartitionTimeLimit" in place.output()
+    assert "not run again, for it can never run as it asks" in place.output()
+    place.wait_for(lambda: not place.queue(), "an empty queue")
+    assert len(place.submissions()) == 1 and not started(place)
+
+
+def test_look_at_the_queue_that_fails_ten_times_loses_no_job(workdir):
     place = workdir(one(WAITS))
-    fails = "{ echo 'error: commlib error: got select error (Connection refused)' >&2; exit 1; }"
-    before(place, "qstat", f'echo >> looks; [ $(wc -l < looks) -gt 10 ] || {fails}\nexec /usr/bin/qstat "$@"')
+    look, fails = place.cell.look, f"{{ echo '{place.cell.away}' >&2; exit 1; }}"
+    before(place, look, f'echo >> looks; [ $(wc -l < looks) -gt 10 ] || {fails}\nexec /usr/bin/{look} "$@"')
     process = place.start()
     place.wait_for(lambda: place.read("looks").count("\n") > 12, "ten looks in vain")
     (place.folder / "go").touch()
@@ -254,7 +279,7 @@ def test_running_job_whose_record_was_deleted_is_replaced(workdir):
 
 
 def test_job_whose_snakemake_ended_by_itself_is_taken_over_and_still_does_its_work(workdir):
-    place = workdir(one("sleep 1; touch {output}"), qsub="-h")  # held back
+    place = workdir(one("sleep 1; touch {output}"), held=True)  # held back
     process = place.start()
     place.wait_for(lambda: "Submitted job" in place.output(), "the job in the queue")
     job = place.submissions()[0]["id"]
@@ -265,7 +290,7 @@ def test_job_whose_snakemake_ended_by_itself_is_taken_over_and_still_does_its_wo
     assert place.run("--unlock") == 0
     process = place.start()
     place.wait_for(lambda: "is in the queue already" in place.output(), "the job to be found")
-    subprocess.run(["qrls", job], check=True)
+    place.cell.release(job)
     assert process.wait(240) == 0, place.output()
     ended(place)
     assert (place.folder / "one.txt").exists()
@@ -275,14 +300,14 @@ def test_job_whose_snakemake_ended_by_itself_is_taken_over_and_still_does_its_wo
 def test_job_that_starts_after_its_snakemake_ended_by_itself_does_its_work(workdir, inputs):
     names = [f"in{number}.txt" for number in range(inputs)]
     ends = {"cluster-generic-status-cmd": "false"}
-    place = workdir(one("touch {output}", more=f"    input: {names}\n"), qsub="-h", profile=ends)
+    place = workdir(one("touch {output}", more=f"    input: {names}\n"), held=True, profile=ends)
     for name in names:
         (place.folder / name).touch()
     assert place.run() == 1
     assert not list(place.folder.glob(".snakemake/tmp.*")) and place.queue(), place.output()
-    subprocess.run(["qrls", *place.queue()], check=True)
+    place.cell.release(*place.queue())
     place.wait_for(lambda: not place.queue(), "the job to end")
-    assert (place.folder / "one.txt").exists(), next(place.folder.glob("logs/sge/one/*")).read_text()
+    assert (place.folder / "one.txt").exists(), next(place.folder.glob(f"logs/{place.cell.name}/one/*")).read_text()
 
 
 def test_job_on_a_node_that_does_not_see_its_input_is_not_taken_for_done(workdir):
@@ -291,7 +316,7 @@ def test_job_on_a_node_that_does_not_see_its_input_is_not_taken_for_done(workdir
     (place.folder / "in.txt").write_text("new")
     os.utime(place.folder / "one.txt", (1e9, 1e9))
     hides = 'mv in.txt hidden.txt; trap "mv hidden.txt in.txt; finish" EXIT'
-    prologue = place.folder / "profiles/sge/prologue.sh"
+    prologue = place.folder / place.profile / "prologue.sh"
     prologue.write_text(f"[ -e seen ] || {{ touch seen; {hides}; }}\n")
     assert place.run() == 0, place.output()
     assert "could not start: its node did not see its input in time" in place.output()
@@ -305,7 +330,7 @@ def test_mistake_in_the_settings_during_a_run_loses_no_job(workdir):
     wait_for_start(place)
     place.change("settings.yaml", {"memory_limits": "omit"})
     place.wait_for(lambda: "'memory_limits' was unexpected" in place.output(), "the mistake to be shown")
-    settings = place.folder / "profiles/sge/settings.yaml"
+    settings = place.folder / place.profile / "settings.yaml"
     settings.write_text(settings.read_text().replace("memory_limits: omit\n", ""))
     (place.folder / "go").touch()
     assert process.wait(240) == 0, place.output()
@@ -327,13 +352,14 @@ def test_training_with_other_settings_is_not_measured_by_the_progress_of_the_old
 def test_ctrl_c_deletes_the_jobs(workdir, moment):
     place = workdir(one(WAITS), profile={"seconds-between-status-checks": 30 if moment == "between looks" else 1})
     if moment == "during a look":
-        before(place, "qstat", 'touch looking; sleep 5; rm looking; exec /usr/bin/qstat "$@"')
+        look = place.cell.look
+        before(place, look, f'touch looking; sleep 5; rm looking; exec /usr/bin/{look} "$@"')
     process = place.start()
     wait_for_start(place)
     if moment == "during a look":
         place.wait_for((place.folder / "looking").exists, "a look at the queue")
     else:
-        place.wait_for((place.folder / ".snakemake/sge/queue.json").exists, "the first look")
+        place.wait_for(lambda: place.folder.joinpath(".snakemake", place.cell.name, "queue.json").exists(), "the first look")
         time.sleep(3)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(180) != 0
@@ -343,7 +369,8 @@ def test_ctrl_c_deletes_the_jobs(workdir, moment):
 
 def test_ctrl_c_during_submission_leaves_nothing_in_the_queue(workdir):
     place = workdir(one(WAITS))
-    before(place, "qsub", 'touch submitting; sleep 3; exec /usr/bin/qsub "$@"')
+    submit = place.cell.submit
+    before(place, submit, f'touch submitting; sleep 3; exec /usr/bin/{submit} "$@"')
     process = place.start()
     place.wait_for((place.folder / "submitting").exists, "a submission")
     os.killpg(process.pid, signal.SIGINT)
@@ -361,7 +388,7 @@ def test_snakemake_runs_as_a_job_once_the_data_are_there(workdir):
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = os.environ | {"PATH": path, "HOURS": "1"}
         return subprocess.run(
-            ["profiles/sge/head.sh", target], cwd=place.folder, env=environment, capture_output=True, text=True
+            [f"{place.profile}/head.sh", target], cwd=place.folder, env=environment, capture_output=True, text=True
         )
 
     refused = head()

@@ -1,4 +1,4 @@
-"""What real sites and their users do to a run, on a real Grid Engine: nothing is silently wrong, nothing runs twice."""
+"""What real sites and their users do to a run, on real schedulers: nothing is silently wrong, nothing runs twice."""
 
 import json
 import os
@@ -11,13 +11,13 @@ import time
 import pytest
 import yaml
 
+from cluster.test_faults import WAITS, before, ended, one, started, wait_for_start
 from conftest import ROOT
-from sge.test_faults import WAITS, before, ended, one, started, wait_for_start
 
 
 def held_demo(workdir):
     """Return a working directory with the workflow, where the simulation of twenty people is held in the queue."""
-    place = workdir("", qsub="-h", profile={"printshellcmds": True})
+    place = workdir("", held=True, profile={"printshellcmds": True})
     (place.folder / "Snakefile").unlink()
     for name in ("Snakefile", "envs"):
         (place.folder / name).symlink_to(ROOT / name)
@@ -45,9 +45,9 @@ def test_config_that_is_edited_while_a_job_waits_is_not_that_of_the_job(workdir,
     else:
         (place.folder / "mine.yaml").unlink()
         (place.folder / "config/config.yaml").write_text("run: [demo-\n  age")
-    subprocess.run(["qrls", job], check=True)
+    place.cell.release(job)
     assert process.wait(240) == 0, place.output()
-    log = place.read(f"logs/sge/simulate/{job}.log")
+    log = place.read(f"logs/{place.cell.name}/simulate/{job}.log")
     assert "--subjects 20 --seed 0 --voxel-mm 4" in log, log
     assert ("the code changed since this job was submitted" in place.output()) == (edit == "changed")
 
@@ -57,11 +57,11 @@ def test_job_that_fails_before_its_stage_shows_its_own_output_and_no_earlier_log
     assert place.run() == 1
     first = place.submissions()[0]["id"]
     shown = place.output().count("mistake 42")
-    (place.folder / "profiles/sge/prologue.sh").write_text("echo there is no such module; exit 1\n")
+    (place.folder / place.profile / "prologue.sh").write_text("echo there is no such module; exit 1\n")
     assert place.run() == 1
     assert "there is no such module" in place.output()
     assert place.output().count("mistake 42") == shown > 0
-    assert place.read(f"logs/sge/one/{first}-one.log") == "mistake 42\n"
+    assert place.read(f"logs/{place.cell.name}/one/{first}-one.log") == "mistake 42\n"
 
 
 @pytest.mark.parametrize("failure", ["exit 1", "echo Fatal Python error"])
@@ -77,14 +77,15 @@ def test_state_that_cannot_be_asked_for_ends_no_run(workdir, failure):
     ended(place)
 
 
+@pytest.mark.only("sge")
 def test_waiting_job_that_the_users_qstat_leaves_out_is_not_taken_for_lost(workdir):
-    place = workdir(one("touch {output}"), qsub="-h", grace=2)
+    place = workdir(one("touch {output}"), held=True, grace=2)
     before(place, "qstat", f'HOME={place.folder} exec /usr/bin/qstat "$@"')
     (place.folder / ".sge_qstat").write_text("-s r\n")
     process = place.start()
     place.wait_for(lambda: "Submitted job" in place.output(), "the job in the queue")
     time.sleep(8)
-    subprocess.run(["qrls", place.submissions()[0]["id"]], check=True)
+    place.cell.release(place.submissions()[0]["id"])
     assert process.wait(240) == 0, place.output()
     ended(place)
 
@@ -97,6 +98,7 @@ jsv_main
 """
 
 
+@pytest.mark.only("sge")
 def test_job_that_the_site_renames_is_known_again(workdir):
     place = workdir(one(WAITS), grace=2)
     (place.folder / "renames.jsv").write_text(RENAMES)
@@ -129,12 +131,13 @@ touch $1
 
 
 @pytest.mark.long
-def test_training_that_an_admin_starts_again_runs_once_at_a_time(workdir, cell):
+@pytest.mark.only("sge")
+def test_training_that_an_admin_starts_again_runs_once_at_a_time(workdir, admin):
     place = workdir(one("bash train.sh {output}", rule="train"))
     (place.folder / "train.sh").write_text(SAVES)
     process = place.start()
     wait_for_start(place)
-    cell("reschedule", place.submissions()[0]["id"])
+    admin("reschedule", place.submissions()[0]["id"])
     place.wait_for(lambda: len(started(place)) == 2, "the second start", 120)
     time.sleep(3)
     (place.folder / "go").touch()
@@ -143,11 +146,11 @@ def test_training_that_an_admin_starts_again_runs_once_at_a_time(workdir, cell):
     assert not (place.folder / "overlap").exists()
 
 
-@pytest.mark.parametrize("per", ["user (current job count: 1)", "cluster"])
-def test_full_site_is_waited_for_longer_than_a_master_and_told_once(workdir, per):
+@pytest.mark.parametrize("way", [0, 1])
+def test_full_site_is_waited_for_longer_than_a_master_and_told_once(workdir, way):
     place = workdir(one("touch {output}"), patience=2)
-    refusal = f"echo 'Unable to run job: job rejected: only 1 jobs are allowed per {per}.' >&2; exit 1"
-    before(place, "qsub", f'[ -e go ] || {{ echo >> asked; {refusal}; }}; exec /usr/bin/qsub "$@"')
+    submit, refusal = place.cell.submit, f"echo '{place.cell.full[way]}' >&2; exit 1"
+    before(place, submit, f'[ -e go ] || {{ echo >> asked; {refusal}; }}; exec /usr/bin/{submit} "$@"')
     process = place.start()
     place.wait_for(lambda: place.read("asked").count("\n") > 6, "submissions in vain")
     (place.folder / "go").touch()
@@ -161,23 +164,52 @@ def test_failure_of_the_machine_is_none_of_the_users(workdir, hosts):
     stale = "OSError: [Errno 116] Stale file handle"
     fails = f"[ $(wc -l < started) -gt 1 ] || {{{{ echo '{stale}' > {{log}}; exit 1; }}}}; touch {{output}}"
     place = workdir(one(fails, more="    log: 'one.log'\n"))
-    if hosts == "several":  # for all that qsub says; the job goes where it can
+    avoids = {"sge": "hostname=!{}", "slurm": "--exclude={}"}[place.cell.name]
+    if place.cell.name == "slurm" and hosts == "one":
+        place.change("settings.yaml", {"sbatch": "--partition=spare"})
+    if place.cell.name == "sge" and hosts == "several":  # for all that qsub says; the job goes where it can
         found = '[[ "$*" != *"-w v"* ]] || { echo found suitable queue; exit; }'
         before(place, "qsub", f'{found}; exec /usr/bin/qsub "${{@/hostname=!*/hostname=*}}"')
     assert place.run() == 0, place.output()
-    host = json.loads(next(place.folder.glob(".snakemake/sge/one-*/1.start")).read_text())["host"]
+    host = json.loads(place.records("1.start", "one")[0].read_text())["host"]
     ended(place, f"failed by its machine, {host}, which the next try avoids", "Stale file handle", times=2)
-    assert (f"hostname=!{host}" in place.submissions()[1]["qsub"]) == (hosts == "several")
+    assert (avoids.format(host) in place.asked(place.submissions()[1])) == (hosts == "several")
 
 
+@pytest.mark.only("sge")
 @pytest.mark.parametrize(
     ("resources", "why"), [("mem_mb=100000", "No queue of this site could ever run it"), ("gpu=0", "held")]
 )
 def test_job_that_waits_long_is_told_why_once(workdir, resources, why):
-    place = workdir(one("touch {output}", resources), qsub="" if "mem_mb" in resources else "-h")
+    place = workdir(one("touch {output}", resources), held="mem_mb" not in resources)
     place.start()
     place.wait_for(lambda: "has waited for" in place.output(), "a word")
     time.sleep(5)
     assert place.output().count("has waited for") == 1
     assert why in place.output().partition("has waited for")[2]
     assert ("offers only hc:tmem=64" in place.output()) == ("mem_mb" in resources)
+
+
+@pytest.mark.only("slurm")
+@pytest.mark.parametrize(("asks", "why"), [("--hold", "It is held (JobHeldUser)"), ("--begin=now+600", "reason: BeginTime")])
+def test_job_that_waits_long_is_told_the_reason_of_slurm_once(workdir, asks, why):
+    place = workdir(one("touch {output}"), asks=asks)
+    place.start()
+    place.wait_for(lambda: "has waited for" in place.output(), "a word")
+    time.sleep(5)
+    assert place.output().count("has waited for") == 1
+    assert why in place.output().partition("has waited for")[2]
+
+
+@pytest.mark.only("slurm")
+def test_job_of_a_lost_node_runs_again_after_the_old_one_was_ended(workdir, admin):
+    alive = "kill -0 $(head -1 started) 2> /dev/null"
+    place = workdir(one(f"[ $(wc -l < started) -gt 1 ] || sleep 600; ! {alive} && touch {{output}}"), asks="--partition=spare")
+    process = place.start()
+    wait_for_start(place)
+    place.change("settings.yaml", {"sbatch": ""})
+    admin("kill-node")
+    assert process.wait(240) == 0, place.output()
+    ended(place, "lost its node (Slurm: NODE_FAIL", times=2)
+    first = place.submissions()[0]["id"]
+    assert f"another job has taken the place of job {first}" in place.read(f"logs/slurm/one/{first}.log")

@@ -1,4 +1,4 @@
-"""What a job finds where it runs, on a real Grid Engine."""
+"""What a job finds where it runs, on real schedulers."""
 
 import subprocess
 import sys
@@ -7,7 +7,14 @@ import pytest
 
 from conftest import ROOT
 
-LOOK = "echo $NSLOTS $QUEUE $OMP_NUM_THREADS [${{CUDA_VISIBLE_DEVICES:-}}] > {output}"
+# Slots, queue and GPUs of a job in each of the two, and its threads.
+LOOK = """
+echo ${{NSLOTS:-${{SLURM_CPUS_PER_TASK:-1}}}} ${{QUEUE:-$SLURMD_NODENAME}} $OMP_NUM_THREADS [${{SLURM_JOB_GPUS:-}}] > {output}
+""".strip()
+SEEN = {
+    "sge": ["1 cpu.q 1 []", "2 cpu.q 2 []", "1 gpu.q 1 []", "2 gpu.q 1 []"],
+    "slurm": ["1 node 1 []", "2 node 2 []", "1 gpu 1 [0]", "1 gpu 1 [0,1]"],
+}
 
 
 def test_job_gets_the_slots_queue_and_threads_that_it_asked_for(workdir):
@@ -27,17 +34,15 @@ rule gpu:
     shell: "{LOOK}"
 rule gpus:
     output: "gpus.txt"
-    resources: gpu=2, gpu_model="(a100|rtx4090)", mem_mb=2000
+    resources: gpu=2, gpu_model="rtx4090", mem_mb=2000
     shell: "{LOOK}"
 """)
     assert place.run() == 0, place.output()
-    assert place.read("plain.txt") == "1 cpu.q 1 []\n"
-    assert place.read("threads.txt") == "2 cpu.q 2 []\n"
-    assert place.read("gpu.txt") == "1 gpu.q 1 []\n"
-    assert place.read("gpus.txt") == "2 gpu.q 1 []\n"
-    assert "sge: gpus: qsub -terse" in place.output(), "the command is shown"
+    assert [" ".join(place.read(f"{one}.txt").split()) for one in ("plain", "threads", "gpu", "gpus")] == SEEN[place.cell.name]
+    assert f"{place.cell.name}: gpus: {place.cell.submit} -" in place.output(), "the command is shown"
 
 
+@pytest.mark.only("sge")  # elsewhere the site makes it
 def test_scratch_folder_is_made_for_the_job_and_removed_after_it(workdir):
     place = workdir("""
 rule one:
@@ -54,20 +59,24 @@ rule one:
 
 def test_prologue_is_read_before_the_job(workdir):
     place = workdir('rule one:\n    output: "one.txt"\n    shell: "echo $SITE > {output}"\n')
-    (place.folder / "profiles/sge/prologue.sh").write_text("export SITE='of the prologue'\n")
+    (place.folder / place.profile / "prologue.sh").write_text("export SITE='of the prologue'\n")
     assert place.run() == 0, place.output()
     assert place.read("one.txt") == "of the prologue\n"
 
 
-def test_job_that_the_site_refuses_is_shown_with_its_reason_and_command(workdir):
-    place = workdir('rule one:\n    output: "one.txt"\n    shell: "touch {output}"\n', qsub="-l nonsense=1")
+def test_job_that_the_site_refuses_is_shown_with_its_reason_and_command(workdir, scheduler):
+    asks, reason = {
+        "sge": ("-l nonsense=1", 'unknown resource "nonsense"'),
+        "slurm": ("--gres=nonsense:1", "Invalid generic resource (gres) specification"),
+    }[scheduler.name]
+    place = workdir('rule one:\n    output: "one.txt"\n    shell: "touch {output}"\n', asks=asks)
     assert place.run() == 1
-    assert 'unknown resource "nonsense"' in place.output()
-    assert "qsub -terse" in place.output()
+    assert reason in place.output()
+    assert f"{scheduler.submit} -" in place.output()
 
 
 @pytest.mark.long
-def test_whole_workflow_runs_on_the_cell_with_training_in_the_gpu_queue(workdir):
+def test_whole_workflow_runs_with_training_on_gpus(workdir):
     place = workdir("")
     (place.folder / "Snakefile").unlink()
     for name in ("Snakefile", "config", "workflow", "envs"):
@@ -77,13 +86,15 @@ def test_whole_workflow_runs_on_the_cell_with_training_in_the_gpu_queue(workdir)
     assert place.run(*arguments, timeout=1200) == 0, place.output()
     assert (place.folder / "quick/results/report.html").stat().st_size > 100_000
     assert len(place.submissions("train")) == 4
-    assert all("gpu=true" in job["qsub"] and "-notify" in job["qsub"] for job in place.submissions("train"))
-    names = [job["qsub"][job["qsub"].index("-N") + 1] for job in place.submissions()]
-    assert len(names) == len(set(names)), "no job ran twice"
+    wanted = {"sge": {"gpu=true", "-notify"}, "slurm": {"--gres=gpu:1", "--signal=B:USR1@150"}}[place.cell.name]
+    assert all(wanted <= {*place.asked(job)} for job in place.submissions("train"))
+    assert len(place.submissions()) == len(place.records("job.json")), "no job ran twice"
     usage = subprocess.run(
-        [sys.executable, "profiles/sge/usage"], cwd=place.folder, capture_output=True, text=True, check=True
+        [sys.executable, f"{place.profile}/usage"], cwd=place.folder, capture_output=True, text=True, check=True
     ).stdout
     cells = next(line for line in usage.splitlines() if line.startswith("train")).split()
-    assert "gpu.q" in cells and cells[4].isdigit(), "the memory of the benchmark files"
+    assert {"sge": "gpu.q", "slurm": "all"}[place.cell.name] in cells and cells[4].isdigit(), (
+        "the memory of the benchmark files"
+    )
     assert place.run("-n", *arguments) == 0
     assert "Nothing to be done" in place.output()

@@ -1,0 +1,275 @@
+#!/usr/bin/env bash
+# A real Slurm on one machine, for the tests in tests/cluster. See --help.
+set -euo pipefail
+umask 022
+this_file=$(readlink -f "$0")
+cd / # daemons stay in the folder they were started from
+
+usage() {
+    cat <<TEXT
+A real Slurm on this one machine, for the tests in tests/cluster.
+
+usage, as root on Debian 12 (no systemd is needed):
+
+  cell.sh install        install Slurm and sudo; nothing is downloaded where they are there
+  cell.sh start          start it, or give a running one the settings below; ends when all nodes wait for jobs
+  cell.sh stop           stop all daemons
+  cell.sh status         show the nodes and every job
+
+and, for tests of what a cluster does on a bad day:
+
+  cell.sh stop-master    no sbatch, squeue or scancel gets an answer; running jobs go on
+  cell.sh start-master
+  cell.sh kill-node      kill -9 of the daemon of the node \`spare\`, which is given up after 15 to 31 seconds; its jobs go on
+  cell.sh start-node
+
+Jobs are submitted as the user $user, whom \`start\` creates and whom sudo lets run \`sudo $trusted COMMAND\`
+for every command from \`stop\` on. For example:
+
+  runuser -l $user -c 'sbatch --time=10 --wrap="sleep 10"'
+
+The partition \`all\` has \`node\` and \`gpu\` (with two GPUs, which are none), the partition \`spare\` a node for itself. Each node
+has $cpus cores and $mem MB, whatever the machine has, and $tmpfs of tmpfs. Memory is held by cgroups (v1) where this machine lets root make
+them, else by looking every two seconds. There is no accounting: sacct answers that it is disabled.
+TEXT
+}
+
+user=mriflow
+trusted=/usr/local/sbin/mriflow-test-slurm # root's copy of this file: sudo must not run one that others can write
+nodes=(node gpu spare)
+cpus=32
+mem=64000 # most test jobs sleep, so more is promised than there is
+tmpfs=100G
+etc=/etc/slurm
+spool=/var/spool/slurm
+log=/var/log/slurm
+run=/run/slurm
+host=$(hostname)
+
+die() {
+    echo "cell.sh: $*" >&2
+    exit 1
+}
+
+# Runs a command; what it prints is shown only where it fails.
+quietly() {
+    local message
+    message=$("$@" 2>&1 </dev/null) || die "failed: $*"$'\n'"$message"
+}
+
+# until_true SECONDS COMMAND...
+until_true() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        ((SECONDS < end)) || return 1
+        sleep 0.2
+    done
+}
+
+# A daemon must not hold the pipe of whoever waits for this script's output, and hands its environment on to every job.
+daemon() {
+    env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@" </dev/null >/dev/null 2>&1
+}
+
+# The id of the daemon NAME that wrote FILE; fails where it does not run. A dead one that nobody buried does not count.
+alive() { # alive FILE NAME
+    local id
+    id=$(cat "$1" 2>/dev/null) && [[ -n $id && $(cat "/proc/$id/comm" 2>/dev/null) == "$2"* ]] || return 1
+    ! grep -q '^State:.Z' "/proc/$id/status" && echo "$id"
+}
+dead() { ! alive "$@"; }
+
+end() { # end FILE NAME [SIGNAL]
+    local id
+    id=$(alive "$1" "$2") || return 0
+    kill "-${3:-TERM}" "$id"
+    until_true 30 dead "$1" "$2" || die "$2 (process $id) does not stop"
+}
+
+install_packages() {
+    local wanted=(munge slurmctld slurmd slurm-client sudo procps)
+    command -v apt-get >/dev/null || die "this machine has no apt-get; Debian 12 is needed"
+    export DEBIAN_FRONTEND=noninteractive
+    [[ -n $(apt-cache show slurmctld 2>/dev/null) ]] || quietly apt-get update
+    # What the workflow needs of Debian's own Python, which every user can read.
+    if apt-cache show python3.11-venv >/dev/null 2>&1; then wanted+=(python3.11-venv); fi
+    local state
+    if ! state=$(dpkg-query -W -f '${db:Status-Status}\n' "${wanted[@]}" 2>&1) || grep -qvx installed <<<"$state"; then
+        # The packages would start the daemons, unconfigured; this file's 101 forbids it.
+        local policy=/usr/sbin/policy-rc.d
+        if [[ ! -e $policy ]]; then
+            trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+            printf '#!/bin/sh\nexit 101\n' >$policy
+            chmod +x $policy
+        fi
+        local get=(apt-get install -y --no-install-recommends "${wanted[@]}")
+        # Lists of packages grow stale: then once more with new ones.
+        "${get[@]}" >/dev/null 2>&1 </dev/null || { quietly apt-get update && quietly "${get[@]}"; }
+    fi
+}
+
+configure() {
+    local name number=0
+    install -d $etc
+    install -d -o slurm -g slurm $spool $spool/master $log $run
+    for name in 0 1; do # a GPU is a device, whose last digit is its index; these are like /dev/null
+        [[ -c $spool/gpu$name ]] || mknod -m 666 "$spool/gpu$name" c 1 3
+    done
+    local track=linuxproc gather=linux task=none more=JobAcctGatherParams=OverMemoryKill
+    if [[ -d /sys/fs/cgroup/memory && -d /sys/fs/cgroup/freezer ]] && mkdir -p /sys/fs/cgroup/memory/slurm 2>/dev/null; then
+        track=cgroup gather=cgroup task=cgroup more=''
+    fi
+    {
+        cat <<CONF
+ClusterName=test
+SlurmctldHost=$host(127.0.0.1)
+SlurmUser=slurm
+AuthType=auth/munge
+StateSaveLocation=$spool/master
+SlurmdSpoolDir=$spool/%n
+SlurmctldPidFile=$run/master.pid
+SlurmdPidFile=/run/slurmd-%n.pid
+SlurmctldLogFile=$log/master.log
+SlurmdLogFile=$log/%n.log
+# what makes jobs start within a second, and a lost node be noticed within half a minute
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=2
+SlurmdTimeout=15
+KillWait=10
+MinJobAge=300
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+# several nodes on one machine, larger than it is
+SlurmdParameters=config_overrides
+ReturnToService=2
+UnkillableStepTimeout=300
+GresTypes=gpu,tmpfs
+DefMemPerCPU=500
+ProctrackType=proctrack/$track
+TaskPlugin=task/$task
+JobAcctGatherType=jobacct_gather/$gather
+JobAcctGatherFrequency=2
+$more
+AccountingStorageType=accounting_storage/none
+SwitchType=switch/none
+MpiDefault=none
+PropagateResourceLimits=NONE
+CONF
+        local gres weight # a job that needs no GPU is kept off the node that has some
+        for name in "${nodes[@]}"; do
+            gres=tmpfs:$tmpfs weight=1
+            [[ $name != gpu ]] || gres=gpu:rtx4090:2,$gres weight=2
+            echo "NodeName=$name NodeHostname=$host NodeAddr=127.0.0.1 Port=$((7010 + number++)) CPUs=$cpus RealMemory=$mem" \
+                "Gres=$gres Weight=$weight"
+        done
+        echo "PartitionName=all Nodes=node,gpu Default=YES MaxTime=3-00:00:00 DefaultTime=00:10:00 State=UP"
+        echo "PartitionName=spare Nodes=spare MaxTime=3-00:00:00 DefaultTime=00:10:00 State=UP"
+    } >$etc/slurm.conf.new
+    {
+        echo "NodeName=gpu Name=gpu Type=rtx4090 File=$spool/gpu[0-1]"
+        for name in "${nodes[@]}"; do echo "NodeName=$name Name=tmpfs Count=$tmpfs"; done
+    } >$etc/gres.conf.new
+    printf '%s\n' CgroupPlugin=cgroup/v1 CgroupAutomount=no CgroupMountpoint=/sys/fs/cgroup ConstrainRAMSpace=yes \
+        AllowedRAMSpace=100 MinRAMSpace=1 >$etc/cgroup.conf.new
+    changed=''
+    for name in slurm gres cgroup; do
+        cmp -s "$etc/$name.conf.new" "$etc/$name.conf" || changed=yes
+        mv "$etc/$name.conf.new" "$etc/$name.conf"
+    done
+    for name in "${nodes[@]}"; do install -d "$spool/$name"; done
+}
+
+start_munge() {
+    install -d -o munge -g munge -m 755 /run/munge
+    install -d -o munge -g munge -m 700 /var/log/munge /var/lib/munge
+    if [[ ! -e /etc/munge/munge.key ]]; then
+        (umask 077 && head -c 128 /dev/urandom >/etc/munge/munge.key && chown munge: /etc/munge/munge.key)
+    fi
+    munge -n >/dev/null 2>&1 || daemon runuser -u munge -- /usr/sbin/munged
+    until_true 10 munge -n || die "munged does not answer; see /var/log/munge/munged.log"
+}
+
+start_master() {
+    alive $run/master.pid slurmctld >/dev/null || daemon runuser -u slurm -- /usr/sbin/slurmctld -i || die "see $log/master.log"
+    until_true 60 scontrol ping || die "the controller does not answer; see $log/master.log"
+}
+stop_master() { end $run/master.pid slurmctld; }
+
+start_node() { # start_node NAME
+    alive "/run/slurmd-$1.pid" slurmd >/dev/null || daemon /usr/sbin/slurmd -N "$1" || die "see $log/$1.log"
+}
+stop_node() { end "/run/slurmd-$1.pid" slurmd "${2:-TERM}"; } # stop_node NAME [SIGNAL]
+
+# A node that was given up stays so, across restarts too, until someone says otherwise.
+nodes_wait() {
+    local name state all=0
+    while read -r name state; do
+        case $state in
+            idle | mixed | allocated | completing) ;;
+            *)
+                all=1
+                scontrol update "nodename=$name" state=resume
+                ;;
+        esac
+    done < <(sinfo --noheader --Node --format='%N %T' | sort -u)
+    return $all
+}
+
+# The user who submits, and what the tests may do to the cluster in that user's name.
+make_user() {
+    id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
+    [[ $this_file == "$trusted" ]] || install -m 755 "$this_file" "$trusted"
+    local rule=/etc/sudoers.d/mriflow-test-slurm new command
+    new=$(mktemp)
+    for command in stop stop-master start-master kill-node start-node status; do
+        echo "$user ALL=(root) NOPASSWD: $trusted $command"
+    done >"$new"
+    quietly visudo -c -f "$new"
+    install -m 440 "$new" $rule
+    rm "$new"
+}
+
+start() {
+    [[ -x /usr/sbin/slurmctld ]] || die "Slurm is not installed: cell.sh install"
+    local name file
+    configure
+    start_munge
+    if [[ $changed ]]; then # new settings are read by new daemons
+        for file in /run/slurmd-*.pid; do end "$file" slurmd; done
+        stop_master
+    fi
+    make_user
+    start_master
+    for name in "${nodes[@]}"; do start_node "$name"; done
+    until_true 60 nodes_wait || die "not all nodes are up:"$'\n'"$(sinfo --Node --format='%N %T %E')"
+}
+
+case ${1:-} in
+    -h | --help)
+        usage
+        exit
+        ;;
+    install | start | stop | stop-master | start-master | kill-node | start-node | status) ;;
+    *)
+        usage >&2
+        exit 2
+        ;;
+esac
+[[ $(id -u) == 0 ]] || die "$1 needs root"
+case $1 in
+    install) install_packages ;;
+    start) start ;;
+    stop)
+        for name in "${nodes[@]}"; do stop_node "$name"; done
+        stop_master
+        end /run/munge/munged.pid munged
+        ;;
+    stop-master) stop_master ;;
+    start-master) start_master ;;
+    kill-node) stop_node spare KILL ;;
+    start-node)
+        start_node spare
+        until_true 60 nodes_wait || die "the node does not answer; see $log/spare.log"
+        ;;
+    status) sinfo --Node --long && squeue --states=all ;;
+esac
