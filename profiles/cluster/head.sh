@@ -13,7 +13,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 HOURS=${HOURS:-72}
 
 case "${1:-}" in -h | --help)
-    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+    sed -n "2,/^set/{/^set/d;s/^# \{0,1\}//;s#profiles/sge#$profile#;p}" "$0"
     echo "HOURS (now $HOURS) is how long the job may take: HOURS=200 $profile/head.sh"
     exit
     ;;
