@@ -13,12 +13,15 @@ import yaml
 
 from mriflow import report
 from mriflow.base.errors import UserError
+from mriflow.base.provenance import provenance
+from mriflow.config.resolve import settings
 from mriflow.evaluation.metrics import METHODS
 from mriflow.reporting.claim import ITEMS
 from mriflow.reporting.flow import steps_of
 from mriflow.reporting.result_tables import warnings
 from mriflow.reporting.results import with_interval
 from mriflow.reporting.words import careful, five_sentences
+from test_config import resolved
 from test_plot import N, Tables, made  # noqa: F401, a fixture
 
 TARGETS = {
@@ -76,14 +79,13 @@ def run_of(results, folder, names, **dataset):
 
 def write(folder):
     page, csv = folder / "results/report.html", folder / "results/results.csv"
-    indices = [f"{folder}/demo/block/shard-{i}.csv" for i in range(2)]
     arguments = [
         f"--page={page}",
         f"--csv={csv}",
         f"--config={folder}/results/config.yaml",
         f"--benchmarks={folder}/benchmarks",
     ]
-    report.main([*arguments, "--labels", f"{folder}/demo/labels.csv", "--indices", *indices])
+    report.main([*arguments, f"--data={folder}", f"--preprocessed={folder}"])
     return page.read_text()
 
 
@@ -104,6 +106,27 @@ def test_numbers_of_the_page_are_those_of_metrics_json(made, tmp_path):  # noqa:
     table = pd.read_csv(tmp_path / "results/results.csv")
     assert table["n"].eq(N).all() and table.loc[0, ["network", "network_low"]].tolist() == [3.21, 2.98]
     assert table.loc[0, "best"] == "network"
+
+
+def test_report_only_shows_an_experiment_that_ran_before_as_it_was_then(made, tmp_path):  # noqa: F811
+    folder = run_of(made, tmp_path, ["my-age", "my-sex"])
+    both = write(folder)
+    path = folder / "results/config.yaml"
+    config = yaml.safe_load(path.read_text())
+    names = config["experiments"].pop("my-sex")
+    metrics = folder / "results/my-sex/metrics.json"
+    found = json.loads(metrics.read_text())
+    used = settings(resolved(), "demo-sex")
+    found["provenance"] = provenance({**used, "names": {**used["names"], **names}})
+    path.write_text(yaml.safe_dump({**config, "run": ["my-age"], "report_only": ["my-sex"]}))
+    with pytest.raises(UserError, match="does not tell with which settings"):
+        write(folder)
+    metrics.write_text(json.dumps(found))
+    text = write(folder)
+    assert set(Page(both).ids) < set(Page(text).ids) and "methods" in Page(text).ids
+    path.write_text(yaml.safe_dump({**config, "run": ["my-age"], "report_only": ["another"]}))
+    with pytest.raises(UserError, match="report_only: another has no .*put it into `run`"):
+        write(folder)
 
 
 def test_page_is_whole_by_itself_and_its_contents_lead_somewhere(made, tmp_path):  # noqa: F811

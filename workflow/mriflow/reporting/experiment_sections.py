@@ -69,16 +69,16 @@ def tested_of(folder: Path) -> list[str]:
 
 
 def steps_of_experiment(
-    name: str, run: Mapping[str, Any], folder: Path, labels: Mapping[str, Path], indices: Sequence[Path]
+    name: str, run: Mapping[str, Any], folder: Path, data: Path, preprocessed: Path
 ) -> list[Step]:
-    """Return who came to the test of an experiment, nothing if the labels of its dataset are not given."""
+    """Return who came to the test of an experiment, nothing if the labels of its dataset are not there."""
     used = run["experiments"][name]
-    if used["dataset"] not in labels:
+    labels = data / used["dataset"] / "labels.csv"
+    if not labels.exists():
         return []
-    target, place = run["targets"][used["target"]], (used["dataset"], used["preprocess"])
-    of_block = [path for path in indices if (path.parent.parent.name, path.parent.name) == place]
-    classes = list(target.get("classes", []))
-    return steps_of(labels[used["dataset"]], of_block, target["column"], classes, tested_of(folder / name))
+    target = run["targets"][used["target"]]
+    of_block = sorted((preprocessed / used["dataset"] / used["preprocess"]).glob("shard-*.csv"))
+    return steps_of(labels, of_block, target["column"], list(target.get("classes", [])), tested_of(folder / name))
 
 
 def sections_of_experiment(
