@@ -17,6 +17,7 @@ from mriflow.reporting.result_figures import (
     confusion_matrix,
     learning_curves,
     predicted_vs_true,
+    reliability,
     residual_vs_truth,
     roc,
 )
@@ -26,6 +27,7 @@ PREDICTIONS = {
     "residual-vs-true": residual_vs_truth,
     "roc": roc,
     "confusion-matrix": confusion_matrix,
+    "reliability": reliability,
 }
 
 DEPTH = {"training-size": "controls", "robustness": "robustness", "attention": "attention"}

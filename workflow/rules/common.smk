@@ -45,7 +45,7 @@ COMPARED_EXPERIMENTS = comparable(CONFIG, TRAINED_EXPERIMENTS)
 DOWNLOADS = {(name, one["file"]): one for name, described in DATASETS.items() for one in described["downloads"]}
 FIGURES = {
     "regression": ["learning-curves", "predicted-vs-true", "residual-vs-true"],
-    "classification": ["learning-curves", "roc", "confusion-matrix"],
+    "classification": ["learning-curves", "roc", "confusion-matrix", "reliability"],
 }
 
 if workflow.output_settings.dryrun:

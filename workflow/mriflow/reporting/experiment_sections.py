@@ -68,9 +68,7 @@ def tested_of(folder: Path) -> list[str]:
     return pd.read_csv(path, usecols=["id"], dtype=str)["id"].tolist() if path.exists() else []
 
 
-def steps_of_experiment(
-    name: str, run: Mapping[str, Any], folder: Path, data: Path, preprocessed: Path
-) -> list[Step]:
+def steps_of_experiment(name: str, run: Mapping[str, Any], folder: Path, data: Path, preprocessed: Path) -> list[Step]:
     """Return who came to the test of an experiment, nothing if the labels of its dataset are not there."""
     used = run["experiments"][name]
     labels = data / used["dataset"] / "labels.csv"
@@ -115,6 +113,7 @@ def of_result(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
         pictures += drawn(stem, about, f"{about}.")
     balance = place / "balance.csv"
     curves = "Loss and score of training and validation scans by epoch, one line for each fold and seed, the mean thick"
+    reliable = "Share of test scans that were of a class over its predicted probability, before and after the temperature"
     decisions = tables.of_cells(result.get("decisions", {}), "threshold, chosen on other scans")
     against_rest = result.get("one_against_rest", {"classes": {}})["classes"]
     notes = [Text(f"{method}: {note}", "small") for method, note in result.get("notes", {}).items()]
@@ -139,7 +138,11 @@ def of_result(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
             *notes,
         ],
         "subgroups": [*([Text(worst)] if worst and groups else []), *groups],
-        "calibration": [*([Text(trusted)] if trusted else []), *calibrated],
+        "calibration": [
+            *([Text(trusted)] if trusted else []),
+            *(drawn("reliability", reliable, f"{reliable}.") if calibrated else []),
+            *calibrated,
+        ],
         "gap": tables.of_cells(result.get("gap", {}), "gap"),
         "conformal": conformal(result),
         "folds": tables.by_fold(result),

@@ -83,7 +83,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def with_earlier(run: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return the config of a run as if it had run the experiments of `report_only`, too, with the blocks that they had."""
-    run = {**run, **{section: dict(run[section]) for section in ("experiments", "targets", "datasets")}, "run": list(run["run"])}
+    run = {
+        **run,
+        **{section: dict(run[section]) for section in ("experiments", "targets", "datasets")},
+        "run": list(run["run"]),
+    }
     for name in run.get("report_only", []):
         if name in run["run"]:
             continue

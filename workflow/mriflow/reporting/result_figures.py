@@ -175,6 +175,27 @@ def confusion_matrix(predictions: Path, metrics: Path, pdf: Path, png: Path) -> 
         ax.spines[:].set_visible(False)
 
 
+def reliability(predictions: Path, metrics: Path, pdf: Path, png: Path) -> None:
+    """Draw how often probabilities came true, before and after the temperature, with intervals."""
+    table, result = read_results(predictions, metrics, "classification")
+    positive = "the likeliest class" if len(result["classes"]) > 2 else result["classes"][1]
+    found = result.get("calibration", {})
+    with page(pdf, png, ONE_COLUMN, 3.6, footer_of(table), result["simulated"]) as (_, axes):
+        ax = axes[0, 0]
+        ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--", zorder=1, label="as often as said")
+        for name, colour, marker in (("before", GREY, "s"), ("after", COLOURS["network"], "o")):
+            if name not in found:
+                continue
+            bins = pd.DataFrame(found[name]["reliability"])
+            reach = [bins["value"] - bins["low"], bins["high"] - bins["value"]]
+            label = f"{name} the temperature, ECE {with_interval(found[name]['ece'])}"
+            look = {"color": colour, "marker": marker, "ms": 4, "lw": 0.8, "capsize": 2, "label": label}
+            ax.errorbar(bins["believed"], bins["value"], yerr=reach, ls="", clip_on=False, **look)
+        ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        ax.set(xlabel=f"Mean predicted probability of {positive}", ylabel="Share that was so")
+        ax.legend(loc="upper left")
+
+
 def comparison(metrics: Sequence[Path], pdf: Path, png: Path) -> None:
     """Draw every experiment's MAE or AUC of each method; a panel per metric and unit."""
     results = [read_metrics(path) for path in metrics]
