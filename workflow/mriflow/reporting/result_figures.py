@@ -180,7 +180,7 @@ def reliability(predictions: Path, metrics: Path, pdf: Path, png: Path) -> None:
     table, result = read_results(predictions, metrics, "classification")
     positive = "the likeliest class" if len(result["classes"]) > 2 else result["classes"][1]
     found = result.get("calibration", {})
-    with page(pdf, png, ONE_COLUMN, 3.6, footer_of(table), result["simulated"]) as (_, axes):
+    with page(pdf, png, ONE_COLUMN, 4.0, footer_of(table), result["simulated"]) as (_, axes):
         ax = axes[0, 0]
         ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--", zorder=1, label="as often as said")
         for name, colour, marker in (("before", GREY, "s"), ("after", COLOURS["network"], "o")):
@@ -193,7 +193,7 @@ def reliability(predictions: Path, metrics: Path, pdf: Path, png: Path) -> None:
             ax.errorbar(bins["believed"], bins["value"], yerr=reach, ls="", clip_on=False, **look)
         ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         ax.set(xlabel=f"Mean predicted probability of {positive}", ylabel="Share that was so")
-        ax.legend(loc="upper left")
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1.02), borderaxespad=0)
 
 
 def comparison(metrics: Sequence[Path], pdf: Path, png: Path) -> None:
