@@ -13,11 +13,11 @@ from mriflow import plot
 from mriflow.base.errors import UserError
 from mriflow.evaluation.metrics import METHODS
 from mriflow.reporting.canvas import DPI
-from mriflow.reporting.cohort_figures import montage
 from mriflow.reporting.cohort_page import page_cohort
 from mriflow.reporting.html import LISTED
 from mriflow.reporting.result_tables import best_method
 from mriflow.reporting.results import METRICS, with_interval
+from mriflow.reporting.scan_figures import montage
 from mriflow.tables.cohort import NOT_PREPROCESSED
 from mriflow.tables.labels import TEXT_COLUMNS
 
@@ -31,6 +31,7 @@ WIDTHS = {
     "roc": 3.5,
     "confusion-matrix": 3.5,
     "reliability": 3.5,
+    "failures": 7,
     "comparison": 7,
     "scans": 7,
     "cohort": 7,
@@ -114,6 +115,8 @@ def made(tmp_path_factory):
         if shard:
             rows.iloc[-1, 1:3] = [None, "scan: registration failed (correlation 0.1)"]
         rows.to_csv(folder / f"shard-{shard}.csv", index=False)
+        worst = rows[rows["problem"].isna()].assign(truth=30.0, network=45.2)
+        worst.to_csv(folder / "failures.csv", index=False)
         np.save(folder / f"shard-{shard}.npy", rng.integers(0, 255, (rows["index"].count(), 10, 12, 8), np.uint8))
     return folder
 
@@ -136,6 +139,14 @@ def command(folder, name):
         "roc": [*predicted("sex"), *metrics("sex")],
         "confusion-matrix": [*predicted("stage"), *metrics("stage")],
         "reliability": [*predicted("sex"), *metrics("sex")],
+        "failures": [
+            f"--worst={folder}/failures.csv",
+            *metrics("age"),
+            "--arrays",
+            *shards["npy"],
+            "--indices",
+            *shards["csv"],
+        ],
         "comparison": metrics("age", "sex", "stage"),
         "scans": ["--arrays", *shards["npy"], "--indices", *shards["csv"], "--simulated"],
         "cohort": [f"--labels={folder}/labels.csv", "--indices", *shards["csv"], "--simulated"],

@@ -116,6 +116,7 @@ def of_result(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
     reliable = "Share of test scans that were of a class over its predicted probability, before and after the temperature"
     decisions = tables.of_cells(result.get("decisions", {}), "threshold, chosen on other scans")
     against_rest = result.get("one_against_rest", {"classes": {}})["classes"]
+    worst_alt = "Slices of the test scans that the network is most wrong about, with true and predicted value"
     notes = [Text(f"{method}: {note}", "small") for method, note in result.get("notes", {}).items()]
     power = [List(result["power"]["sentences"], "What so many people can tell")] if result.get("power") else []
     worst, trusted = worst_group(result), can_be_trusted(result)
@@ -147,7 +148,11 @@ def of_result(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
         "conformal": conformal(result),
         "folds": tables.by_fold(result),
         "external": tables.of_cells(result.get("external", {}), "cohort"),
-        "failures": [*table_of(place / "failures.csv", "The worst test scans"), *tables.quality(result)],
+        "failures": [
+            *drawn("failures", worst_alt, "The worst first."),
+            *table_of(place / "failures.csv", "The worst test scans"),
+            *tables.quality(result),
+        ],
         "controls": [
             *drawn("training-size", f"{metric.upper()} by number of training scans, network and classical", "By size."),
             *table_of(place / "controls.csv", "Controls"),

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import roc_curve
 
 from mriflow.base.errors import UserError
 from mriflow.evaluation.metrics import METHODS
@@ -131,6 +130,8 @@ def scatter(ax: Axes, table: pd.DataFrame, heights: pd.Series) -> None:
 
 def roc(predictions: Path, metrics: Path, pdf: Path, png: Path) -> None:
     """Draw the ROC curves of network and classical baseline; of more than two classes, each against the rest."""
+    from sklearn.metrics import roc_curve  # takes as long to import as any figure to draw
+
     table, result = read_results(predictions, metrics, "classification")
     many = len(result["classes"]) > 2
     shown = result["classes"] if many else result["classes"][-1:]
