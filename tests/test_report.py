@@ -148,11 +148,20 @@ def test_sections_without_data_are_absent(made, tmp_path):  # noqa: F811
     for kind in ("calibration", "conformal", "folds", "failures", "robustness", "controls", "attention", "external", "model"):
         assert f"{kind}-my-age" not in before
     assert not {"comparison", "compute", "methods"} & set(before)
-    (folder / "results/my-age/robustness.csv").write_text("change,strength,mae\nnoise,0.1,7.25\n")
+    rows = ["unchanged,0,,mae,7.1,6,8,24", "noise,0.1,,mae,7.25,6,8,24", "noise,0.1,,r,0.9,0.8,1,24"]
+    rows += ["noise,0.1,,mae_difference,-0.15,-0.3,0,24"]
+    (folder / "results/my-age/robustness.csv").write_text("\n".join(["kind,strength,unit,metric,value,low,high,n", *rows]))
     (folder / "results/my-age/model").mkdir()
     (folder / "benchmarks/train").mkdir(parents=True)
     (folder / "benchmarks/train/my-age_fold-0_seed-0.tsv").write_text("s\tmax_rss\tcpu_time\n75.0\t2100.0\t-\n")
     text = write(folder)
+    changed = next(
+        table for table in Tables(text).tables if table[0] == ["kind", "strength", "unit", "n", "mae", "mae difference"]
+    )
+    assert changed[1:] == [
+        ["unchanged", "0", "", "24", "7.1 [6.0, 8.0]", ""],
+        ["noise", "0.1", "", "24", "7.2 [6.0, 8.0]", "−0.15 [−0.30, 0.00]"],
+    ]
     assert {"robustness-my-age", "model-my-age", "compute"} <= set(Page(text).ids)
     assert ["train", "1", "1 min 15 s", "1 min 15 s", "0.0 s", "2.1 GB"] in [row for t in Tables(text).tables for row in t]
 

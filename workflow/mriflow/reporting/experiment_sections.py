@@ -159,7 +159,7 @@ def of_result(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
         ],
         "robustness": [
             *drawn("robustness", f"{metric.upper()} by strength of each change of the scans", "On scans that were made worse."),
-            *table_of(place / "robustness.csv", "Metrics on changed scans"),
+            *table_of(place / "robustness.csv", "On changed scans, and the difference", (metric, f"{metric}_difference")),
         ],
         "attention": [
             *drawn("attention", "Slices of the template with the mean map of what predictions depend on", "Mean map."),
