@@ -191,7 +191,7 @@ def conformal(result: Mapping[str, Any]) -> list[Part]:
         return []
     names = {"coverage": "held the truth", "width": f"mean width ({result['unit']})", "size": "mean number of classes"}
     rows = [[names[key], with_interval(cell)] for key, cell in found.items() if key in names]
-    return [Table([f"{found['coverage']['n']} scans, meant for {found['coverage']['level']:.0%}", ""], rows)]
+    return [Table([f"{found['coverage']['n']} scans, meant for {found['coverage']['level']:.0%}", "value"], rows)]
 
 
 def external(result: Mapping[str, Any], drawings: Path) -> list[Part]:
