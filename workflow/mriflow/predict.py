@@ -22,7 +22,7 @@ from mriflow.base.processes import workers as processes
 from mriflow.prediction.apply import Ensemble, Prepared, prepare
 from mriflow.prediction.sources import find_scans
 from mriflow.prediction.stored import read_stored
-from mriflow.reporting.cohort_figures import one_scan
+from mriflow.reporting.scan_figures import one_scan
 
 log = logging.getLogger(__name__)
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import pandas as pd
 
+from mriflow.config.external import FIGURE
 from mriflow.reporting import result_tables as tables
 from mriflow.reporting.balance_tables import balance_tables
 from mriflow.reporting.cohort_page import by_site
 from mriflow.reporting.flow import Step, drawing_of, steps_of
 from mriflow.reporting.html import Markup
 from mriflow.reporting.parts import Drawing, List, Part, Section, Table, Text, figure, table_of
-from mriflow.reporting.results import with_interval
+from mriflow.reporting.results import ABOUT, with_interval
 from mriflow.reporting.words import can_be_trusted, worst_group
 
 FIGURES = {
@@ -40,7 +41,8 @@ HOW = {
     "controls": "Shuffled labels must give chance; more people a smaller error. Bad: better than chance when shuffled.",
     "robustness": "The same test scans, made worse. Bad: a metric that falls at a strength that real scans have.",
     "attention": "Where predictions depend on the image, and whether random weights give another map. Bad: a failed check.",
-    "external": "People of another cohort. Bad: an interval that does not overlap with that above.",
+    "external": "People of another dataset, predicted by all networks together; every method was fitted to this experiment's "
+    "dataset alone. Bad: an interval that does not overlap with that above, or a network not better than trivial.",
     "model": "The networks with all that their use on other scans needs.",
 }
 TITLES = {
@@ -68,17 +70,15 @@ def tested_of(folder: Path) -> list[str]:
     return pd.read_csv(path, usecols=["id"], dtype=str)["id"].tolist() if path.exists() else []
 
 
-def steps_of_experiment(
-    name: str, run: Mapping[str, Any], folder: Path, labels: Mapping[str, Path], indices: Sequence[Path]
-) -> list[Step]:
-    """Return who came to the test of an experiment, nothing if the labels of its dataset are not given."""
+def steps_of_experiment(name: str, run: Mapping[str, Any], folder: Path, data: Path, preprocessed: Path) -> list[Step]:
+    """Return who came to the test of an experiment, nothing if the labels of its dataset are not there."""
     used = run["experiments"][name]
-    if used["dataset"] not in labels:
+    labels = data / used["dataset"] / "labels.csv"
+    if not labels.exists():
         return []
-    target, place = run["targets"][used["target"]], (used["dataset"], used["preprocess"])
-    of_block = [path for path in indices if (path.parent.parent.name, path.parent.name) == place]
-    classes = list(target.get("classes", []))
-    return steps_of(labels[used["dataset"]], of_block, target["column"], classes, tested_of(folder / name))
+    target = run["targets"][used["target"]]
+    of_block = sorted((preprocessed / used["dataset"] / used["preprocess"]).glob("shard-*.csv"))
+    return steps_of(labels, of_block, target["column"], list(target.get("classes", [])), tested_of(folder / name))
 
 
 def sections_of_experiment(
@@ -115,8 +115,10 @@ def of_result(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
         pictures += drawn(stem, about, f"{about}.")
     balance = place / "balance.csv"
     curves = "Loss and score of training and validation scans by epoch, one line for each fold and seed, the mean thick"
+    reliable = "Share of test scans that were of a class over its predicted probability, before and after the temperature"
     decisions = tables.of_cells(result.get("decisions", {}), "threshold, chosen on other scans")
     against_rest = result.get("one_against_rest", {"classes": {}})["classes"]
+    worst_alt = "Slices of the test scans that the network is most wrong about, with true and predicted value"
     notes = [Text(f"{method}: {note}", "small") for method, note in result.get("notes", {}).items()]
     power = [List(result["power"]["sentences"], "What so many people can tell")] if result.get("power") else []
     worst, trusted = worst_group(result), can_be_trusted(result)
@@ -139,19 +141,27 @@ def of_result(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
             *notes,
         ],
         "subgroups": [*([Text(worst)] if worst and groups else []), *groups],
-        "calibration": [*([Text(trusted)] if trusted else []), *calibrated],
+        "calibration": [
+            *([Text(trusted)] if trusted else []),
+            *(drawn("reliability", reliable, f"{reliable}.") if calibrated else []),
+            *calibrated,
+        ],
         "gap": tables.of_cells(result.get("gap", {}), "gap"),
         "conformal": conformal(result),
         "folds": tables.by_fold(result),
-        "external": tables.of_cells(result.get("external", {}), "cohort"),
-        "failures": [*table_of(place / "failures.csv", "The worst test scans"), *tables.quality(result)],
+        "external": external(result, drawings),
+        "failures": [
+            *drawn("failures", worst_alt, "The worst first."),
+            *table_of(place / "failures.csv", "The worst test scans"),
+            *tables.quality(result),
+        ],
         "controls": [
             *drawn("training-size", f"{metric.upper()} by number of training scans, network and classical", "By size."),
             *table_of(place / "controls.csv", "Controls"),
         ],
         "robustness": [
             *drawn("robustness", f"{metric.upper()} by strength of each change of the scans", "On scans that were made worse."),
-            *table_of(place / "robustness.csv", "Metrics on changed scans"),
+            *table_of(place / "robustness.csv", "On changed scans, and the difference", (metric, f"{metric}_difference")),
         ],
         "attention": [
             *drawn("attention", "Slices of the template with the mean map of what predictions depend on", "Mean map."),
@@ -181,7 +191,24 @@ def conformal(result: Mapping[str, Any]) -> list[Part]:
         return []
     names = {"coverage": "held the truth", "width": f"mean width ({result['unit']})", "size": "mean number of classes"}
     rows = [[names[key], with_interval(cell)] for key, cell in found.items() if key in names]
-    return [Table([f"{found['coverage']['n']} scans, meant for {found['coverage']['level']:.0%}", ""], rows)]
+    return [Table([f"{found['coverage']['n']} scans, meant for {found['coverage']['level']:.0%}", "value"], rows)]
+
+
+def external(result: Mapping[str, Any], drawings: Path) -> list[Part]:
+    """Return how good the predictions of other datasets are, and who was left out."""
+    parts: list[Part] = []
+    for name, found in result.get("external", {}).items():
+        whole = {**{key: result[key] for key in (*ABOUT, "type")}, **found}
+        reasons = "; ".join(f"{reason}: {count}" for reason, count in found["left_out"].items())
+        counts = f"{found['n_predicted']} scans predicted, {found['n']} of them with a label"
+        parts.append(Text(f"{found['title']}: {counts}.{f' Left out: {reasons}.' if reasons else ''}"))
+        if not found["n"]:
+            continue
+        stem = f"{FIGURE[result['type']]}_{name}"
+        alt = f"Predictions of {found['n']} scans of {found['title']}"
+        parts += [tables.methods_table(whole, name), *tables.differences(whole), *conformal(whole)]
+        parts += figure(drawings / f"{stem}.png", alt, f"{alt}, of which nothing was learned.", found["simulated"])
+    return parts
 
 
 def model(place: Path, result: Mapping[str, Any]) -> list[Part]:
