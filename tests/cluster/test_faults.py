@@ -87,11 +87,11 @@ def training(workdir, scheduler, folder: Path, seconds: float, runtime: int | No
 
 
 def test_training_stopped_by_the_clock_goes_on_in_new_jobs_and_ends_with_the_same_bytes(workdir, scheduler, tmp_path):
-    place, command = training(workdir, scheduler, tmp_path / "whole", seconds=90 * scheduler.minutes)
+    place, command = training(workdir, scheduler, tmp_path / "whole", seconds=60 * scheduler.minutes)
     whole = subprocess.Popen(command)
     assert place.run(timeout=900) == 0, place.output()
     windows = place.submissions("train")
-    assert len(windows) >= 3
+    assert len(windows) >= 2
     assert {job["started_from"]["reason"] for job in windows[1:]} <= {*place.cell.walltime}
     ended(place, "when its walltime ended; goes on in a new job", times=len(windows))
     assert "Error" not in place.output(), "no retry is spent"
@@ -101,8 +101,8 @@ def test_training_stopped_by_the_clock_goes_on_in_new_jobs_and_ends_with_the_sam
 
 
 def test_training_warned_by_the_scheduler_goes_on_in_a_new_job(workdir, scheduler, tmp_path):
-    place, _ = training(workdir, scheduler, tmp_path / "whole", seconds=70 * scheduler.minutes, first="unset JOB_DEADLINE")
-    assert place.run(timeout=600) == 0, place.output()
+    place, _ = training(workdir, scheduler, tmp_path / "whole", seconds=60 * scheduler.minutes, first="unset JOB_DEADLINE")
+    assert place.run(timeout=900) == 0, place.output()
     windows = place.submissions("train")
     assert len(windows) >= 2
     assert {job["started_from"]["reason"] for job in windows[1:]} == {"SIGUSR1"}
