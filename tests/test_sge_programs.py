@@ -174,3 +174,12 @@ def test_log_that_found_no_room_is_told_so(site):
     while answer == "running":
         _, answer, said = site.call("status", job)
     assert answer == "failed" and "found no room on a disk" in said
+
+
+def test_job_that_ends_during_the_look_at_the_queue_is_not_taken_for_killed(site):
+    job = site.submit()
+    code = site.folder / ".snakemake/sge" / job.partition(".")[2] / "1.exit"
+    site.stub("qstat", f"echo '7 0' > {code}; echo '<a/>'")
+    time.sleep(1)
+    look_anew(site)
+    assert site.call("status", job)[1] == "success"

@@ -156,7 +156,7 @@ def test_both_schedulers_answer_the_same_questions():
 class Job:
     """A job's script as Slurm runs it, in a process group of its own; signals go to its shell alone."""
 
-    def __init__(self, folder, command, saves):
+    def __init__(self, folder, command, saves=False):
         record = folder / ".snakemake/slurm/one-1a"
         record.mkdir(parents=True)
         (record / "1.json").write_text("{}")
@@ -209,6 +209,14 @@ def test_warning_changes_nothing_of_a_job_that_does_not_heed_it(tmp_path):
     (tmp_path / "go").touch()
     assert job.process.wait(30) == 4
     assert job.exit.read_text() == "7 4\n"
+
+
+def test_prologue_that_ends_the_job_is_no_success(tmp_path, profile, monkeypatch):
+    (profile / "prologue.sh").write_text("touch begun; exit 0\n")
+    monkeypatch.setattr(SLURM.jobs, "PROFILE", profile)
+    job = Job(tmp_path, "touch ran\n")
+    job.process.wait(30)
+    assert job.exit.read_text() == "7 75\n" and not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("rule", ["train", "report"])

@@ -32,7 +32,7 @@ finish() {
     ! replaced || exit "$code"
     # Snakemake ends with 0 when it did nothing because its input did not show on this node.
     if [ "$code" = 0 ] && grep -q '^Missing files after' "$logs/$job.log"; then code=75; fi
-    if [ "$code" != 0 ] && [ -z "$begun" ]; then code=75; fi
+    [ -n "$begun" ] || code=75 # whatever bash took for the code of a prologue that ends the shell
     [ -z "$scratch" ] || rm -rf -- "$scratch"
     note exit "$job $code"
 }

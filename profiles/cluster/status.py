@@ -81,6 +81,8 @@ def state(name: str, site: Site) -> str:
         end = scheduler.end_of(record.read("json")["id"], ended(record, look(site.settings["poll"])), code)
     except MasterAway:
         return "running"
+    if code != record.exit_code():  # it ended a moment ago
+        return state(name, site)
     if note := note_of(record):
         if note["reason"] not in WALLTIME and end.why != "walltime":
             known = "it was deleted" if end.why == "deleted" else "it was deleted, or killed at the end of its walltime"

@@ -86,7 +86,7 @@ def test_whole_workflow_runs_with_training_on_gpus(workdir):
     assert place.run(*arguments, timeout=1200) == 0, place.output()
     assert (place.folder / "quick/results/report.html").stat().st_size > 100_000
     assert len(place.submissions("train")) == 4
-    wanted = {"sge": {"gpu=true", "-notify"}, "slurm": {"--gres=gpu:1", "--signal=B:USR1@150"}}[place.cell.name]
+    wanted = {"sge": {"gpu=true", "-notify"}, "slurm": {"--gres=gpu:1", "--signal=B:USR1@10"}}[place.cell.name]
     assert all(wanted <= {*place.asked(job)} for job in place.submissions("train"))
     assert len(place.submissions()) == len(place.records("job.json")), "no job ran twice"
     usage = subprocess.run(
