@@ -382,6 +382,14 @@ MISTAKES = {
         r"datasets: {demo: {pattern: '(?P<subject>SIM\d+'}}",
         ["mine.yaml: datasets.demo.pattern: found '(?P<subject>SIM", "missing ), unterminated subpattern"],
     ),
+    "a model and what trains one": (
+        "experiments: {new: {dataset: demo, model: a/model, network: sfcn}}",
+        ["mine.yaml: experiments.new.network: unknown key", "Allowed: dataset, model"],
+    ),
+    "a model for a dataset that is none": (
+        "{run: [new], experiments: {new: {dataset: demmo, model: a/model}}}",
+        ["mine.yaml: experiments.new.dataset: found 'demmo', which is not in `datasets`; did you mean 'demo'?"],
+    ),
     "external test on the dataset that is learned from": (
         "experiments: {demo-age: {test_on: [demo]}}",
         ["experiments.demo-age.test_on: found 'demo', the dataset that is learned from"],
@@ -518,6 +526,15 @@ def test_a_dataset_is_its_file_with_the_configs_changes_key_by_key(tmp_path):
 def test_only_the_datasets_of_the_experiments_that_run_are_returned():
     assert list(resolved()["datasets"]) == ["demo"]
     assert list(resolved(ROOT / "config/experiments/ixi-age.yaml")["datasets"]) == ["ixi"]
+
+
+def test_an_experiment_with_a_model_is_set_apart_and_a_resolved_config_keeps_it(tmp_path):
+    file = written(tmp_path, "{run: [new], experiments: {new: {dataset: oasis, model: ~/a/model}}}")
+    config = resolved(file)
+    assert config["applied"] == {"new": {"dataset": "oasis", "model": str(Path("~/a/model").expanduser())}}
+    assert config["run"] == ["new"] and not config["experiments"] and list(config["datasets"]) == ["oasis"]
+    assert resolve(config, [], ROOT) == config
+    assert cost(config, tmp_path, ["oasis"]) == []
 
 
 def test_the_datasets_of_an_external_test_belong_to_the_run(tmp_path):
