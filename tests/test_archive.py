@@ -50,6 +50,14 @@ def test_it_holds_all_but_the_scans_and_what_is_of_no_experiment_of_the_run(fold
     assert "git checkout" in text and "--configfile ARCHIVE/config.yaml" in text and "{" not in text
 
 
+def test_an_experiment_that_is_reported_alone_is_in_it_and_not_asked_for_again(folder):
+    run = yaml.safe_load((folder / "config.yaml").read_text()) | {"report_only": ["earlier"]}
+    (folder / "config.yaml").write_text(yaml.safe_dump(run))
+    assert "results/earlier/metrics.json" in archive(folder / "archive.zip", folder / "config.yaml")
+    with zipfile.ZipFile(folder / "archive.zip") as whole:
+        assert yaml.safe_load(whole.read("config.yaml"))["report_only"] == []
+
+
 def test_the_same_results_give_the_same_bytes(folder):
     archive(folder / "archive.zip", folder / "config.yaml")
     before = (folder / "archive.zip").read_bytes()

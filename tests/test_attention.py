@@ -70,6 +70,18 @@ def test_occluded_place_is_worth_what_its_difference_from_the_average_is():
     assert (same == 0).all()
 
 
+def test_networks_that_are_sure_still_show_what_they_look_at():
+    """By hand: log-odds of the difference of two outputs, where the probability is 1 to eight digits."""
+    looked_into = explained(Classification(["F", "M"], [1, 1]))
+    looked_into.predicted_class = 0
+    looked_into.nets[0].scale.data[:] = 40
+    scan = torch.zeros(1, 2, EDGE, EDGE, EDGE)
+    scan[0, 0], scan[0, 1][PLACE] = 0.01, 0.3
+    assert looked_into.values(scan)[0, 0] > 1 - 1e-8
+    found = occlusion(looked_into, scan, np.ones((EDGE,) * 3, bool), voxel_mm=2.0)
+    assert found.max() == pytest.approx(2 * 40 * (0.5**2 - 0.2**2), rel=1e-3)
+
+
 def maps_at(place: slice, seed: int, scans: int = 6) -> np.ndarray:
     maps = np.random.default_rng(seed).uniform(0, 0.3, (scans, 500))
     maps[:, place] += 1
@@ -134,7 +146,7 @@ def test_attention_of_an_experiment_is_written_drawn_and_the_same_twice(name, tm
     given = {**about, "models": models, "settings": tmp_path / "settings.json", "ways": "both", "scans": 4}
     found = attention(*written, **given)
     assert found["n"] == 4 and set(found["ways"]) == {"occlusion", "gradients"}
-    assert found["value"] == ("years" if name == "age" else "probability of the predicted class")
+    assert found["value"] == ("years" if name == "age" else "log-odds of the predicted class")
     maps = {path.name.split(".")[0]: nib.load(path) for path in (tmp_path / "maps").iterdir()}
     assert set(maps) == {"brain", "truth", "occlusion", "gradients"}
     assert maps["occlusion"].shape == (16, 16, 16) and maps["occlusion"].affine[0, 0] == 8

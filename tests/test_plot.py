@@ -13,11 +13,11 @@ from mriflow import plot
 from mriflow.base.errors import UserError
 from mriflow.evaluation.metrics import METHODS
 from mriflow.reporting.canvas import DPI
-from mriflow.reporting.cohort_figures import montage
 from mriflow.reporting.cohort_page import page_cohort
 from mriflow.reporting.html import LISTED
 from mriflow.reporting.result_tables import best_method
 from mriflow.reporting.results import METRICS, with_interval
+from mriflow.reporting.scan_figures import montage
 from mriflow.tables.cohort import NOT_PREPROCESSED
 from mriflow.tables.labels import TEXT_COLUMNS
 
@@ -30,6 +30,8 @@ WIDTHS = {
     "residual-vs-true": 3.5,
     "roc": 3.5,
     "confusion-matrix": 3.5,
+    "reliability": 3.5,
+    "failures": 7,
     "comparison": 7,
     "scans": 7,
     "cohort": 7,
@@ -72,6 +74,13 @@ def made(tmp_path_factory):
         counts = pd.crosstab(table["truth"], table["network"]).reindex(index=classes, columns=classes, fill_value=0)
         result |= {"dataset": "IXI", "simulated": False, "classes": classes, "confusion": counts.to_numpy().tolist()}
         result |= {method: figures(["auc", "accuracy"], 0.7) for method in METHODS}
+        if target == "sex":
+            bins = [
+                {"from": low, "to": low + 0.1, "n": 12, "believed": low + 0.04, **figures(["x"], 0.6)["x"]}
+                for low in (0.5, 0.9)
+            ]
+            one = {"n": N, **figures(["brier", "ece"], 0.6), "reliability": bins}
+            result |= {"calibration": {"before": one, "after": one}}
         (folder / f"{target}.json").write_text(json.dumps(result))
 
     for fold in range(3):
@@ -106,6 +115,8 @@ def made(tmp_path_factory):
         if shard:
             rows.iloc[-1, 1:3] = [None, "scan: registration failed (correlation 0.1)"]
         rows.to_csv(folder / f"shard-{shard}.csv", index=False)
+        worst = rows[rows["problem"].isna()].assign(truth=30.0, network=45.2)
+        worst.to_csv(folder / "failures.csv", index=False)
         np.save(folder / f"shard-{shard}.npy", rng.integers(0, 255, (rows["index"].count(), 10, 12, 8), np.uint8))
     return folder
 
@@ -127,6 +138,15 @@ def command(folder, name):
         "residual-vs-true": [*predicted("age"), *metrics("age")],
         "roc": [*predicted("sex"), *metrics("sex")],
         "confusion-matrix": [*predicted("stage"), *metrics("stage")],
+        "reliability": [*predicted("sex"), *metrics("sex")],
+        "failures": [
+            f"--worst={folder}/failures.csv",
+            *metrics("age"),
+            "--arrays",
+            *shards["npy"],
+            "--indices",
+            *shards["csv"],
+        ],
         "comparison": metrics("age", "sex", "stage"),
         "scans": ["--arrays", *shards["npy"], "--indices", *shards["csv"], "--simulated"],
         "cohort": [f"--labels={folder}/labels.csv", "--indices", *shards["csv"], "--simulated"],
@@ -342,7 +362,7 @@ def test_captions_render(made):
     datasets = {"demo": {"simulate": {"subjects": 8}}}
     for config in ({}, {"run": ["demo-age", "absent_"], "experiments": experiments, "datasets": datasets}):
         figures = {
-            "predictions": ["predicted-vs-true", "residual-vs-true", "roc", "confusion-matrix"],
+            "predictions": ["predicted-vs-true", "residual-vs-true", "roc", "confusion-matrix", "reliability"],
             "depth": ["training-size", "robustness", "attention"],
         }
         for path, figure in [(p, f) for p in sorted(report.glob("*.rst")) for f in figures.get(p.stem, [""])]:

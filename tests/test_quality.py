@@ -9,7 +9,7 @@ from mriflow import quality as stage
 from mriflow.base.errors import UserError
 from mriflow.images.outliers import LEAST_SCANS, far_from_template
 from mriflow.quality import far_from_others, quality
-from mriflow.reporting.cohort_figures import montage
+from mriflow.reporting.scan_figures import montage
 
 N = 30
 

@@ -13,12 +13,15 @@ import yaml
 
 from mriflow import report
 from mriflow.base.errors import UserError
+from mriflow.base.provenance import provenance
+from mriflow.config.resolve import settings
 from mriflow.evaluation.metrics import METHODS
 from mriflow.reporting.claim import ITEMS
 from mriflow.reporting.flow import steps_of
 from mriflow.reporting.result_tables import warnings
 from mriflow.reporting.results import with_interval
 from mriflow.reporting.words import careful, five_sentences
+from test_config import resolved
 from test_plot import N, Tables, made  # noqa: F401, a fixture
 
 TARGETS = {
@@ -76,14 +79,13 @@ def run_of(results, folder, names, **dataset):
 
 def write(folder):
     page, csv = folder / "results/report.html", folder / "results/results.csv"
-    indices = [f"{folder}/demo/block/shard-{i}.csv" for i in range(2)]
     arguments = [
         f"--page={page}",
         f"--csv={csv}",
         f"--config={folder}/results/config.yaml",
         f"--benchmarks={folder}/benchmarks",
     ]
-    report.main([*arguments, "--labels", f"{folder}/demo/labels.csv", "--indices", *indices])
+    report.main([*arguments, f"--data={folder}", f"--preprocessed={folder}"])
     return page.read_text()
 
 
@@ -106,6 +108,27 @@ def test_numbers_of_the_page_are_those_of_metrics_json(made, tmp_path):  # noqa:
     assert table.loc[0, "best"] == "network"
 
 
+def test_report_only_shows_an_experiment_that_ran_before_as_it_was_then(made, tmp_path):  # noqa: F811
+    folder = run_of(made, tmp_path, ["my-age", "my-sex"])
+    both = write(folder)
+    path = folder / "results/config.yaml"
+    config = yaml.safe_load(path.read_text())
+    names = config["experiments"].pop("my-sex")
+    metrics = folder / "results/my-sex/metrics.json"
+    found = json.loads(metrics.read_text())
+    used = settings(resolved(), "demo-sex")
+    found["provenance"] = provenance({**used, "names": {**used["names"], **names}})
+    path.write_text(yaml.safe_dump({**config, "run": ["my-age"], "report_only": ["my-sex"]}))
+    with pytest.raises(UserError, match="does not tell with which settings"):
+        write(folder)
+    metrics.write_text(json.dumps(found))
+    text = write(folder)
+    assert set(Page(both).ids) < set(Page(text).ids) and "methods" in Page(text).ids
+    path.write_text(yaml.safe_dump({**config, "run": ["my-age"], "report_only": ["another"]}))
+    with pytest.raises(UserError, match="report_only: another has no .*put it into `run`"):
+        write(folder)
+
+
 def test_page_is_whole_by_itself_and_its_contents_lead_somewhere(made, tmp_path):  # noqa: F811
     page = Page(text := write(run_of(made, tmp_path, ["my-age", "my-sex"])))
     assert "script" not in page.elements and "link" not in page.elements
@@ -125,11 +148,20 @@ def test_sections_without_data_are_absent(made, tmp_path):  # noqa: F811
     for kind in ("calibration", "conformal", "folds", "failures", "robustness", "controls", "attention", "external", "model"):
         assert f"{kind}-my-age" not in before
     assert not {"comparison", "compute", "methods"} & set(before)
-    (folder / "results/my-age/robustness.csv").write_text("change,strength,mae\nnoise,0.1,7.25\n")
+    rows = ["unchanged,0,,mae,7.1,6,8,24", "noise,0.1,,mae,7.25,6,8,24", "noise,0.1,,r,0.9,0.8,1,24"]
+    rows += ["noise,0.1,,mae_difference,-0.15,-0.3,0,24"]
+    (folder / "results/my-age/robustness.csv").write_text("\n".join(["kind,strength,unit,metric,value,low,high,n", *rows]))
     (folder / "results/my-age/model").mkdir()
     (folder / "benchmarks/train").mkdir(parents=True)
     (folder / "benchmarks/train/my-age_fold-0_seed-0.tsv").write_text("s\tmax_rss\tcpu_time\n75.0\t2100.0\t-\n")
     text = write(folder)
+    changed = next(
+        table for table in Tables(text).tables if table[0] == ["kind", "strength", "unit", "n", "mae", "mae difference"]
+    )
+    assert changed[1:] == [
+        ["unchanged", "0", "", "24", "7.1 [6.0, 8.0]", ""],
+        ["noise", "0.1", "", "24", "7.2 [6.0, 8.0]", "−0.15 [−0.30, 0.00]"],
+    ]
     assert {"robustness-my-age", "model-my-age", "compute"} <= set(Page(text).ids)
     assert ["train", "1", "1 min 15 s", "1 min 15 s", "0.0 s", "2.1 GB"] in [row for t in Tables(text).tables for row in t]
 

@@ -227,7 +227,7 @@ def test_many_comparisons_ask_for_more():
     assert alone["verdict"] == "better" and alone["p_holm"] == 0.01
     among = judge([row | {"p": 0.01}, *(row | {"p": 0.9} for _ in range(5))])[0]
     assert among["verdict"] == "cannot be told" and among["p_holm"] == pytest.approx(0.06)
-    assert "-2 to -0.2 years" in among["sentence"] and "not to say that they are equal" in among["sentence"]
+    assert "−2 to −0.2 years" in among["sentence"] and "not to say that they are equal" in among["sentence"]
 
 
 def write_experiment(folder, name, table, **about):

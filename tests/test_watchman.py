@@ -77,10 +77,18 @@ def test_one_class_alone_is_told(data, tmp_path):
 def test_an_end_far_worse_than_the_best_is_told(data, tmp_path):
     history = run(tmp_path, data, epochs=30)
     grown = history["val_mae"] * np.where(history["epoch"] > 20, np.linspace(-18, 8, 30).clip(1), 1)
-    found = of_history(history.assign(val_mae=grown), constant=15.0)
+    found = of_history(history.assign(val_mae=grown), constant=15.0, scans=20)
     assert "end worse than best" in {one["kind"] for one in found}
 
 
 def test_history_too_short_to_tell_says_nothing():
     history = pd.DataFrame({"unchanged_mae": [50.0, 5.0], "val_mae": [50.0, 5.0], "val_loss": 1.0})
-    assert of_history(history, constant=15.0) == []
+    assert of_history(history, constant=15.0, scans=20) == []
+
+
+@pytest.mark.parametrize(("scans", "told"), [(17, set()), (200, {"end worse than best"})])
+def test_two_or_three_more_wrong_classes_of_seventeen_are_chance_and_thirty_of_two_hundred_are_not(scans, told):
+    epochs = np.arange(60)
+    right = np.where((epochs > 20) & (epochs < 30), 0.9, 0.745)
+    history = pd.DataFrame({"epoch": epochs, "unchanged_accuracy": 1.0, "val_accuracy": right, "val_loss": 1.0})
+    assert {one["kind"] for one in of_history(history, constant=0.48, scans=scans)} == told

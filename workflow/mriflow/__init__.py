@@ -122,7 +122,8 @@ What they share::
         calibrated      the columns of predictions of new scans
     reporting/   every figure and page
         canvas          the sheet that figures are drawn on
-        cohort_figures  figures of a dataset
+        cohort_figures  who is in a dataset
+        scan_figures    preprocessed scans, and those predicted worst
         result_figures  figures of an experiment
         depth_figures   figures of training size, worse scans and attention
         html            small web pages

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
+import yaml
+
 from mriflow.base.cli import run_stage, stage_parser
 from mriflow.base.files import whole_file
 from mriflow.base.provenance import provenance
@@ -69,7 +71,9 @@ def archive(output: Path, config: Path) -> list[str]:
         "config.yaml": config.read_text(encoding="utf-8"),
         "environment.txt": "".join(f"{line}\n" for line in installed()),
     }
-    files = dict(files_of(folder, [*run["run"]]))
+    if run.get("report_only"):  # their results are not there where all is run again
+        texts["config.yaml"] = yaml.safe_dump({**run, "report_only": []}, sort_keys=False, allow_unicode=True)
+    files = dict(files_of(folder, [*run["run"], *run.get("report_only", [])]))
     with whole_file(output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as whole:
         for name, text in texts.items():
             whole.writestr(entry(name), text)

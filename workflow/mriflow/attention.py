@@ -96,7 +96,7 @@ def attention(
     summary: dict[str, Any] = {
         **about,
         "n": len(found[WAYS[ways][0]]["trained"]),
-        "value": "probability of the predicted class" if tested.classes else about["unit"] or about["target"],
+        "value": "log-odds of the predicted class" if tested.classes else about["unit"] or about["target"],
         "patch_mm": PATCH_MM,
         "ways": {},
     }

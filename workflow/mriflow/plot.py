@@ -10,22 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from mriflow.base.cli import run_stage, stage_parser
-from mriflow.reporting.cohort_figures import cohort, scans
+from mriflow.reporting.cohort_figures import cohort
 from mriflow.reporting.depth_figures import attention, robustness, training_size
 from mriflow.reporting.result_figures import (
     comparison,
     confusion_matrix,
     learning_curves,
     predicted_vs_true,
+    reliability,
     residual_vs_truth,
     roc,
 )
+from mriflow.reporting.scan_figures import failures, scans
 
 PREDICTIONS = {
     "predicted-vs-true": predicted_vs_true,
     "residual-vs-true": residual_vs_truth,
     "roc": roc,
     "confusion-matrix": confusion_matrix,
+    "reliability": reliability,
 }
 
 DEPTH = {"training-size": "controls", "robustness": "robustness", "attention": "attention"}
@@ -64,9 +67,13 @@ def main(argv: list[str] | None = None) -> None:
         if name == "attention":
             deeper.add_argument("--maps", type=Path, required=True, help="folder of its maps")
     montages = add_figure(figures, "scans", scans)
-    montages.add_argument("--arrays", type=Path, nargs="+", required=True, help="shards of the dataset, .npy")
-    montages.add_argument("--indices", type=Path, nargs="+", required=True, help="their indices, .csv, in that order")
-    montages.add_argument("--channel", type=int, default=0, help="which is shown, if there are several, from 0 (default: 0)")
+    wrong = add_figure(figures, "failures", failures)
+    wrong.add_argument("--worst", type=Path, required=True, help="failures.csv of the experiment")
+    wrong.add_argument("--metrics", type=Path, required=True, help="metrics.json of the experiment")
+    for figure in (montages, wrong):
+        figure.add_argument("--arrays", type=Path, nargs="+", required=True, help="shards of the dataset, .npy")
+        figure.add_argument("--indices", type=Path, nargs="+", required=True, help="their indices, .csv, in that order")
+        figure.add_argument("--channel", type=int, default=0, help="which is shown, of several, from 0 (default: 0)")
     people = add_figure(figures, "cohort", cohort)
     people.add_argument("--labels", type=Path, required=True, help="labels.csv of the dataset")
     people.add_argument("--indices", type=Path, nargs="*", default=[], help="indices of its shards, .csv")

@@ -23,7 +23,7 @@ from mriflow.prediction.apply import Ensemble, Prepared, prepare
 from mriflow.prediction.finished import Finished, Row
 from mriflow.prediction.sources import find_scans
 from mriflow.prediction.stored import CHECKSUMS, read_stored
-from mriflow.reporting.cohort_figures import one_scan
+from mriflow.reporting.scan_figures import one_scan
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from mriflow.images.nifti import BadScan, load_scan
 from mriflow.images.outliers import FAR, LEAST_SCANS, MEASURES, far_from_template, far_from_usual, usual
 from mriflow.images.scan import BRAIN_ML, QC_CORRELATION, TEMPLATE_RATIO
 from mriflow.reporting.canvas import COLOURS, GREY, TWO_COLUMNS, page
-from mriflow.reporting.cohort_figures import SHOWN, montage, volume, wrap
 from mriflow.reporting.html import LISTED, PAGE, paragraph, section
+from mriflow.reporting.scan_figures import SHOWN, montage, volume, wrap
 from mriflow.tables.labels import read_index, read_labels
 from mriflow.tables.problems import count_reasons
 

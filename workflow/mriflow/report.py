@@ -15,8 +15,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, required=True, help="web page to write, .html")
     parser.add_argument("--csv", type=Path, required=True, help="metrics of all experiments to write, .csv")
     parser.add_argument("--config", type=Path, required=True, help="merged config, beside the experiments' folders, .yaml")
-    parser.add_argument("--labels", type=Path, nargs="*", required=True, help="<dataset>/labels.csv of every dataset")
-    parser.add_argument("--indices", type=Path, nargs="*", default=[], help="<dataset>/<block>/shard-*.csv of all datasets")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder with <dataset>/labels.csv (default: data)")
+    parser.add_argument(
+        "--preprocessed",
+        type=Path,
+        default=Path("preprocessed"),
+        help="folder with <dataset>/<block>/shard-*.csv (default: preprocessed)",
+    )
     parser.add_argument("--benchmarks", type=Path, default=Path("benchmarks"), help="folder of them (default: benchmarks)")
     parser.add_argument("--workflow", default="workflow-report.html", help="name of Snakemake's own report, to link to")
     write_report(**vars(parser.parse_args(argv)))

@@ -46,8 +46,8 @@ TRAINED_EXPERIMENTS = [name for name in EXPERIMENTS if CONFIG["experiments"][nam
 COMPARED_EXPERIMENTS = comparable(CONFIG, TRAINED_EXPERIMENTS)
 DOWNLOADS = {(name, one["file"]): one for name, described in DATASETS.items() for one in described["downloads"]}
 FIGURES = {
-    "regression": ["learning-curves", "predicted-vs-true", "residual-vs-true"],
-    "classification": ["learning-curves", "roc", "confusion-matrix"],
+    "regression": ["learning-curves", "predicted-vs-true", "residual-vs-true", "failures"],
+    "classification": ["learning-curves", "roc", "confusion-matrix", "reliability", "failures"],
 }
 
 if workflow.output_settings.dryrun:
@@ -128,7 +128,8 @@ def shards(name, block, suffix):
 
 def shown_channel(wildcards):
     """The number of the channel that figures show: the image, if the block has it."""
-    channels = CONFIG["preprocess"][wildcards.block]["channels"]
+    block = wildcards.get("block") or experiment(wildcards)["names"]["preprocess"]
+    channels = CONFIG["preprocess"][block]["channels"]
     return channels.index("image") if "image" in channels else 0
 
 

@@ -56,7 +56,7 @@ rule plot_predictions:
     benchmark:
         "<benchmarks>/plot_predictions/{experiment}_{figure}.tsv"
     wildcard_constraints:
-        figure="|".join({name for names in FIGURES.values() for name in names} - {"learning-curves"}),
+        figure="|".join({name for names in FIGURES.values() for name in names} - {"learning-curves", "failures"}),
     conda:
         "../../envs/conda.yaml"
     resources:
@@ -70,6 +70,44 @@ rule plot_predictions:
         " --png {output.png:q}"
         " --predictions {input.predictions:q}"
         " --metrics {input.metrics:q}"
+        " > {log:q} 2>&1"
+
+
+rule plot_failures:
+    input:
+        worst="<results>/{experiment}/failures.csv",
+        metrics="<results>/{experiment}/metrics.json",
+        arrays=experiment_shards("npy"),
+        indices=experiment_shards("csv"),
+    output:
+        pdf="<results>/{experiment}/figures/failures.pdf",
+        png=report(
+            "<results>/{experiment}/figures/failures.png",
+            caption="../report/failures.rst",
+            category="{experiment}",
+            labels={"figure": "failures"},
+        ),
+    log:
+        "<logs>/plot/{experiment}_failures.log",
+    benchmark:
+        "<benchmarks>/plot_failures/{experiment}.tsv"
+    conda:
+        "../../envs/conda.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        channel=shown_channel,
+        recipe=recipes.PLOT,
+    shell:
+        "python -m mriflow.plot failures"
+        " --pdf {output.pdf:q}"
+        " --png {output.png:q}"
+        " --worst {input.worst:q}"
+        " --metrics {input.metrics:q}"
+        " --arrays {input.arrays:q}"
+        " --indices {input.indices:q}"
+        " --channel {params.channel}"
         " > {log:q} 2>&1"
 
 

@@ -43,16 +43,16 @@ rule report:
         mem_mb=2000,
         runtime=60,
     params:
-        benchmarks=workflow.pathvars.apply("<benchmarks>"),
+        folders=[workflow.pathvars.apply(f"<{name}>") for name in ("data", "preprocessed", "benchmarks")],
         recipe=recipes.PLOT,
     shell:
         "python -m mriflow.report"
         " --page {output.page:q}"
         " --csv {output.csv:q}"
         " --config {input.config:q}"
-        " --labels {input.labels:q}"
-        " --indices {input.indices:q}"
-        " --benchmarks {params.benchmarks:q}"
+        " --data {params.folders[0]:q}"
+        " --preprocessed {params.folders[1]:q}"
+        " --benchmarks {params.folders[2]:q}"
         " > {log:q} 2>&1"
 
 

@@ -109,8 +109,10 @@ def sentence(row: Mapping[str, Any], comparisons: int) -> str:
     if row["value"] is None or row["low"] is None:
         return f"The {metric} of {pair} cannot be compared: it is not defined for one of them."
     unit = f" {row['unit']}" if row["unit"] else ""
+    if row["value"] == row["low"] == row["high"] == 0:
+        return f"The {metric} of {pair} is the same, in every draw of people: their predictions agree."
     if row["verdict"] == UNDECIDED:
-        reach = f"{row['low']:.3g} to {row['high']:.3g}{unit}"
+        reach = f"{row['low']:.3g} to {row['high']:.3g}{unit}".replace("-", "−")
         return (
             f"Which of {pair} has the better {metric} cannot be told from {row['people']} people: the difference may be "
             f"anything from {reach}. That is not to say that they are equal."

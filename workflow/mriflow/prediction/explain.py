@@ -1,8 +1,9 @@
 """How much a prediction depends on each place of the brain: occlusion, and the gradient.
 
-Both explain what is predicted, that is the mean over the networks of a fold: the target in its unit, or the probability of the
-class that is predicted for the scan as it is. Where predictions are the mean over a scan and its mirror image, every second
-scan is explained by its mirror image, and the map mirrored back: the mean over scans is the same, at half the cost.
+Both explain what is predicted, that is the mean over the networks of a fold: the target in its unit, or the log-odds of the
+class that is predicted for the scan as it is (its probability hardly moves where the networks are sure). Where predictions are
+the mean over a scan and its mirror image, every second scan is explained by its mirror image, and the map mirrored back: the
+mean over scans is the same, at half the cost.
 """
 
 import warnings
@@ -57,7 +58,8 @@ class Explained(nn.Module):
     def forward(self, scans: torch.Tensor) -> torch.Tensor:
         """Return the prediction that is explained, float32, shape (scans, 1)."""
         values = self.values(scans)
-        values = values if self.predicted_class is None else values[:, self.predicted_class]
+        if self.predicted_class is not None:
+            values = values[:, self.predicted_class].logit(eps=1e-12)
         return values.float()[:, None]
 
 

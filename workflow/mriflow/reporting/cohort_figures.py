@@ -1,6 +1,5 @@
-"""The figures of a dataset: some of its preprocessed scans, and who is in it."""
+"""The figure of a dataset: who is in it."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,102 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from mriflow.base.errors import UserError
-from mriflow.base.files import whole_file
-from mriflow.reporting.canvas import DPI, ONE_COLUMN, TWO_COLUMNS, count, legend_above, page
+from mriflow.reporting.canvas import ONE_COLUMN, TWO_COLUMNS, count, legend_above, page
 from mriflow.tables.cohort import read_cohort
-from mriflow.tables.labels import read_index
-from mriflow.tables.problems import reasons_of
-
-SHOWN = 8  # scans in a row
-
-
-def scans(
-    arrays: Sequence[Path], indices: Sequence[Path], pdf: Path, png: Path, *, channel: int = 0, simulated: bool = False
-) -> None:
-    """Draw eight preprocessed scans, from the worst to the best correlation with the template, evenly in between.
-
-    `arrays` and `indices` are the shards that `preprocess` made, in the same order. Of several channels, `channel` is shown.
-    """
-    tables = [read_index(index).assign(array=array) for array, index in zip(arrays, indices, strict=True)]
-    table = pd.concat(tables, ignore_index=True)
-    good = table[table["index"].notna()].sort_values(["correlation", "id"], na_position="first")
-    if good.empty:
-        problems = table["problem"].dropna().map(lambda text: reasons_of(text)[0])
-        common = f"; the commonest problem is {problems.mode()[0]!r}" if len(problems) else ""
-        raise UserError(
-            f"{', '.join(map(str, indices))}: none of {count(len(table), 'scan')} was preprocessed{common}. "
-            "See the column `problem`, put it right, and run `python -m mriflow.preprocess` again."
-        )
-    picked = good.iloc[np.linspace(0, len(good) - 1, min(SHOWN, len(good))).round().astype(int)].to_dict("records")
-    montages = [montage(volume(scan["array"], scan["index"], channel)) for scan in picked]
-    image, middles = montages[0]
-    height = 0.78 * image.shape[0] / image.shape[1] + 0.65
-    footer = f"{len(picked)} of n = {len(good)} scans by rank of correlation (r)"
-    footer += " · radiological: patient's right is left"
-    with page(pdf, png, TWO_COLUMNS, height, footer, simulated, ncols=SHOWN) as (_, axes):
-        first = axes[0, 0]
-        for ax, scan, (image, _) in zip(axes[0], picked, montages, strict=False):
-            ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            ax.set_xlabel(f"r = {scan['correlation']:.2f}\n{wrap(scan['id'])}", fontsize=6.5)
-            ax.set_yticks(middles, ["axial", "coronal", "sagittal"], rotation=90, va="center")
-            ax.tick_params(length=0, labelleft=ax is first)
-            ax.set_xticks([])
-            ax.spines[:].set_visible(False)
-        look: dict[str, Any] = {"color": "white", "fontsize": 6, "va": "center"}
-        look["transform"] = first.get_yaxis_transform()
-        for row, sides in zip(middles, ("RL", "RL", "AP"), strict=True):
-            first.text(0.03, row, sides[0], ha="left", **look)
-            first.text(0.97, row, sides[1], ha="right", **look)
-        for ax in axes[0, len(picked) :]:
-            ax.axis("off")
-
-
-def volume(array: str | Path, row: int, channel: int) -> np.ndarray:
-    """Return a scan of a shard, shape (x, y, z): of several channels this one."""
-    whole: np.ndarray = np.load(array, mmap_mode="r")[row]
-    return whole[channel] if whole.ndim == 4 else whole
-
-
-def montage(volume: np.ndarray) -> tuple[np.ndarray, list[float]]:
-    """Return the middle axial, coronal and sagittal slice of a RAS volume one above the other, and their middle rows.
-
-    Rows run from anterior or superior, columns from the patient's right (radiological) or from anterior.
-    """
-    x, y, z = (size // 2 for size in volume.shape)
-    slices = [piece[::-1, ::-1].T for piece in (volume[:, :, z], volume[:, y], volume[x])]
-    width = max(piece.shape[1] for piece in slices)
-    padded = []
-    for piece in slices:
-        left = (width - piece.shape[1]) // 2
-        padded.append(np.pad(piece, ((0, 0), (left, width - piece.shape[1] - left))))
-    heights = np.array([len(piece) for piece in slices])
-    return np.concatenate(padded), (np.cumsum(heights) - heights / 2).tolist()
-
-
-def one_scan(volume: np.ndarray, title: str, png: Path) -> None:
-    """Draw one preprocessed scan, shape (x, y, z), its patient's right on the left."""
-    image = montage(volume)[0]
-    figure = Figure(figsize=(2, 2 * image.shape[0] / image.shape[1] + 0.5), layout="constrained")
-    ax = figure.add_subplot()
-    ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    ax.set_title(title, fontsize=6)
-    ax.axis("off")
-    with whole_file(png) as temporary:
-        figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
-
-
-def wrap(scan_id: str, width: int = 13) -> str:
-    """Break a long id where it has a hyphen or underscore, else anywhere."""
-    lines = [""]
-    for piece in re.findall(rf"[^-_]{{1,{width}}}[-_]?|[-_]", scan_id):
-        if len(lines[-1] + piece) <= width:
-            lines[-1] += piece
-        else:
-            lines.append(piece)
-    return "\n".join(filter(None, lines))
 
 
 def cohort(labels: Path, indices: Sequence[Path], pdf: Path, png: Path, *, simulated: bool = False) -> None:

@@ -71,17 +71,15 @@ def tested_of(folder: Path) -> list[str]:
     return pd.read_csv(path, usecols=["id"], dtype=str)["id"].tolist() if path.exists() else []
 
 
-def steps_of_experiment(
-    name: str, run: Mapping[str, Any], folder: Path, labels: Mapping[str, Path], indices: Sequence[Path]
-) -> list[Step]:
-    """Return who came to the test of an experiment, nothing if the labels of its dataset are not given."""
+def steps_of_experiment(name: str, run: Mapping[str, Any], folder: Path, data: Path, preprocessed: Path) -> list[Step]:
+    """Return who came to the test of an experiment, nothing if the labels of its dataset are not there."""
     used = run["experiments"][name]
-    if used["dataset"] not in labels:
+    labels = data / used["dataset"] / "labels.csv"
+    if not labels.exists():
         return []
-    target, place = run["targets"][used["target"]], (used["dataset"], used["preprocess"])
-    of_block = [path for path in indices if (path.parent.parent.name, path.parent.name) == place]
-    classes = list(target.get("classes", []))
-    return steps_of(labels[used["dataset"]], of_block, target["column"], classes, tested_of(folder / name))
+    target = run["targets"][used["target"]]
+    of_block = sorted((preprocessed / used["dataset"] / used["preprocess"]).glob("shard-*.csv"))
+    return steps_of(labels, of_block, target["column"], list(target.get("classes", [])), tested_of(folder / name))
 
 
 def sections_of_experiment(
@@ -118,8 +116,10 @@ def of_result(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
         pictures += drawn(stem, about, f"{about}.")
     balance = place / "balance.csv"
     curves = "Loss and score of training and validation scans by epoch, one line for each fold and seed, the mean thick"
+    reliable = "Share of test scans that were of a class over its predicted probability, before and after the temperature"
     decisions = tables.of_cells(result.get("decisions", {}), "threshold, chosen on other scans")
     against_rest = result.get("one_against_rest", {"classes": {}})["classes"]
+    worst_alt = "Slices of the test scans that the network is most wrong about, with true and predicted value"
     notes = [Text(f"{method}: {note}", "small") for method, note in result.get("notes", {}).items()]
     power = [List(result["power"]["sentences"], "What so many people can tell")] if result.get("power") else []
     worst, trusted = worst_group(result), can_be_trusted(result)
@@ -142,19 +142,27 @@ def of_result(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
             *notes,
         ],
         "subgroups": [*([Text(worst)] if worst and groups else []), *groups],
-        "calibration": [*([Text(trusted)] if trusted else []), *calibrated],
+        "calibration": [
+            *([Text(trusted)] if trusted else []),
+            *(drawn("reliability", reliable, f"{reliable}.") if calibrated else []),
+            *calibrated,
+        ],
         "gap": tables.of_cells(result.get("gap", {}), "gap"),
         "conformal": conformal(result),
         "folds": tables.by_fold(result),
         "external": external(result, drawings),
-        "failures": [*table_of(place / "failures.csv", "The worst test scans"), *tables.quality(result)],
+        "failures": [
+            *drawn("failures", worst_alt, "The worst first."),
+            *table_of(place / "failures.csv", "The worst test scans"),
+            *tables.quality(result),
+        ],
         "controls": [
             *drawn("training-size", f"{metric.upper()} by number of training scans, network and classical", "By size."),
             *table_of(place / "controls.csv", "Controls"),
         ],
         "robustness": [
             *drawn("robustness", f"{metric.upper()} by strength of each change of the scans", "On scans that were made worse."),
-            *table_of(place / "robustness.csv", "Metrics on changed scans"),
+            *table_of(place / "robustness.csv", "On changed scans, and the difference", (metric, f"{metric}_difference")),
         ],
         "attention": [
             *drawn("attention", "Slices of the template with the mean map of what predictions depend on", "Mean map."),
@@ -184,7 +192,7 @@ def conformal(result: Mapping[str, Any]) -> list[Part]:
         return []
     names = {"coverage": "held the truth", "width": f"mean width ({result['unit']})", "size": "mean number of classes"}
     rows = [[names[key], with_interval(cell)] for key, cell in found.items() if key in names]
-    return [Table([f"{found['coverage']['n']} scans, meant for {found['coverage']['level']:.0%}", ""], rows)]
+    return [Table([f"{found['coverage']['n']} scans, meant for {found['coverage']['level']:.0%}", "value"], rows)]
 
 
 def sections_of_applied(run: Mapping[str, Any], folder: Path) -> list[Section]:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mriflow.reporting.canvas import DPI, ONE_COLUMN
+from mriflow.reporting.results import with_interval
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,22 @@ def figure(png: Path, alt: str, caption: str, simulated: bool) -> list[Part]:
     return [Figure(f"data:image/png;base64,{data}", f"{label}{alt}", f"{label}{caption}{beside}", narrow)]
 
 
-def table_of(path: Path, title: str, most: int = 60) -> list[Part]:
-    """Return the first rows of a CSV as a table, or nothing if there is no such file or no row in it."""
+def table_of(path: Path, title: str, across: Sequence[str] = (), most: int = 60) -> list[Part]:
+    """Return the first rows of a CSV as a table, or nothing if there is no such file or no row in it.
+
+    Its columns value, low and high become one. Of a column ``metric`` those of `across` alone are shown, beside each other.
+    """
     if not path.exists() or path.stat().st_size < 2:
         return []
     table = pd.read_csv(path)
+    if {"value", "low", "high"} <= set(table):
+        cells = table[["value", "low", "high"]].astype(object).where(table[["value", "low", "high"]].notna(), None)
+        table = table.drop(columns=["low", "high"]).assign(value=[with_interval(cell) for cell in cells.to_dict("records")])
+    if across and "metric" in table:
+        shown = table[table["metric"].isin(across)].astype(object).fillna("")
+        about = [name for name in table if name not in ("metric", "value")]
+        table = shown.pivot_table(index=about, columns="metric", values="value", aggfunc="first", sort=False).reset_index()
+        table = table[[*about, *across]].rename(columns=lambda name: name.replace("_", " "))
     rows = [[cell_of(value) for value in row] for row in table.head(most).to_numpy(object)]
     more = [Text(f"… and {len(table) - most} more rows in {path.name}.", "small")] if len(table) > most else []
     return [Table(list(table), rows, title), *more] if rows else []

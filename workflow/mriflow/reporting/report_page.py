@@ -17,14 +17,14 @@ from mriflow.reporting.compute import compute_used
 from mriflow.reporting.experiment_sections import sections_of_applied, sections_of_experiment, steps_of_experiment
 from mriflow.reporting.html import Markup
 from mriflow.reporting.parts import List, Part, Section, Table, Text, figure
-from mriflow.reporting.results import read_metrics
+from mriflow.reporting.results import not_as_made, read_metrics
 from mriflow.reporting.words import five_sentences, methods_paragraph
 
 TITLE = "Deep learning on brain MRI: report"
 
 
 def write_report(
-    page: Path, csv: Path, *, config: Path, labels: Sequence[Path], indices: Sequence[Path], benchmarks: Path, workflow: str
+    page: Path, csv: Path, *, config: Path, data: Path, preprocessed: Path, benchmarks: Path, workflow: str
 ) -> str:
     """Write the report and ``results.csv``, the metrics of all experiments.
 
@@ -32,8 +32,8 @@ def write_report(
     ----------
     config
         The merged config of the run. Beside it lie the folders of its experiments and of the cohorts.
-    labels, indices
-        ``<dataset>/labels.csv`` of every dataset, and ``<dataset>/<block>/shard-*.csv`` of those that were preprocessed.
+    data, preprocessed
+        Folders with ``<dataset>/labels.csv`` and ``<dataset>/<block>/shard-*.csv``.
     benchmarks
         Folder of Snakemake's benchmarks; may be missing.
     workflow
@@ -42,16 +42,15 @@ def write_report(
     Raises
     ------
     UserError
-        If a metrics.json or the config is not as it was made.
+        If a metrics.json or the config is not as it was made, or an experiment of `report_only` has none.
     """
-    run = read_config(config)
     folder = config.parent
+    run = with_earlier(read_config(config), folder)
     names = [name for name in run["run"] if name in run["experiments"]]
     results = {
         name: read_metrics(folder / name / "metrics.json") for name in names if (folder / name / "metrics.json").exists()
     }
-    of_dataset = {path.parent.name: path for path in labels}
-    steps = {name: steps_of_experiment(name, run, folder, of_dataset, indices) for name in names}
+    steps = {name: steps_of_experiment(name, run, folder, data, preprocessed) for name in names}
     sections = [summary(run, names, results, steps, workflow), *comparison(folder, results)]
     datasets = list(dict.fromkeys(dataset for name in names for dataset in datasets_of(run["experiments"][name])))
     for name in datasets:
@@ -79,6 +78,29 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not {"run", "experiments", "datasets"} <= set(found):
         raise UserError(f"{path}: not the merged config of a run, which has `run`, `experiments` and `datasets`.")
     return found
+
+
+def with_earlier(run: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the config of a run as if it had run the experiments of `report_only`, too, with the blocks that they had."""
+    run = {
+        **run,
+        **{section: dict(run[section]) for section in ("experiments", "targets", "datasets")},
+        "run": list(run["run"]),
+    }
+    for name in run.get("report_only", []):
+        if name in run["run"]:
+            continue
+        path = folder / name / "metrics.json"
+        if not path.exists():
+            raise UserError(f"report_only: {name} has no {path}. Expected an experiment that has run; put it into `run`.")
+        had = provenance(read_metrics(path)).get("settings")
+        if not had:
+            raise not_as_made(path, "it does not tell with which settings it was made", "evaluate")
+        run["run"].append(name)
+        run["experiments"][name] = had["names"]
+        run["targets"].setdefault(had["names"]["target"], had["target"])
+        run["datasets"].setdefault(had["names"]["dataset"], had["dataset"])
+    return run
 
 
 def render(title: str, sections: Sequence[Section], simulated: Sequence[str]) -> str:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import roc_curve
 
 from mriflow.base.errors import UserError
 from mriflow.evaluation.metrics import METHODS
@@ -133,6 +132,8 @@ def scatter(ax: Axes, table: pd.DataFrame, heights: pd.Series) -> None:
 
 def roc(predictions: Path, metrics: Path, pdf: Path, png: Path, external: str | None = None) -> None:
     """Draw the ROC curves of network and classical baseline; of more than two classes, each against the rest."""
+    from sklearn.metrics import roc_curve  # takes as long to import as any figure to draw
+
     table, result = read_results(predictions, metrics, "classification", external)
     if table.empty:
         return draw_no_labels(result, pdf, png)
@@ -177,6 +178,27 @@ def confusion_matrix(predictions: Path, metrics: Path, pdf: Path, png: Path) -> 
         ax.set(xlabel="Predicted class", ylabel="True class")
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
+
+
+def reliability(predictions: Path, metrics: Path, pdf: Path, png: Path) -> None:
+    """Draw how often probabilities came true, before and after the temperature, with intervals."""
+    table, result = read_results(predictions, metrics, "classification")
+    positive = "the likeliest class" if len(result["classes"]) > 2 else result["classes"][1]
+    found = result.get("calibration", {})
+    with page(pdf, png, ONE_COLUMN, 4.0, footer_of(table), result["simulated"]) as (_, axes):
+        ax = axes[0, 0]
+        ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--", zorder=1, label="as often as said")
+        for name, colour, marker in (("before", GREY, "s"), ("after", COLOURS["network"], "o")):
+            if name not in found:
+                continue
+            bins = pd.DataFrame(found[name]["reliability"])
+            reach = [bins["value"] - bins["low"], bins["high"] - bins["value"]]
+            label = f"{name} the temperature, ECE {with_interval(found[name]['ece'])}"
+            look = {"color": colour, "marker": marker, "ms": 4, "lw": 0.8, "capsize": 2, "label": label}
+            ax.errorbar(bins["believed"], bins["value"], yerr=reach, ls="", clip_on=False, **look)
+        ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        ax.set(xlabel=f"Mean predicted probability of {positive}", ylabel="Share that was so")
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1.02), borderaxespad=0)
 
 
 def comparison(metrics: Sequence[Path], pdf: Path, png: Path) -> None:

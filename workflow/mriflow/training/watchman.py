@@ -32,7 +32,11 @@ def watch(trainer: Trainer, training: Part, validation: Part) -> list[dict[str, 
     positions = sample(training, len(validation.ids))
     plain, changed = (predictions(trainer, training, positions, change) for change in (False, True))
     found = [
-        *of_history(trainer.table(), constant_error(first, labels_of(training), labels_of(validation))),
+        *of_history(
+            trainer.table(),
+            constant_error(first, labels_of(training), labels_of(validation)),
+            len(validation.ids) or len(positions),
+        ),
         *of_changes(first, plain, changed, labels_of(training)),
     ]
     seen = predictions(trainer, validation, torch.arange(len(validation.ids)), False) if validation.ids else plain
@@ -75,8 +79,8 @@ def constant_error(first: Objective, labels: np.ndarray, validation: np.ndarray)
     return float(np.abs(followed.astype(float) - np.median(labels.astype(float))).mean())
 
 
-def of_history(history: pd.DataFrame, constant: float) -> list[dict[str, str]]:
-    """Return what the curves say; `constant` is the error of a guess that looks at no scan."""
+def of_history(history: pd.DataFrame, constant: float, scans: int) -> list[dict[str, str]]:
+    """Return what the curves of some `scans` say; `constant` is the error of a guess that looks at no scan."""
     part = "val" if "val_loss" in history else "unchanged"
     where = "validation" if part == "val" else "unchanged training"
     regression = f"{part}_mae" in history
@@ -103,7 +107,9 @@ def of_history(history: pd.DataFrame, constant: float) -> list[dict[str, str]]:
         text = f"from epoch to epoch the {what} changes by {swing:.3g} on average, even in the last third of the training. The "
         text += "learning rate is too high or does not fall (`schedule`), or scans are changed in training as they never "
         found.append({"kind": "swings", "text": text + "look when they are predicted (`augmentation`)."})
-    if end > WORSE_THAN_BEST * best and end - best > 0.1 * constant:
+    # Of seventeen scans two or three are wrong by turns, and the lowest of fifty means is luck.
+    chance = 0.0 if regression else 2 * float(np.sqrt(end * (1 - end) / scans))
+    if end > WORSE_THAN_BEST * best and end - best > max(0.1 * constant, chance):
         text = f"the {what} is {end:.3g} at the end, it was {best:.3g} at best (means of {LAST} epochs). The network "
         text += "overfits, or diverged late: fewer `epochs`, a lower `learning_rate`."
         found.append({"kind": "end worse than best", "text": text})
