@@ -235,7 +235,7 @@ def with_code(folder):
         (changed("tta", "guess"), r"mriflow\.tta: 'guess' is not one of"),
         (changed("models", [{"file": "models/../../x.pt", "fold": 0, "seed": 0}]), r"models\.0\.file"),
         (changed("models", [{"file": "models/other.pt", "fold": 0, "seed": 0}]), "does not list models/other.pt"),
-        (with_code, "cannot be read as weights of PyTorch"),
+        (with_code, r"cannot be read as weights of PyTorch \(it is damaged, or holds more than tensors, such as code"),
     ],
 )
 def test_a_model_that_is_not_as_it_was_made_is_refused(made, tmp_path, change, words):
