@@ -102,6 +102,14 @@ def test_a_stray_quotation_mark_in_a_column_that_nobody_uses_is_told_and_one_els
         with_paths(tmp_path, table, age=AGE, remark={"from": "remark"})
 
 
+def test_a_stray_quotation_mark_does_no_harm_beside_texts_in_quotes(tmp_path):
+    table = 'who,name,file,age,remark\na,Doe,s0.nii,30,"tall\nb,"Roe, R",s1.nii,40,\nc,"Poe, E",s2.nii,50,"a, b"\n'
+    labels = with_paths(tmp_path, table, age=AGE)
+    assert labels["age"].tolist() == [30, 40, 50] and labels["subject"].tolist() == ["a", "b", "c"]
+    with pytest.raises(UserError, match="quotation mark out of place"):
+        with_paths(tmp_path, table.replace('"tall', '"tall, or so'), age=AGE)
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-8", "utf-8-sig"])
 def test_a_table_as_excel_writes_it_in_much_of_europe(tmp_path, caplog, encoding):
     caplog.set_level(logging.INFO)
