@@ -12,6 +12,7 @@ import yaml
 from mriflow.base.errors import UserError
 from mriflow.config.comparable import comparable
 from mriflow.config.cost import cost
+from mriflow.config.external import cohorts_of, external_figures
 from mriflow.config.mistakes import PATTERNS, Validator
 from mriflow.config.resolve import columns_to_read, merge, resolve, settings, training_part, weights_to_start_from
 from mriflow.reference import main
@@ -385,6 +386,22 @@ MISTAKES = {
         r"datasets: {demo: {pattern: '(?P<subject>SIM\d+'}}",
         ["mine.yaml: datasets.demo.pattern: found '(?P<subject>SIM", "missing ), unterminated subpattern"],
     ),
+    "external test on the dataset that is learned from": (
+        "experiments: {demo-age: {test_on: [demo]}}",
+        ["experiments.demo-age.test_on: found 'demo', the dataset that is learned from"],
+    ),
+    "external test on a dataset that is none": (
+        "experiments: {demo-age: {test_on: [oassis]}}",
+        ["experiments.demo-age.test_on: found 'oassis', which is not in `datasets`; did you mean 'oasis'?"],
+    ),
+    "external test on other scans": (
+        "experiments: {demo-age: {test_on: [ixi-t2]}}",
+        ["experiments.demo-age.test_on: found 'ixi-t2', whose scans are T2, expected T1 as in 'demo'"],
+    ),
+    "external test without the covariate": (
+        "experiments: {demo-age: {test_on: [oasis], covariates: [iq]}}",
+        ["experiments.demo-age.test_on: found 'iq', which dataset 'oasis' of experiment 'demo-age' does not have"],
+    ),
     "pattern without subject": (
         r"datasets: {demo: {pattern: '(?P<person>\d+)'}}",
         [
@@ -505,6 +522,13 @@ def test_a_dataset_is_its_file_with_the_configs_changes_key_by_key(tmp_path):
 def test_only_the_datasets_of_the_experiments_that_run_are_returned():
     assert list(resolved()["datasets"]) == ["demo"]
     assert list(resolved(ROOT / "config/experiments/ixi-age.yaml")["datasets"]) == ["ixi"]
+
+
+def test_the_datasets_of_an_external_test_belong_to_the_run(tmp_path):
+    config = resolved(written(tmp_path, "{run: [demo-age], experiments: {demo-age: {test_on: [oasis]}}}"))
+    assert list(config["datasets"]) == ["demo", "oasis"]
+    assert cohorts_of(config, "demo-age") == {"oasis": {"title": config["datasets"]["oasis"]["title"], "simulated": False}}
+    assert external_figures(config, "demo-age") == ["<results>/demo-age/figures/predicted-vs-true_oasis.png"]
 
 
 def test_a_dataset_without_sites_can_be_split_with_the_default_stratification(tmp_path):

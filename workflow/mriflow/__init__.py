@@ -16,6 +16,7 @@ The commands, in running order::
     split        folds with a training, a validation and a test part
     train        one network on one fold
     choose       what a search over training keys found best in each fold
+    external     predictions of another dataset, by all networks together
     evaluate     how good the predictions are, beside the baselines
     compare      which of several experiments is better, or that it cannot be told
     alter        labels shuffled, or fewer people to train on, for a control
@@ -99,6 +100,7 @@ What they share::
         conformal       intervals and sets that hold the truth nine times in ten
         failures        the worst scans, quality and power
         long_table      metrics.csv
+        external        the same of another dataset
         baselines       the trivial guess, and two linear methods that see the image
         confounders     what head size, site, age and sex predict
         controls        labels shuffled, training parts thinned
@@ -148,6 +150,7 @@ What they share::
         search          the trials of a search
         controls        what controls and attention add to a run
         mistakes        a mistake in words
+        external        the other datasets that an experiment is tested on
         lookup          a dataset by its name
         comparable      which experiments can be compared
         cost            what a long run will cost

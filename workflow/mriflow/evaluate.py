@@ -6,7 +6,7 @@ the share of the classes (trivial), and by the weighted mean of network and clas
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,18 @@ from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.files import write_csv, write_json
 from mriflow.base.provenance import provenance
 from mriflow.evaluation.baselines import classical, pca, small_images, trivial
-from mriflow.evaluation.confounders import NAMES, confounders_of, predict_from_confounders
+from mriflow.evaluation.confounders import NAMES, confounders_of, predict_from_confounders, size_column
 from mriflow.evaluation.decisions import curves_of
+from mriflow.evaluation.external import judge_all, read_external
 from mriflow.evaluation.failures import QUALITY, errors_of, worst
 from mriflow.evaluation.long_table import long_table
 from mriflow.evaluation.metrics import METHODS
 from mriflow.evaluation.stacking import blend, share_of_network
-from mriflow.evaluation.summary import summarise, values_of
+from mriflow.evaluation.subgroups import subgroup_columns
+from mriflow.evaluation.summary import as_columns, summarise, values_of
 from mriflow.prediction.ensemble import predict_each
 from mriflow.prediction.tested import add_trained
-from mriflow.tables.labels import OF_PREDICTIONS, read_indices, read_labels
+from mriflow.tables.labels import read_indices, read_labels
 from mriflow.tables.splits import PARTS, read_splits
 from mriflow.training.covariates import read_covariates
 from mriflow.training.device import choose_device
@@ -45,12 +47,15 @@ def evaluate(
     splits: Path,
     settings: Path,
     search: Path | None = None,
+    external: Sequence[Path] = (),
+    cohorts: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Write `predictions` (one row per test scan), `metrics` (see the return value) and, beside `metrics`, five more files.
+    """Write `predictions` (one row per test scan), `metrics` (see the return value) and, beside `metrics`, six more files.
 
     They are validation-predictions.csv (the validation parts, predicted by network and classical alone), calibration.json
-    (`mriflow.evaluation.calibration`), metrics.csv (`mriflow.evaluation.long_table`), failures.csv (the worst test scans) and
-    curves.csv (ROC and precision-recall, of classes; of a number it is empty).
+    (`mriflow.evaluation.calibration`), metrics.csv (`mriflow.evaluation.long_table`), failures.csv (the worst test scans),
+    curves.csv (ROC and precision-recall, of classes; of a number it is empty) and external-predictions.csv (other datasets;
+    empty without them).
 
     Parameters
     ----------
@@ -66,13 +71,17 @@ def evaluate(
         JSON file with the experiment's part of the config (`mriflow.config.resolve.settings`).
     search
         What `choose` wrote, if keys of the training block were searched.
+    external, cohorts
+        Predictions of other datasets, made by `mriflow.external`, each named for its dataset; and the `title` of each, and
+        whether it is `simulated`.
 
     Returns
     -------
     experiment, dataset, simulated (whether its scans are), target, type, unit, n (test scans), n_excluded (of the
     split, but failed preprocessing), folds, seeds; what `mriflow.evaluation.summary.summarise` returns; warnings about
     trainings; notes (what a method was made of, or why it was not made); search (how many trials, and the best of each fold),
-    if there was one; and the provenance.
+    if there was one; external (of each other dataset, `mriflow.evaluation.external.judge`), if there is one; and the
+    provenance.
 
     Raises
     ------
@@ -159,6 +168,10 @@ def evaluate(
     }
     if search:
         result["search"] = json.loads(search.read_text())
+    others = {path.stem: read_external(path, classes) for path in external}
+    elsewhere, judged = judge_all(others, cohorts or {}, calibration.get("new"), classes, groups, target["unit"])
+    if judged:
+        result["external"] = judged
     result["provenance"] = provenance(experiment)
     images = table.loc[predicted["id"], "path"].to_numpy()
     failures = worst(predicted.assign(image=images), errors_of(*values_of(predicted, "network", classes), classes))
@@ -168,32 +181,10 @@ def evaluate(
     write_csv(failures, metrics.with_name("failures.csv"))
     write_csv(curves_of(drawn, classes or []), metrics.with_name("curves.csv"))
     write_csv(long_table(result), metrics.with_name("metrics.csv"))
+    write_csv(elsewhere, metrics.with_name("external-predictions.csv"))
     write_csv(predicted, predictions)
     write_json(result, metrics)
     return result
-
-
-def subgroup_columns(experiment: dict[str, Any], known: Collection[str]) -> list[str]:
-    """Return the columns whose groups are looked at one by one: by the config, or those that are known of site, sex, age."""
-    if "subgroups" in experiment:
-        return list(experiment["subgroups"])
-    target = experiment["target"]
-    names = ["site", "sex", "age", *([target["column"]] if target["type"] == "regression" else [])]
-    unfit = OF_PREDICTIONS | ({target["column"]} if target["type"] == "classification" else set())
-    return [name for name in dict.fromkeys(names) if name in known and name not in unfit]
-
-
-def as_columns(predictions: dict[str, np.ndarray], classes: list[str] | None) -> dict[str, np.ndarray]:
-    """Return predictions as columns of a table: the number, or the likeliest class and the probability of each."""
-    if classes is None:
-        return predictions
-    columns = {method: np.array(classes)[p.argmax(1)] for method, p in predictions.items()}
-    return columns | {f"{method}_{name}": p[:, i] for method, p in predictions.items() for i, name in enumerate(classes)}
-
-
-def size_column(experiment: dict[str, Any]) -> str:
-    """Return the column of a shard's index that tells the size of the head."""
-    return "scale" if experiment["preprocess"]["registration"] == "affine" else "brain_ml"
 
 
 def notes_of(confounders: list[str], shares: list[float], unwatched: list[int], fitted_on: str) -> dict[str, str]:
@@ -220,6 +211,8 @@ def main(argv: list[str] | None = None) -> None:
     add_trained(parser)
     parser.add_argument("--warnings", type=Path, nargs="+", required=True, help="what is wrong with their trainings, .json")
     parser.add_argument("--search", type=Path, help="what `choose` found best in each fold, .json, if keys were searched")
+    parser.add_argument("--external", type=Path, nargs="*", default=[], help="predictions of other datasets, made by external")
+    parser.add_argument("--cohorts", type=json.loads, help="title of each of these datasets and whether it is simulated, JSON")
     evaluate(**vars(parser.parse_args(argv)))
 
 

@@ -53,8 +53,12 @@ def main(argv: list[str] | None = None) -> None:
     curves.add_argument("--metrics", type=Path, required=True, help="metrics.json of the experiment")
     for name, draw in PREDICTIONS.items():
         predicted = add_figure(figures, name, draw)
-        predicted.add_argument("--predictions", type=Path, required=True, help="predictions.csv of the experiment")
+        predicted.add_argument(
+            "--predictions", type=Path, required=True, help="predictions.csv of the experiment, or external-predictions.csv"
+        )
         predicted.add_argument("--metrics", type=Path, required=True, help="metrics.json of the experiment")
+        if name in ("predicted-vs-true", "roc"):
+            predicted.add_argument("--external", help="the dataset of an external test; then predictions are its")
     compared = add_figure(figures, "comparison", comparison)
     compared.add_argument("--metrics", type=Path, nargs="+", required=True, help="metrics.json of every experiment")
     for name, draw in {"training-size": training_size, "robustness": robustness, "attention": attention}.items():

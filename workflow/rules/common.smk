@@ -13,9 +13,11 @@ import yaml
 from mriflow.base import recipes
 from mriflow.base.errors import UserError
 from mriflow.base.files import files_inside
+from mriflow.config.checks import columns_of
 from mriflow.config.comparable import comparable
 from mriflow.config.controls import asked_for, models_of
 from mriflow.config.cost import cost
+from mriflow.config.external import cohorts_of, datasets_of, external_figures, tested_on
 from mriflow.config.handover import hand_over, handed_over
 from mriflow.config.resolve import columns_to_read, resolve, settings, training_part, weights_to_start_from
 from mriflow.config.search import ask_alike_for_trials, trial_runs, trials
@@ -82,9 +84,8 @@ def experiment(wildcards):
 
 
 def experiments_on(wildcards):
-    """Everything that each experiment on a dataset uses."""
-    all_used = [settings(CONFIG, name) for name in EXPERIMENTS]
-    return [used for used in all_used if used["names"]["dataset"] == wildcards.dataset]
+    """Everything that each experiment on a dataset uses, to learn from it or to test on it."""
+    return [settings(CONFIG, name) for name in EXPERIMENTS if wildcards.dataset in datasets_of(CONFIG["experiments"][name])]
 
 
 def option(flag, value):
@@ -151,7 +152,8 @@ def cohort_indices(wildcards):
 
 def cohort_targets(wildcards):
     """What is predicted from a dataset: the columns and, of a classification, their classes."""
-    return {used["target"]["column"]: list(used["target"].get("classes", [])) for used in experiments_on(wildcards)}
+    targets = {used["target"]["column"]: list(used["target"].get("classes", [])) for used in experiments_on(wildcards)}
+    return {column: classes for column, classes in targets.items() if column in columns_of(dataset(wildcards))}
 
 
 # Split
@@ -218,12 +220,13 @@ def results(wildcards):
     for name in EXPERIMENTS:
         used = settings(CONFIG, name)
         names = used["names"]
-        cohort = f"<results>/cohorts/{names['dataset']}"
+        cohorts = [f"<results>/cohorts/{one}" for one in datasets_of(CONFIG["experiments"][name])]
         if name in TRAINED_EXPERIMENTS:
             wanted += [f"<results>/{name}/figures/{figure}.png" for figure in FIGURES[used["target"]["type"]]]
-            wanted += [f"<results>/{name}/balance.csv", f"<results>/{name}/model", f"{cohort}/scans_{names['preprocess']}.png"]
-            wanted += [f"{cohort}/quality_{names['preprocess']}.{suffix}" for suffix in ("html", "png")]
+            wanted += [f"<results>/{name}/balance.csv", f"<results>/{name}/model", *external_figures(CONFIG, name)]
+            wanted += [f"{cohort}/scans_{names['preprocess']}.png" for cohort in cohorts]
+            wanted += [f"{cohort}/quality_{names['preprocess']}.{suffix}" for cohort in cohorts for suffix in ("html", "png")]
             wanted += asked_for(name, CONFIG["experiments"][name])
-        wanted += [f"{cohort}/cohort.png", f"{cohort}/cohort.html", f"{cohort}/check.html"]
+        wanted += [f"{cohort}/{page}" for cohort in cohorts for page in ("cohort.png", "cohort.html", "check.html")]
         wanted += [f"<data>/{names['dataset']}/{names['target']}/labels.csv"]
     return list(dict.fromkeys(wanted))

@@ -9,6 +9,7 @@ OUTPUT: results/<experiment>/settings.json     everything of the config that it 
         results/<experiment>/metrics.csv       the same numbers, one a row
         results/<experiment>/calibration.json  what was fitted to the predictions of scans that were not learned from
         results/<experiment>/failures.csv      the worst test scans
+        results/<experiment>/external-predictions.csv   one row per scan of other datasets (rules/external.smk)
         results/<experiment>/curves.csv        ROC and precision-recall curves, of classes
         results/comparison.csv                 differences between experiments on the same scans
 """
@@ -38,6 +39,9 @@ rule evaluate:
         labels=experiment_labels,
         splits="<results>/{experiment}/splits.csv",
         search=chosen,
+        external=lambda wildcards: [
+            f"<results>/{wildcards.experiment}/external/{name}.csv" for name in tested_on(CONFIG, wildcards.experiment)
+        ],
     output:
         predictions="<results>/{experiment}/predictions.csv",
         metrics="<results>/{experiment}/metrics.json",
@@ -48,6 +52,7 @@ rule evaluate:
             "calibration.json",
             "failures.csv",
             "curves.csv",
+            "external-predictions.csv",
         ),
     log:
         "<logs>/evaluate/{experiment}.log",
@@ -60,6 +65,7 @@ rule evaluate:
         runtime=240,
     params:
         search=lambda wildcards, input: option("--search", input.search),
+        cohorts=lambda wildcards: json.dumps(cohorts_of(CONFIG, wildcards.experiment)),
         recipe=recipes.EVALUATE,
     shell:
         "python -m mriflow.evaluate"
@@ -73,6 +79,8 @@ rule evaluate:
         " --splits {input.splits:q}"
         " --settings {input.settings:q}"
         " {params.search:q}"
+        " --external {input.external:q}"
+        " --cohorts {params.cohorts:q}"
         " > {log:q} 2>&1"
 
 

@@ -12,6 +12,7 @@ COMMANDS = {
     "split": "folds with a training, a validation and a test part",
     "train": "one network on one fold",
     "choose": "what a search over training keys found best in each fold",
+    "external": "predictions of another dataset, by all networks together",
     "evaluate": "how good the predictions are, beside the baselines",
     "compare": "which of several experiments is better, or that it cannot be told",
     "alter": "labels shuffled, or fewer people to train on, for a control",

@@ -215,6 +215,29 @@ def check_experiments(whole: dict, published: dict, mistakes: Mistakes) -> None:
             check_split(experiment, names, blocks["dataset"], blocks["split"], mistakes)
         if "network" in blocks:
             check_start(experiment, whole, known, mistakes)
+        if {"dataset", "target"} <= blocks.keys():
+            check_test_on(experiment, names, blocks, whole["datasets"], known, mistakes)
+
+
+def check_test_on(
+    experiment: str, names: dict, blocks: dict, datasets: dict, known: dict[str, dict], mistakes: Mistakes
+) -> None:
+    """Add datasets of an external test that there are not, that are the experiment's own, or that do not fit it."""
+    at, ours = ("experiments", experiment, "test_on"), blocks["dataset"]
+    for name in names["test_on"]:
+        if name not in known.get("datasets", [name]):
+            mistakes.add(at, f"found {name!r}, which is not in `datasets`{instead(name, known['datasets'])}")
+        elif name == names["dataset"]:
+            mistakes.add(at, f"found {name!r}, the dataset that is learned from, expected others")
+        elif name in datasets and not mistakes.touch("datasets", name):
+            other, of_other = datasets[name], {**names, "dataset": name}
+            if other["modality"] != ours["modality"]:
+                text = f"found {name!r}, whose scans are {other['modality']}, expected {ours['modality']} as in "
+                mistakes.add(at, f"{text}{names['dataset']!r}, which is learned from")
+            for column in (one for one in names["covariates"] if one != HEAD_SIZE and one not in columns_of(other)):
+                mistakes.add(at, f"{lacking(column, experiment, of_other, other)}: it is a covariate")
+            if blocks["target"]["column"] in columns_of(other):
+                check_labels(experiment, of_other, other, blocks["target"], mistakes)
 
 
 def start_of(config: dict, experiment: str) -> str | None:

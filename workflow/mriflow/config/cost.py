@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from mriflow.config.controls import altered
+from mriflow.config.external import datasets_of
 from mriflow.config.resolve import settings, weights_to_start_from
 from mriflow.tables.split_file import folds_of
 
@@ -61,14 +62,18 @@ def cost(config: Mapping[str, Any], folder: Path, datasets: Iterable[str]) -> li
     paths = {name: folder / path for name, path in config["pathvars"].items()}
     models = models_of(config, [name for name in config["run"] if config["experiments"][name]["dataset"] in set(datasets)])
     experiments = [settings(dict(config), name) for name in models]
-    scans = {used["names"]["dataset"]: count_scans(used, paths, folder) for used in experiments}
+    named = {used["experiment"]: datasets_of(config["experiments"][used["experiment"]]) for used in experiments}
+    of_each = {
+        name: {"dataset": config["datasets"][name], "names": {"dataset": name}} for one in named.values() for name in one
+    }
+    scans = {name: count_scans(used, paths, folder) for name, used in of_each.items()}
     lines, memory, disk = [], {}, {"downloaded": 0.0, "preprocessed": 0.0, "models and checkpoints": 0.0}
     seconds = 0.0
     for name, (count, source) in scans.items():
         described = config["datasets"][name]
         if not (paths["data"] / name / "scans.csv").exists():
             disk["downloaded"] += described.get("published", {}).get("gb", 0)
-        blocks = sorted({used["names"]["preprocess"] for used in experiments if used["names"]["dataset"] == name})
+        blocks = sorted({used["names"]["preprocess"] for used in experiments if name in named[used["experiment"]]})
         for number, block in enumerate(blocks):
             each = AGAIN if number else seconds_of_scan(described, config["preprocess"][block])
             left, of_core, how = preprocessing(described, each, count, paths, name, block)

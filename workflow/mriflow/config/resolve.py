@@ -15,6 +15,7 @@ import yaml
 from mriflow.base.errors import UserError
 from mriflow.base.files import as_path
 from mriflow.config.checks import EXPERIMENT_NAME, SECTIONS, check_blocks, check_dataset_names, check_experiments, start_of
+from mriflow.config.external import datasets_of
 from mriflow.config.mistakes import Mistakes, Source, in_short, instead
 from mriflow.config.search import check_searches, searchable, training_of_trial
 from mriflow.tables.cells import as_text
@@ -47,7 +48,7 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
     """
     schema = read_schema(folder / "workflow" / "schemas")
     published = {path.stem: path for path in sorted((folder / "config" / "datasets").glob("*.yaml"))}
-    named = {str(experiment.get("dataset")) for experiment in blocks_of(config, "experiments").values()}
+    named = {name for experiment in blocks_of(config, "experiments").values() for name in datasets_of(experiment)}
     named |= blocks_of(config, "datasets").keys()
     below = {name: read_yaml(path) for name, path in published.items() if name in named}
     whole = merge({"datasets": below}, config)
@@ -85,7 +86,7 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
     keys = searchable(schema)
     for search in whole["searches"].values():
         search["keys"] = {key: filled(values, {"items": keys[key]}) for key, values in search["keys"].items()}
-    datasets = {name: whole["datasets"][name] for name in (used["dataset"] for used in experiments.values())}
+    datasets = {name: whole["datasets"][name] for used in experiments.values() for name in datasets_of(used)}
     return {**whole, "experiments": experiments, "datasets": datasets}
 
 
@@ -157,7 +158,7 @@ def columns_to_read(config: dict, dataset: str) -> dict:
     described = config["datasets"][dataset]
     declared: dict[str, list[str]] = {"site": [*described["sites"]]}
     for names in config["experiments"].values():
-        if names["dataset"] == dataset:
+        if dataset in datasets_of(names):
             for target in (config["targets"][name] for name in (names["target"], *names["auxiliary"])):
                 declared.setdefault(target["column"], []).extend(map(str, target.get("classes", [])))
     columns = {}

@@ -3,6 +3,9 @@
 A network finds these in the image, and would be praised for it. What it does no better than they do, it has not shown.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from sklearn.compose import make_column_selector, make_column_transformer
@@ -36,6 +39,11 @@ def confounders_of(labels: pd.DataFrame, sizes: pd.Series, column: str) -> pd.Da
     for name in set(NAMES) & set(labels.columns) - {column}:
         known[name] = pd.to_numeric(labels[name], errors="coerce") if name == "age" else labels[name].fillna("").astype(str)
     return known[[name for name in NAMES if name in known and known[name].nunique(dropna=False) > 1]]
+
+
+def size_column(experiment: Mapping[str, Any]) -> str:
+    """Return the column of a shard's index that tells the size of the head."""
+    return "scale" if experiment["preprocess"]["registration"] == "affine" else "brain_ml"
 
 
 def predict_from_confounders(

@@ -16,8 +16,8 @@ def long_table(result: Mapping[str, Any]) -> pd.DataFrame:
 
     Returns
     -------
-    part (``all folds``, ``mean of folds``, or one of them), method (or two with a minus between them), group (of scans, or
-    the threshold), metric, value, low and high (95 %; empty where not known), n (scans).
+    part (``all folds``, ``mean of folds``, one of them, or ``external: <dataset>``), method (or two with a minus between them),
+    group (of scans, or the threshold), metric, value, low and high (95 %; empty where not known), n (scans).
     """
     return pd.DataFrame(list(rows_of(result)), columns=COLUMNS)
 
@@ -62,6 +62,9 @@ def rows_of(result: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         yield from cells(POOLED, "network", "conformal", {name: cell}, result["conformal"]["coverage"]["n"])
     for one in result["quality"]:
         yield from cells(POOLED, "network", f"error and {one['measure']}", {"spearman": one}, one["n"])
+    for name, block in result.get("external", {}).items():
+        for method in (method for method in METHODS if method in block):
+            yield from cells(f"external: {name}", method, "", block[method], block["n"])
 
 
 def cells(part: str, method: str, group: str, metrics: Mapping[str, Any], n: int) -> Iterator[tuple[Any, ...]]:

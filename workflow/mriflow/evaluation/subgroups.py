@@ -1,6 +1,6 @@
 """For whom it works: the network's metrics in every group of people, and whether the others' differ."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -9,6 +9,7 @@ import pandas as pd
 
 from mriflow.evaluation.comparison import LEVEL, UNDECIDED, difference, holm
 from mriflow.evaluation.metrics import as_cell, classification_metrics, regression_metrics, resample
+from mriflow.tables.labels import OF_PREDICTIONS
 
 LEAST = 10  # people: of fewer, numbers are not shown
 MOST = 30  # groups of a column
@@ -17,6 +18,16 @@ STEPS = (1, 2, 5, 10)  # widths of a band, times a power of ten
 COMPARED = {"regression": ("mae", "bias"), "classification": ("auc", "accuracy")}
 UNKNOWN = "not known"
 DIFFERS = "differs"
+
+
+def subgroup_columns(experiment: dict[str, Any], known: Collection[str]) -> list[str]:
+    """Return the columns whose groups are looked at one by one: by the config, or those that are known of site, sex, age."""
+    if "subgroups" in experiment:
+        return list(experiment["subgroups"])
+    target = experiment["target"]
+    names = ["site", "sex", "age", *([target["column"]] if target["type"] == "regression" else [])]
+    unfit = OF_PREDICTIONS | ({target["column"]} if target["type"] == "classification" else set())
+    return [name for name in dict.fromkeys(names) if name in known and name not in unfit]
 
 
 def subgroups_of(

@@ -66,6 +66,13 @@ def summarise(
     subgroups; gap (of a number), or confusion, decisions, calibration (of classes); conformal; quality; power.
     """
     fitted = fit_all(predicted, validated, classes)
+    return *summarise_fitted(predicted, fitted, classes, columns, unit), fitted
+
+
+def summarise_fitted(
+    predicted: pd.DataFrame, fitted: dict[str, Any], classes: list[str] | None, columns: Sequence[str], unit: str
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return what `summarise` does, of predictions to which `fitted` (calibration.json) is applied."""
     predicted = apply_all(predicted, fitted)
     subjects = predicted["subject"].to_numpy(str)
     truth, of_network = values_of(predicted, "network", classes)
@@ -98,7 +105,15 @@ def summarise(
     result["quality"] = errors_and_quality(predicted, errors_of(truth, of_network, classes))
     metric = "mae" if classes is None else "auc"
     result["power"] = power_of(metric, result["network"][metric], len(set(subjects)), result["differences"])
-    return predicted, result, fitted
+    return predicted, result
+
+
+def as_columns(predictions: dict[str, np.ndarray], classes: list[str] | None) -> dict[str, np.ndarray]:
+    """Return predictions as columns of a table: the number, or the likeliest class and the probability of each."""
+    if classes is None:
+        return predictions
+    columns = {method: np.array(classes)[p.argmax(1)] for method, p in predictions.items()}
+    return columns | {f"{method}_{name}": p[:, i] for method, p in predictions.items() for i, name in enumerate(classes)}
 
 
 def values_of(predicted: pd.DataFrame, method: str, classes: list[str] | None) -> tuple[np.ndarray, np.ndarray]:

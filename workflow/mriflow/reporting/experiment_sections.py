@@ -6,13 +6,14 @@ from typing import Any
 
 import pandas as pd
 
+from mriflow.config.external import FIGURE
 from mriflow.reporting import result_tables as tables
 from mriflow.reporting.balance_tables import balance_tables
 from mriflow.reporting.cohort_page import by_site
 from mriflow.reporting.flow import Step, drawing_of, steps_of
 from mriflow.reporting.html import Markup
 from mriflow.reporting.parts import Drawing, List, Part, Section, Table, Text, figure, table_of
-from mriflow.reporting.results import with_interval
+from mriflow.reporting.results import ABOUT, with_interval
 from mriflow.reporting.words import can_be_trusted, worst_group
 
 FIGURES = {
@@ -40,7 +41,8 @@ HOW = {
     "controls": "Shuffled labels must give chance; more people a smaller error. Bad: better than chance when shuffled.",
     "robustness": "The same test scans, made worse. Bad: a metric that falls at a strength that real scans have.",
     "attention": "Where predictions depend on the image, and whether random weights give another map. Bad: a failed check.",
-    "external": "People of another cohort. Bad: an interval that does not overlap with that above.",
+    "external": "People of another dataset, predicted by all networks together; every method was fitted to this experiment's "
+    "dataset alone. Bad: an interval that does not overlap with that above, or a network not better than trivial.",
     "model": "The networks with all that their use on other scans needs.",
 }
 TITLES = {
@@ -147,7 +149,7 @@ def of_result(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
         "gap": tables.of_cells(result.get("gap", {}), "gap"),
         "conformal": conformal(result),
         "folds": tables.by_fold(result),
-        "external": tables.of_cells(result.get("external", {}), "cohort"),
+        "external": external(result, drawings),
         "failures": [
             *drawn("failures", worst_alt, "The worst first."),
             *table_of(place / "failures.csv", "The worst test scans"),
@@ -190,7 +192,24 @@ def conformal(result: Mapping[str, Any]) -> list[Part]:
         return []
     names = {"coverage": "held the truth", "width": f"mean width ({result['unit']})", "size": "mean number of classes"}
     rows = [[names[key], with_interval(cell)] for key, cell in found.items() if key in names]
-    return [Table([f"{found['coverage']['n']} scans, meant for {found['coverage']['level']:.0%}", ""], rows)]
+    return [Table([f"{found['coverage']['n']} scans, meant for {found['coverage']['level']:.0%}", "value"], rows)]
+
+
+def external(result: Mapping[str, Any], drawings: Path) -> list[Part]:
+    """Return how good the predictions of other datasets are, and who was left out."""
+    parts: list[Part] = []
+    for name, found in result.get("external", {}).items():
+        whole = {**{key: result[key] for key in (*ABOUT, "type")}, **found}
+        reasons = "; ".join(f"{reason}: {count}" for reason, count in found["left_out"].items())
+        counts = f"{found['n_predicted']} scans predicted, {found['n']} of them with a label"
+        parts.append(Text(f"{found['title']}: {counts}.{f' Left out: {reasons}.' if reasons else ''}"))
+        if not found["n"]:
+            continue
+        stem = f"{FIGURE[result['type']]}_{name}"
+        alt = f"Predictions of {found['n']} scans of {found['title']}"
+        parts += [tables.methods_table(whole, name), *tables.differences(whole), *conformal(whole)]
+        parts += figure(drawings / f"{stem}.png", alt, f"{alt}, of which nothing was learned.", found["simulated"])
+    return parts
 
 
 def model(place: Path, result: Mapping[str, Any]) -> list[Part]:

@@ -10,6 +10,7 @@ import yaml
 
 from mriflow.base.errors import UserError
 from mriflow.base.files import write_csv, write_text
+from mriflow.config.external import datasets_of
 from mriflow.reporting import result_tables as tables
 from mriflow.reporting.claim import table_of_claim
 from mriflow.reporting.compute import compute_used
@@ -51,17 +52,14 @@ def write_report(
     }
     steps = {name: steps_of_experiment(name, run, folder, data, preprocessed) for name in names}
     sections = [summary(run, results, steps, workflow), *comparison(folder, results)]
-    for name in dict.fromkeys(run["experiments"][name]["dataset"] for name in names):
+    datasets = list(dict.fromkeys(dataset for name in names for dataset in datasets_of(run["experiments"][name])))
+    for name in datasets:
         sections += sections_of_dataset(name, run["datasets"][name], folder)
     for name in names:
         sections += sections_of_experiment(name, run, folder, results.get(name), steps[name])
     sections += closing(run, results, benchmarks)
     sections.append(checklist(sections, run))
-    simulated = [
-        run["datasets"][name]["title"]
-        for name in dict.fromkeys(run["experiments"][name]["dataset"] for name in names)
-        if "simulate" in run["datasets"][name]
-    ]
+    simulated = [run["datasets"][name]["title"] for name in datasets if "simulate" in run["datasets"][name]]
     text = render(TITLE, sections, simulated)
     write_text(text, page)
     write_csv(tables.long_results(list(results.values())), csv)

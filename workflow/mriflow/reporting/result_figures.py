@@ -70,9 +70,11 @@ def score_label(name: str, unit: str) -> str:
     return with_unit("MAE", unit) if score == "mae" else score.capitalize()
 
 
-def predicted_vs_true(predictions: Path, metrics: Path, pdf: Path, png: Path) -> None:
+def predicted_vs_true(predictions: Path, metrics: Path, pdf: Path, png: Path, external: str | None = None) -> None:
     """Draw every scan's prediction over its true value, coloured by site, with the line of identity."""
-    table, result = read_results(predictions, metrics, "regression")
+    table, result = read_results(predictions, metrics, "regression", external)
+    if table.empty:
+        return draw_no_labels(result, pdf, png)
     target, unit = result["target"], result["unit"]
     mae, r = (with_interval(result["network"][name]) for name in ("mae", "r"))
     both = table[["truth", "network"]]
@@ -128,11 +130,13 @@ def scatter(ax: Axes, table: pd.DataFrame, heights: pd.Series) -> None:
         ax.plot(scans["truth"], heights[scans.index], color=f"C{number}", label=site, **look)
 
 
-def roc(predictions: Path, metrics: Path, pdf: Path, png: Path) -> None:
+def roc(predictions: Path, metrics: Path, pdf: Path, png: Path, external: str | None = None) -> None:
     """Draw the ROC curves of network and classical baseline; of more than two classes, each against the rest."""
     from sklearn.metrics import roc_curve  # takes as long to import as any figure to draw
 
-    table, result = read_results(predictions, metrics, "classification")
+    table, result = read_results(predictions, metrics, "classification", external)
+    if table.empty:
+        return draw_no_labels(result, pdf, png)
     many = len(result["classes"]) > 2
     shown = result["classes"] if many else result["classes"][-1:]
     with page(pdf, png, ONE_COLUMN, 3.6, footer_of(table), result["simulated"]) as (_, axes):
@@ -251,13 +255,32 @@ def row_label(result: dict[str, Any]) -> str:
     return f"{result['experiment']}\nn = {result['n']}, {count(result['folds'], 'fold')}{note}"
 
 
-def read_results(predictions: Path, metrics: Path, kind: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read the two files that `evaluate` made of an experiment whose target is of `kind`."""
+def draw_no_labels(result: dict[str, Any], pdf: Path, png: Path) -> None:
+    """Draw a page that says that nobody of another dataset has a label."""
+    footer = f"n = {result['n_predicted']} scans, predicted"
+    with page(pdf, png, ONE_COLUMN, 1.5, footer, result["simulated"]) as (_, axes):
+        axes[0, 0].text(0.5, 0.5, f"{result['title']}: no scan has a label", ha="center", va="center", wrap=True)
+        axes[0, 0].axis("off")
+
+
+def read_results(
+    predictions: Path, metrics: Path, kind: str, external: str | None = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read the two files that `evaluate` made of an experiment whose target is of `kind`.
+
+    Of another dataset, `external`, the predictions are external-predictions.csv, of which its labelled scans are returned.
+    """
     result = read_metrics(metrics)
     if result["type"] != kind:
         raise UserError(f"{metrics}: {result['experiment']} is a {result['type']}; this figure shows a {kind}.")
     text = ["id", "subject", "site", *(["truth", *METHODS] if kind == "classification" else [])]
-    return read_made(predictions, ["site", "fold", "truth", "network"], "evaluate", text=text), result
+    if external is None:
+        return read_made(predictions, ["site", "fold", "truth", "network"], "evaluate", text=text), result
+    if external not in result.get("external", {}):
+        raise not_as_made(metrics, f"has no external test on {external}", "evaluate")
+    table = read_made(predictions, ["dataset", "site", "network", "problem"], "evaluate", text=text)
+    kept = (table["dataset"] == external) & table["problem"].isna()
+    return table[kept & table["truth"].notna() if "truth" in table else kept & False], result | result["external"][external]
 
 
 def read_made(path: Path, columns: Sequence[str], maker: str, *, text: Sequence[str] = ()) -> pd.DataFrame:
@@ -273,4 +296,4 @@ def read_made(path: Path, columns: Sequence[str], maker: str, *, text: Sequence[
 
 def footer_of(table: pd.DataFrame) -> str:
     """Return the numbers of scans and folds of a table of predictions."""
-    return f"n = {len(table)} scans, {count(table['fold'].nunique(), 'fold')}"
+    return f"n = {len(table)} scans, {count(table['fold'].nunique(), 'fold') if 'fold' in table else 'of another dataset'}"
