@@ -219,6 +219,10 @@ MISTAKES = {
         "targets: {ill: {column: sex, type: classification, classes: {no: Healthy, yes: Ill}}}",
         ["mine.yaml: targets.ill.classes: found the class false; put it in quotes, for YAML takes yes, no"],
     ),
+    "a class that YAML reads as nothing": (
+        "targets: {ill: {column: sex, type: classification, classes: {null: Healthy, some: Ill}}}",
+        ["mine.yaml: targets.ill.classes: found the class nothing; put it in quotes, for YAML takes null and ~ for nothing"],
+    ),
     "classes in one folder": (
         "targets: {sex: {classes: {F: People, M: people}}}",
         ["mine.yaml: targets.sex.classes: found the folders People, people, expected a folder of its own for each cl"],
@@ -712,8 +716,12 @@ def test_a_manual_out_of_date_is_told_and_can_be_written_anew(tmp_path):
 def test_a_class_or_site_that_is_declared_is_a_value_whatever_it_looks_like(tmp_path):
     overlay = """
 run: [one]
-experiments: {one: {dataset: mine, target: severity, preprocess: affine-4mm, split: plain, network: sfcn, training: short}}
-targets: {severity: {column: severity, type: classification, classes: {None: Healthy, Mild: Mild, Severe: Severe}}}
+experiments:
+  one:
+    {dataset: mine, target: severity, auxiliary: [drug], preprocess: affine-4mm, split: plain, network: sfcn, training: short}
+targets:
+  severity: {column: severity, type: classification, classes: {None: Healthy, Mild: Mild, Severe: Severe}}
+  drug: {column: drug, type: classification, classes: {none: "No", some: "Yes"}}
 splits: {plain: {method: k-fold, stratify: []}}
 datasets:
   mine:
@@ -725,10 +733,11 @@ datasets:
       subject: {from: who}
       site: {from: where}
       severity: {from: severity}
+      drug: {from: drug}
 """
     columns = columns_to_read(resolved(written(tmp_path, overlay)), "mine")
     assert {name: column.get("values") for name, column in columns.items()} == {
-        "path": None, "subject": None, "site": ["NA"], "severity": ["None"],
+        "path": None, "subject": None, "site": ["NA"], "severity": ["None"], "drug": ["none"],
     }  # fmt: skip
     # As JSON, as the command line gives it.
     assert read_value("None", json.loads(json.dumps(columns["severity"]))) == ("None", "")

@@ -125,7 +125,7 @@ def test_files_folders_tables_and_bids_name_the_same_scans(made, tmp_path):
         (tmp_path / "folder").mkdir(exist_ok=True)
         (tmp_path / "folder" / path.name).symlink_to(path)
     (tmp_path / "bids" / "sub-00" / "anat" / "sub-00_T2w.nii.gz").symlink_to(scans[0])
-    (tmp_path / "bids/participants.tsv").write_text("participant_id\tsex\nsub-01\tM\nsub-00\tF\n")
+    (tmp_path / "bids/participants.tsv").write_text("participant_id\tsex\nsub-01\tM\n00\tF\n")
     (tmp_path / "table.csv").write_text("path,sex\nfolder/sub-00.nii.gz,F\nfolder/sub-01.nii.gz,M\n,F\n")
     of_files, of_folder, of_bids, of_table = (
         find_scans(given, ["sex"], tmp_path)

@@ -120,7 +120,7 @@ def check_classes(at: tuple, target: dict, mistakes: Mistakes) -> None:
     elif classes is None:
         mistakes.add(at, "missing, expected the classes of a classification, for example {F: Females, M: Males}")
     else:
-        for value in (value for value in classes if isinstance(value, bool)):
+        for value in (value for value in classes if isinstance(value, bool | None)):
             mistakes.add(at, f"found the class {in_short(value)}{hint(value, {'type': 'string'})}")
         if len({folder.lower() for folder in classes.values()}) < len(classes):
             folders = ", ".join(classes.values())

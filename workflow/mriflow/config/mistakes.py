@@ -193,6 +193,8 @@ def instead(word: Any, options: Iterable) -> str:
 def hint(value: Any, schema: dict) -> str:
     """Return how a value was probably meant, above all where YAML took it for something else, or ''."""
     wanted = schema.get("type")
+    if value is None and wanted == "string":
+        return "; put it in quotes, for YAML takes null and ~ for nothing"
     if isinstance(value, bool) and (wanted == "string" or "enum" in schema):
         return "; put it in quotes, for YAML takes yes, no, on and off for true and false"
     if isinstance(value, int | float) and wanted == "string":

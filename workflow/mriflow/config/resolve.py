@@ -186,8 +186,8 @@ def columns_to_read(config: dict, dataset: str) -> dict:
     declared: dict[str, list[str]] = {"site": [*described["sites"]]}
     for names in config["experiments"].values():
         if dataset in datasets_of(names):
-            target = config["targets"][names["target"]]
-            declared.setdefault(target["column"], []).extend(map(str, target.get("classes", [])))
+            for target in (config["targets"][name] for name in (names["target"], *names["auxiliary"])):
+                declared.setdefault(target["column"], []).extend(map(str, target.get("classes", [])))
     columns = {}
     for name, column in described["columns"].items():
         values = list(dict.fromkeys(value for value in declared.get(name, []) if as_text(value) == ""))

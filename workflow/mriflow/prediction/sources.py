@@ -8,9 +8,10 @@ import pandas as pd
 
 from mriflow.base.errors import UserError
 from mriflow.base.files import as_path
-from mriflow.config.resolve import described_bids
+from mriflow.config.resolve import BIDS_SUBJECT, described_bids
 from mriflow.images.find import as_nifti, file_problem, find_images, hint, images_below
 from mriflow.images.kinds import NIFTI, REWRITTEN
+from mriflow.tables.cells import read_value
 from mriflow.tables.labels import shard_of
 from mriflow.tables.problems import of_whole_scan
 from mriflow.tables.reader import EXCEL, TEXT, pick_column, read_table
@@ -100,7 +101,7 @@ def scans_of_bids(folder: Path, covariates: Sequence[str], unpacked: Path) -> It
     labels: dict[str, dict[str, str]] = {}
     if covariates and (table := Path(described["table"])).is_file():
         people = read_table(table)
-        subjects = pick_column(people, "participant_id", table).astype(str)
+        subjects = [read_value(cell, BIDS_SUBJECT)[0] for cell in pick_column(people, "participant_id", table)]
         labels = dict(zip(subjects, labels_of(people, covariates), strict=True))
     for image, subject in zip(found["path"], found["subject"], strict=True):
         yield scan_of(Path(image), unpacked, labels.get(str(subject)))

@@ -68,7 +68,7 @@ TITLES = {
 def tested_of(folder: Path) -> list[str]:
     """Return the ids of the scans that an experiment has tested, none if it has not."""
     path = folder / "predictions.csv"
-    return pd.read_csv(path, usecols=["id"], dtype=str)["id"].tolist() if path.exists() else []
+    return pd.read_csv(path, usecols=["id"], dtype=str, keep_default_na=False)["id"].tolist() if path.exists() else []
 
 
 def steps_of_experiment(name: str, run: Mapping[str, Any], folder: Path, data: Path, preprocessed: Path) -> list[Step]:
@@ -177,7 +177,8 @@ def demographics(place: Path) -> list[Part]:
     path = place / "predictions.csv"
     if not path.exists():
         return []
-    table = pd.read_csv(path, dtype={"subject": str, "site": str})
+    text = dict.fromkeys(["id", "subject", "site", "sex"], str)
+    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
     if not {"subject", "site"} <= set(table):
         return []
     table = table.drop_duplicates("id").fillna({"subject": "", "site": ""})
