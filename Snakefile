@@ -40,8 +40,10 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/controls.smk"
 include: "workflow/rules/attention.smk"
 include: "workflow/rules/model.smk"
+include: "workflow/rules/predict.smk"
 include: "workflow/rules/plot.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/archive.smk"
 
 
 rule all:

@@ -48,12 +48,26 @@ WHOLE = gzip.compress(RNG.bytes(4000), mtime=0)
         ({"run-1_": WHOLE[:-99], "run-2_": HEAD}, "run-2_", "sub-01_run-1_T1w: file cannot be read"),
         ({"run-1_": b"\x1f\x8bno gzip", "run-2_": HEAD}, "run-2_", "sub-01_run-1_T1w: file cannot be read"),
         ({"acq-slab_": SLAB, "acq-whole_": HEAD}, "acq-whole_", "sub-01_acq-slab_T1w: small field of view, 72 mm"),
+        ({"acq-mprageGd_": HEAD, "acq-preGd_": HEAD}, "acq-preGd_", "sub-01_acq-mprageGd_T1w: with contrast agent"),
+        ({"acq-T1ce_": HEAD, "acq-noContrast_": HEAD}, "acq-noContrast_", "sub-01_acq-T1ce_T1w: with contrast agent"),
         ({"ce-gd_": HEAD, "run-1_": HEAD}, "run-1_", "sub-01_ce-gd_T1w: with contrast agent"),
         ({"acq-slab_": SLAB, "ce-gd_": HEAD}, "ce-gd_", "sub-01_acq-slab_T1w: small field of view, 72 mm"),
         ({"run-1_": (*HEAD, 2), "run-2_": HEAD}, "run-2_", "sub-01_run-1_T1w: image is not 3D"),
         ({"run-1_": HEAD, "run-2_": SLAB, "ce-gd_": HEAD}, "run-1_", "sub-01_ce-gd_T1w: with contrast agent"),
     ],
-    ids=["left out", "empty", "cut short", "damaged", "slab", "contrast", "slab and contrast", "4D", "three"],
+    ids=[
+        "left out",
+        "empty",
+        "cut short",
+        "damaged",
+        "slab",
+        "two words",
+        "T1ce",
+        "contrast",
+        "slab and contrast",
+        "4D",
+        "three",
+    ],
 )
 def test_an_image_that_cannot_be_used_or_is_worse_gives_its_place_to_a_sibling(tmp_path, images, used, why):
     exclude = {"sub-01_run-1_T1w": "motion"} if "left out" in why else None

@@ -219,6 +219,10 @@ MISTAKES = {
         "targets: {ill: {column: sex, type: classification, classes: {no: Healthy, yes: Ill}}}",
         ["mine.yaml: targets.ill.classes: found the class false; put it in quotes, for YAML takes yes, no"],
     ),
+    "a class that YAML reads as nothing": (
+        "targets: {ill: {column: sex, type: classification, classes: {null: Healthy, some: Ill}}}",
+        ["mine.yaml: targets.ill.classes: found the class nothing; put it in quotes, for YAML takes null and ~ for nothing"],
+    ),
     "classes in one folder": (
         "targets: {sex: {classes: {F: People, M: people}}}",
         ["mine.yaml: targets.sex.classes: found the folders People, people, expected a folder of its own for each cl"],
@@ -382,6 +386,14 @@ MISTAKES = {
         r"datasets: {demo: {pattern: '(?P<subject>SIM\d+'}}",
         ["mine.yaml: datasets.demo.pattern: found '(?P<subject>SIM", "missing ), unterminated subpattern"],
     ),
+    "a model and what trains one": (
+        "experiments: {new: {dataset: demo, model: a/model, network: sfcn}}",
+        ["mine.yaml: experiments.new.network: unknown key", "Allowed: dataset, model"],
+    ),
+    "a model for a dataset that is none": (
+        "{run: [new], experiments: {new: {dataset: demmo, model: a/model}}}",
+        ["mine.yaml: experiments.new.dataset: found 'demmo', which is not in `datasets`; did you mean 'demo'?"],
+    ),
     "external test on the dataset that is learned from": (
         "experiments: {demo-age: {test_on: [demo]}}",
         ["experiments.demo-age.test_on: found 'demo', the dataset that is learned from"],
@@ -518,6 +530,15 @@ def test_a_dataset_is_its_file_with_the_configs_changes_key_by_key(tmp_path):
 def test_only_the_datasets_of_the_experiments_that_run_are_returned():
     assert list(resolved()["datasets"]) == ["demo"]
     assert list(resolved(ROOT / "config/experiments/ixi-age.yaml")["datasets"]) == ["ixi"]
+
+
+def test_an_experiment_with_a_model_is_set_apart_and_a_resolved_config_keeps_it(tmp_path):
+    file = written(tmp_path, "{run: [new], experiments: {new: {dataset: oasis, model: ~/a/model}}}")
+    config = resolved(file)
+    assert config["applied"] == {"new": {"dataset": "oasis", "model": str(Path("~/a/model").expanduser())}}
+    assert config["run"] == ["new"] and not config["experiments"] and list(config["datasets"]) == ["oasis"]
+    assert resolve(config, [], ROOT) == config
+    assert cost(config, tmp_path, ["oasis"]) == []
 
 
 def test_the_datasets_of_an_external_test_belong_to_the_run(tmp_path):
@@ -695,8 +716,12 @@ def test_a_manual_out_of_date_is_told_and_can_be_written_anew(tmp_path):
 def test_a_class_or_site_that_is_declared_is_a_value_whatever_it_looks_like(tmp_path):
     overlay = """
 run: [one]
-experiments: {one: {dataset: mine, target: severity, preprocess: affine-4mm, split: plain, network: sfcn, training: short}}
-targets: {severity: {column: severity, type: classification, classes: {None: Healthy, Mild: Mild, Severe: Severe}}}
+experiments:
+  one:
+    {dataset: mine, target: severity, auxiliary: [drug], preprocess: affine-4mm, split: plain, network: sfcn, training: short}
+targets:
+  severity: {column: severity, type: classification, classes: {None: Healthy, Mild: Mild, Severe: Severe}}
+  drug: {column: drug, type: classification, classes: {none: "No", some: "Yes"}}
 splits: {plain: {method: k-fold, stratify: []}}
 datasets:
   mine:
@@ -708,10 +733,11 @@ datasets:
       subject: {from: who}
       site: {from: where}
       severity: {from: severity}
+      drug: {from: drug}
 """
     columns = columns_to_read(resolved(written(tmp_path, overlay)), "mine")
     assert {name: column.get("values") for name, column in columns.items()} == {
-        "path": None, "subject": None, "site": ["NA"], "severity": ["None"],
+        "path": None, "subject": None, "site": ["NA"], "severity": ["None"], "drug": ["none"],
     }  # fmt: skip
     # As JSON, as the command line gives it.
     assert read_value("None", json.loads(json.dumps(columns["severity"]))) == ("None", "")

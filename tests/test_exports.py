@@ -76,6 +76,23 @@ def test_rows_of_redcap_events_complete_those_of_the_scans(tmp_path):
     assert labels["problem"].drop(["s0", "s1"]).tolist() == ["scan: no path in the table (row 7)"]
 
 
+@pytest.mark.parametrize(
+    "cells", [("", "300", "out of range (300, expected 0 to 110)"), ("abc", "30", "not a number ('abc', expected 0 to 110)")]
+)
+def test_what_is_wrong_in_a_row_of_an_event_is_told_in_that_of_the_scan(tmp_path, cells):
+    labels = with_paths(tmp_path, f"who,file,age\na,,{cells[0]}\na,,{cells[1]}\na,s0.nii,\n", age=AGE)
+    assert labels.loc["s0", "problem"] == f"age: {cells[2]}"
+
+
+@pytest.mark.parametrize("cell", ["1,23457E+15", "1.2E+10", "1E+15"])
+@pytest.mark.parametrize("column", ["who", "visit"])
+def test_identifiers_that_a_spreadsheet_has_rounded_are_refused_also_with_a_decimal_comma(tmp_path, column, cell):
+    rows = pd.DataFrame({"who": ["a", "b"], "file": ["s0.nii", "s1.nii"], "visit": ["1", "2"]})
+    rows.loc[1, column] = cell
+    with pytest.raises(UserError, match="identifiers in the column .* are rounded, such as .* in row 3"):
+        with_paths(tmp_path, rows.to_csv(sep=";", index=False), session={"from": "visit"})
+
+
 def test_a_stray_quotation_mark_in_a_column_that_nobody_uses_is_told_and_one_elsewhere_refused(tmp_path, caplog):
     table = 'who,file,age,remark\n"a",s0.nii,30,"tall\nb,s1.nii,40,6\' 2"\nc,s2.nii,50,"fine"\n'
     labels = with_paths(tmp_path, table, age=AGE)
@@ -83,6 +100,14 @@ def test_a_stray_quotation_mark_in_a_column_that_nobody_uses_is_told_and_one_els
     assert "line 2 has a quotation mark out of place" in caplog.text
     with pytest.raises(UserError, match="quotation mark out of place"):
         with_paths(tmp_path, table, age=AGE, remark={"from": "remark"})
+
+
+def test_a_stray_quotation_mark_does_no_harm_beside_texts_in_quotes(tmp_path):
+    table = 'who,name,file,age,remark\na,Doe,s0.nii,30,"tall\nb,"Roe, R",s1.nii,40,\nc,"Poe, E",s2.nii,50,"a, b"\n'
+    labels = with_paths(tmp_path, table, age=AGE)
+    assert labels["age"].tolist() == [30, 40, 50] and labels["subject"].tolist() == ["a", "b", "c"]
+    with pytest.raises(UserError, match="quotation mark out of place"):
+        with_paths(tmp_path, table.replace('"tall', '"tall, or so'), age=AGE)
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-8", "utf-8-sig"])
@@ -138,13 +163,17 @@ def test_participants_of_bids_may_lack_the_prefix(tmp_path, prefix):
     assert rows[["subject", "age", "problem"]].to_numpy().tolist() == [["sub-01", 30, ""], ["sub-10", 40, ""]]
 
 
-def test_sites_of_two_spellings_are_one_and_such_subjects_are_told(tmp_path, caplog):
-    table = "who,file,place\nP1,s0.nii,Guys\np1,s1.nii,GUYS \nP2,s2.nii,Guys\n"
+@pytest.mark.parametrize("other", ["p1", "P01", "P1.0"])
+def test_sites_of_two_spellings_are_one_and_such_subjects_are_told(tmp_path, caplog, other):
+    table = f"who,file,place\nP1,s0.nii,Guys\n{other},s1.nii,GUYS \nP2,s2.nii,Guys\n"
     labels = with_paths(tmp_path, table, site={"from": "place"})
     assert labels["site"].tolist() == ["Guys"] * 3
-    assert "site: 'GUYS' is read as 'Guys'" in caplog.text and "'P1' and 'p1' are taken for different people" in caplog.text
-    note = "subject: another differs in capitals or blanks alone"
-    assert labels["notes"].tolist() == [f"{note} ('p1')", f"{note} ('P1')", ""]
+    assert (
+        "site: 'GUYS' is read as 'Guys'" in caplog.text
+        and f"{' and '.join(map(repr, sorted(['P1', other])))} are taken for different people" in caplog.text
+    )
+    note = "subject: another differs in capitals, blanks or zeros alone"
+    assert labels["notes"].tolist() == [f"{note} ({other!r})", f"{note} ('P1')", ""]
 
 
 def test_the_log_of_an_excel_file_has_no_warning_of_pandas(tmp_path):

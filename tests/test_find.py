@@ -87,6 +87,24 @@ def test_what_is_no_image_to_us_is_named_with_the_cure(tmp_path, caplog):
     assert "notes" not in caplog.text
 
 
+def test_archives_dicom_without_suffix_and_links_that_lead_nowhere_are_named(tmp_path, caplog):
+    scans = tmp_path / "scans"
+    write_scan(scans / "S1_T1.nii.gz", VOXELS)
+    (scans / "S2").symlink_to(tmp_path / "disk2")
+    (scans / "S3.zip").write_bytes(b"x")
+    (scans / "S4.hdr.gz").write_bytes(b"x")
+    (scans / "README").write_bytes(b"x")
+    (scans / "S5/1.2.840.7").parent.mkdir()
+    for name in ("1.2.840.7", "1.2.840.8"):
+        (scans / "S5" / name).write_bytes(bytes(128) + b"DICM")
+    assert found(scans) == {"S1_T1.nii.gz": "S1"}
+    assert f"passed over 1 link(s), such as {scans / 'S2'}: a link to {tmp_path / 'disk2'}, which is not there" in caplog.text
+    assert "passed over 1 .zip file(s), such as S3.zip: unpack it" in caplog.text
+    assert "passed over 1 .hdr.gz file(s), such as S4.hdr.gz: unpack it" in caplog.text
+    assert "passed over 2 .dcm file(s), such as 1.2.840.7: dcm2niix makes NIfTI of it" in caplog.text
+    assert "README" not in caplog.text
+
+
 @pytest.mark.parametrize("name", ["S1.mgz", "S1.mgh", "S1.MGZ", "S1.hdr", "S1.HDR"])
 @pytest.mark.parametrize("by", ["path", "pattern"])
 def test_images_of_freesurfer_and_pairs_are_rewritten_where_they_were(tmp_path, name, by):

@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 from conftest import shared
-from mriflow.images.mask import brain_mask, head_box
+from mriflow.images.mask import brain_mask, head_box, varied_box
 from mriflow.images.nifti import Scan, load_scan
 from mriflow.simulation.brain import load_template, make_image
 from mriflow.simulation.people import draw_person
@@ -72,3 +72,13 @@ def test_mask_does_not_depend_on_the_air_around_a_head(head, request):
     whole = np.zeros_like(mask)
     whole[box] = brain_mask(cropped)
     assert agree(mask, whole), "without air"
+
+
+def test_padding_around_padding_of_another_value_goes_whole():
+    inner = np.arange(27.0).reshape(3, 3, 3)
+    around = np.pad(np.pad(inner, 2, constant_values=7), ((0, 3), (1, 0), (2, 2)), constant_values=9)
+    assert np.array_equal(around[varied_box(around)], inner)
+    one_after_another = np.pad(np.pad(inner, ((2, 0), (0, 0), (0, 0))), ((0, 0), (0, 4), (0, 0)), constant_values=9)
+    assert np.array_equal(one_after_another[varied_box(one_after_another)], inner)
+    slope = np.indices((3, 3, 3))[0]
+    assert slope[varied_box(slope)].size, "of an image of constant planes something is left"

@@ -7,6 +7,7 @@ import pytest
 from conftest import write_scan
 from mriflow.base.errors import UserError
 from mriflow.check import check
+from mriflow.config.resolve import BIDS_SUBJECT, described_bids
 from mriflow.images.headers import read_header
 from mriflow.layout import layout
 from mriflow.organize import organize
@@ -65,6 +66,18 @@ def test_a_label_may_be_called_as_any_column_of_ours_in_every_stage(made, tmp_pa
         )  # fmt: skip
         splits = read_splits(tmp_path / "s.csv")
         assert set(splits["part"]) == {"train", "validation", "test"} and set(splits["fold"]) == {0, 1}
+
+
+def test_a_label_may_be_called_so_where_a_table_is_joined_with_images_and_visits(made, tmp_path):
+    free = [*(name for name in made if name not in TEXT_COLUMNS), "_merge", "told", "filename"]
+    values = "\t".join(map(str, range(len(free))))
+    write_scan(tmp_path / "sub-1/anat/sub-1_T1w.nii", np.ones((4, 4, 4), np.int16))
+    (tmp_path / "participants.tsv").write_text("participant_id\t" + "\t".join(free) + f"\nsub-1\t{values}\n")
+    described = described_bids(str(tmp_path))
+    described |= {"images": [tmp_path], "table": tmp_path / "participants.tsv"}
+    columns = {"subject": BIDS_SUBJECT} | {name: {"from": name, "range": [0, 100]} for name in free}
+    rows = organize(tmp_path / "d/labels.csv", tmp_path / "d/scans.csv", columns=columns, **described)
+    assert rows[free].to_numpy().tolist() == [list(range(len(free)))]
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED))

@@ -346,14 +346,14 @@ def test_a_link_is_named_after_the_image_and_not_after_what_that_is_a_link_to(tm
 
 
 def test_identifiers_that_look_like_dates_are_told(tmp_path, caplog):
-    names = ["2-Mar", "Mar-03", "2024-03-02", "S01", "12-13"]
+    names = ["2-Mar", "Mar-03", "2024-03-02", "2024-3-02T00:00", "S01", "12-13"]
     rows = "".join(f"{name}.nii.gz,{name},30\n" for name in names)
     (tmp_path / "my.csv").write_text(f"file,who,years\n{rows}")
     columns = {"path": {"from": "file"}, "subject": {"from": "who"}, "age": {"from": "years", "range": [0, 110]}}
     organize(tmp_path / "d/labels.csv", tmp_path / "d/scans.csv", table=tmp_path / "my.csv", columns=columns)
     notes = read_labels(tmp_path / "d/labels.csv").set_index("subject")["notes"]
-    assert notes.to_dict() == {name: f"subject: looks like a date ({name!r})" for name in names[:3]} | {"S01": "", "12-13": ""}
-    assert "3 of the identifiers in the column 'who' look like dates, such as '2-Mar'" in caplog.text
+    assert notes.to_dict() == {name: f"subject: looks like a date ({name!r})" for name in names[:4]} | {"S01": "", "12-13": ""}
+    assert "4 of the identifiers in the column 'who' look like dates, such as '2-Mar'" in caplog.text
 
 
 def test_identifiers_of_an_excel_file_are_refused_where_it_has_lost_their_last_digits(tmp_path):

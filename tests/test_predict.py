@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from functools import partial
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -12,8 +14,10 @@ from scipy import ndimage
 
 from conftest import training_inputs, training_settings, write_scan
 from mriflow import bundle as stage
+from mriflow import predict as command
 from mriflow.base.errors import UserError
 from mriflow.bundle import bundle
+from mriflow.gather import gather
 from mriflow.images.fingerprint import fingerprint
 from mriflow.images.headers import read_headers
 from mriflow.images.nifti import load_scan
@@ -21,6 +25,7 @@ from mriflow.predict import main, predict
 from mriflow.prediction import ensemble
 from mriflow.prediction.apply import is_stripped, prepare
 from mriflow.prediction.calibrated import columns_of
+from mriflow.prediction.finished import Finished
 from mriflow.prediction.seen import unlike
 from mriflow.prediction.sources import find_scans
 from mriflow.prediction.stored import read_stored, sha256
@@ -120,7 +125,7 @@ def test_files_folders_tables_and_bids_name_the_same_scans(made, tmp_path):
         (tmp_path / "folder").mkdir(exist_ok=True)
         (tmp_path / "folder" / path.name).symlink_to(path)
     (tmp_path / "bids" / "sub-00" / "anat" / "sub-00_T2w.nii.gz").symlink_to(scans[0])
-    (tmp_path / "bids/participants.tsv").write_text("participant_id\tsex\nsub-01\tM\nsub-00\tF\n")
+    (tmp_path / "bids/participants.tsv").write_text("participant_id\tsex\nsub-01\tM\n00\tF\n")
     (tmp_path / "table.csv").write_text("path,sex\nfolder/sub-00.nii.gz,F\nfolder/sub-01.nii.gz,M\n,F\n")
     of_files, of_folder, of_bids, of_table = (
         find_scans(given, ["sex"], tmp_path)
@@ -230,7 +235,7 @@ def with_code(folder):
         (changed("tta", "guess"), r"mriflow\.tta: 'guess' is not one of"),
         (changed("models", [{"file": "models/../../x.pt", "fold": 0, "seed": 0}]), r"models\.0\.file"),
         (changed("models", [{"file": "models/other.pt", "fold": 0, "seed": 0}]), "does not list models/other.pt"),
-        (with_code, "cannot be read as weights of PyTorch"),
+        (with_code, r"cannot be read as weights of PyTorch \(it is damaged, or holds more than tensors, such as code"),
     ],
 )
 def test_a_model_that_is_not_as_it_was_made_is_refused(made, tmp_path, change, words):
@@ -324,3 +329,74 @@ def test_a_brain_that_was_cut_out_is_told_from_a_whole_head(brain, tmp_path):  #
     for name, voxels, told in (("brain.nii", alone, True), ("head.nii", np.where(alone > 0, alone, 300 * head), False)):
         nib.save(nib.Nifti1Image(voxels.astype(np.int16), affine), tmp_path / name)
         assert is_stripped(load_scan(tmp_path / name), brain_ml) == told
+
+
+def test_a_run_that_was_stopped_goes_on_from_the_scans_that_were_finished(made, tmp_path, monkeypatch):
+    """Ctrl-C ends a run with the words that what was finished is kept: it is, and the table is that of a run in one go."""
+    monkeypatch.setattr(command, "AT_ONCE", 1)
+    given, output = [str(path) for path in made["paths"][:3]], tmp_path / "p.csv"
+    seen = []
+
+    def counted(settings, scan, stop_at=None):
+        if len(seen) == stop_at:
+            raise KeyboardInterrupt
+        seen.append(Path(scan["path"]).name)
+        return prepare(settings, scan)
+
+    monkeypatch.setattr(command, "prepare", partial(counted, stop_at=2))
+    with pytest.raises(KeyboardInterrupt):
+        predict(made["plain"], given, output)
+    assert not output.exists() and len(seen) == 2
+    seen.clear()
+    monkeypatch.setattr(command, "prepare", counted)
+    predict(made["plain"], given, output)
+    assert seen == ["sub-02.nii.gz"]
+    predict(made["plain"], given, tmp_path / "whole.csv")
+    assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_another_model_or_a_scan_that_was_changed_since_would_be_given_is_not_taken_over(made, tmp_path):
+    scan = {"path": str(made["paths"][0]), "labels": {}, "problem": ""}
+    kept = Finished(tmp_path / "p.csv", "one model")
+    kept.add([scan], [{"prediction": 1.5}])
+    assert Finished(tmp_path / "p.csv", "one model").row_of(scan) == {"prediction": 1.5}
+    assert Finished(tmp_path / "p.csv", "another").row_of(scan) is None
+    assert Finished(tmp_path / "p.csv", "one model").row_of({**scan, "labels": {"sex": "F"}}) is None
+    with open(kept.path, "a") as stream:
+        stream.write('\n["cut sho')
+    assert Finished(tmp_path / "p.csv", "one model").row_of(scan) == {"prediction": 1.5}
+
+
+def test_predictions_stay_if_the_last_scans_are_all_refused(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "AT_ONCE", 1)
+    table = predict(made["plain"], [str(made["paths"][0]), str(tmp_path / "nowhere.nii")], tmp_path / "p.csv")
+    assert pd.notna(table["prediction"][0]) and pd.isna(table["prediction"][1])
+
+
+def test_shards_of_a_labels_csv_make_the_table_of_the_whole_and_what_is_said_against_a_scan_stands(made, tmp_path):
+    labels = pd.read_csv(made["files"]["labels"]).head(5)
+    labels["problem"] = ["", "", "", "", "scan: left out by hand (moved)"]
+    labels["path"] = [str(path) for path in made["paths"][:5]]
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    given = [str(tmp_path / "labels.csv")]
+    parts = [tmp_path / f"shard-{shard}.csv" for shard in range(4)]
+    counts = [len(predict(made["plain"], given, part, shard=shard, shards=4)) for shard, part in enumerate(parts)]
+    assert sum(counts) == 5 and 0 in counts and max(counts) < 5
+    table = gather(tmp_path / "gathered.csv", parts)
+    assert table["problem"].tolist() == ["", "", "", "", "left out by hand (moved)"]
+    predict(made["plain"], given, tmp_path / "whole.csv")
+    assert (tmp_path / "gathered.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    table.assign(problem="no file").to_csv(parts[0], index=False)
+    with pytest.raises(UserError, match="none of 5 scans could be predicted"):
+        gather(tmp_path / "gathered.csv", parts[:1])
+
+
+def test_a_training_can_start_from_a_file_of_the_folder_and_not_if_it_has_seen_who_is_tested(made, tmp_path):
+    blocks = {"target": AGE, "inputs": training_inputs(voxel_mm=8), "network": SMALL, "training": training_settings(epochs=1)}
+    start = made["plain"] / "models/fold-0_seed-0.pt"
+    outputs = [tmp_path / name for name in ("model.pt", "history.csv", "warnings.json", "work")]
+    train(*outputs, **made["files"], fold=0, seed=0, dataset="tiny", init=start, **blocks)
+    assert outputs[0].exists()
+    with pytest.raises(UserError, match="has seen"):
+        train(*outputs[:3], tmp_path / "other", **made["files"], fold=1, seed=0, dataset="tiny", init=start, **blocks)

@@ -492,6 +492,26 @@ def test_brain_that_is_cut_out_may_have_a_background_of_any_value(brain, tmp_pat
         assert found["correlation"] > 0.8, name
 
 
+@pytest.mark.parametrize(
+    ("padding", "noise"),
+    [
+        *[(((9, 9),) * 3, 0), (((0, 30), (0, 0), (0, 0)), 0), (((1, 1), (1, 1), (0, 12)), 0)],
+        *[(((0, 0),) * 3, 0.005), (((0, 0),) * 3, 0.007)],
+    ],
+    ids=["padded with another value", "padded on one side", "a frame", "noisy", "as noisy as can be"],
+)
+def test_background_of_a_cut_out_brain_may_be_noisy_or_padded_with_another_value(brain, padding, noise):
+    """Where a z-scored scan is padded with 0, its background lies within; where it is noisy, no speck of it is brain."""
+    data, affine = brain
+    for inside in (data > 0, (data > 0) & (np.indices(data.shape)[2] < data.shape[2] // 2)):  # whole, and cut through
+        scored = np.where(inside, (data - data[inside].mean()) / data[inside].std(), -3)
+        scored += np.random.default_rng(0).normal(0, noise * np.percentile(scored + 3, 99), data.shape)
+        padded = np.pad(scored, padding).astype(np.float32)
+        found = surrounded_mask(Scan(padded, affine, 0.008, in_mni=False))
+        assert found.sum() == pytest.approx(inside.sum(), rel=0.01)
+        assert (found & np.pad(inside, padding)).sum() > 0.99 * inside.sum()
+
+
 def test_what_fills_the_image_to_its_sides_is_no_brain_that_was_cut_out(brain, tmp_path):
     data, affine = brain
     noise = np.random.default_rng(0).normal(size=data.shape)

@@ -32,6 +32,7 @@ def visits(folder: Path, files: dict[str, str], images=TWO, columns: dict = AGE,
     return read_labels(folder / "d/labels.csv").set_index("id")
 
 
+WINDOWS = r"ses-2\anat\sub-01_ses-2_T1w.nii.gz"
 SESSIONS = "session_id\tage\nses-1\t30\nses-2\t33.5\n"
 
 
@@ -40,13 +41,15 @@ SESSIONS = "session_id\tage\nses-1\t30\nses-2\t33.5\n"
     [
         {"sub-01/sub-01_sessions.tsv": SESSIONS},
         {"sub-01/sub-01_sessions.tsv": SESSIONS.replace("ses-", "")},
+        {"sub-01/sub-01_sessions.tsv": SESSIONS.replace("ses-", "00")},
         {"sessions.tsv": "participant_id\tsession_id\tage\nsub-01\tses-1\t30\nsub-02\tses-2\t70\nsub-01\tses-2\t33.5\n"},
         {
             "sub-01/ses-1/sub-01_ses-1_scans.tsv": "filename\tage\nanat/sub-01_ses-1_T1w.nii.gz\t30\n",
             "sub-01/ses-2/sub-01_ses-2_scans.tsv": "filename\tage\nanat/sub-01_ses-2_T1w.nii.gz\t33.5\n",
         },
+        {"sub-01/sub-01_scans.tsv": f"filename\tage\n./ses-1/anat/sub-01_ses-1_T1w.nii\t30\n{WINDOWS}\t33.5\n"},
     ],
-    ids=["sessions", "sessions without ses-", "one table of all sessions", "scans"],
+    ids=["sessions", "sessions without ses-", "zeros", "one table of all sessions", "scans", "scans as they were called"],
 )
 def test_each_visit_has_its_own_age(tmp_path, files):
     labels = visits(tmp_path, files)
@@ -104,6 +107,8 @@ def test_an_age_of_the_visit_that_cannot_be_meant_is_a_problem(tmp_path):
     [
         ({"participants.json": '{"age": {"Units": "months"}}'}, 30),
         ({"participants.json": '{"age": {"Units": "Month"}}'}, 30),
+        ({"participants.json": '{"age": {"Units": "age in months"}}'}, 30),
+        ({"participants.json": '{"age": {"Units": "month(s), rounded"}}'}, 30),
         ({"participants.json": '{"age": {"Units": "weeks"}}'}, 360 * 7 / 365.25),
         ({"participants.json": '{"age": {"Units": "days"}}'}, 360 / 365.25),
         ({"participants.json": '{"age": {"Units": "mo"}}', "sub-01/sub-01_sessions.tsv": "session_id\tage\n1\t372\n"}, 31),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,21 @@ def test_same_config_twice_gives_the_same_bytes(finished, tmp_path):
     assert (again / "quick/preprocessed/demo/affine-4mm/shard-000.npy").read_bytes() == (
         finished / "quick/preprocessed/demo/affine-4mm/shard-000.npy"
     ).read_bytes()
+
+
+@pytest.mark.long
+def test_a_fresh_clone_reruns_from_the_archive_with_the_same_figures(finished, tmp_path):
+    snakemake(finished, *QUICK, "--", "quick/results/archive.zip")
+    with zipfile.ZipFile(finished / "quick/results/archive.zip") as whole:
+        assert not [name for name in whole.namelist() if name.endswith((".nii", ".nii.gz", ".npy", ".tar"))]
+        whole.extractall(tmp_path / "archive")
+    clone = checkout(tmp_path / "clone")
+    wanted = [f"quick/results/quick-{target}/metrics.json" for target in ("age", "sex")]
+    snakemake(clone, "--configfile", str(tmp_path / "archive/config.yaml"), "--", *wanted)
+    for target in ("age", "sex"):
+        for name in ("splits.csv", "predictions.csv", "metrics.json"):
+            made = clone / f"quick/results/quick-{target}/{name}"
+            assert made.read_bytes() == (tmp_path / f"archive/results/quick-{target}/{name}").read_bytes(), (target, name)
 
 
 def test_failed_job_says_where_its_log_is_and_why(finished, tmp_path):

@@ -25,9 +25,11 @@ The commands, in running order::
     attention    which places of the brain predictions depend on
     bundle       a model with all that its use on other scans needs
     predict      predictions of any scans, by such a model
+    gather       such predictions, made in parts, as one table
     plot         a figure, as PDF and PNG
     pages        a page to read before a run has ended
     report       the report: one page with all that was found
+    archive      all that a paper needs to be repeated from, in one file
     status       how far a run is: what is done, running, failed and waiting
     discard      what an experiment has learned, removed, to train it anew
     prune        what preprocess kept for the next grid, removed
@@ -115,6 +117,7 @@ What they share::
         stored          a model in its folder, read and checked
         sources         which scans are meant
         apply           a model applied to scans
+        finished        predictions of a run that was stopped
         seen            what was seen in training, and what is not like it
         calibrated      the columns of predictions of new scans
     reporting/   every figure and page

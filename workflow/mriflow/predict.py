@@ -20,19 +20,30 @@ from mriflow.base.errors import UserError
 from mriflow.base.files import write_csv
 from mriflow.base.processes import workers as processes
 from mriflow.prediction.apply import Ensemble, Prepared, prepare
+from mriflow.prediction.finished import Finished, Row
 from mriflow.prediction.sources import find_scans
-from mriflow.prediction.stored import read_stored
+from mriflow.prediction.stored import CHECKSUMS, read_stored
 from mriflow.reporting.scan_figures import one_scan
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 32  # scans whose volumes are kept in memory
+AT_ONCE = 8  # scans whose volumes are kept in memory, and which are predicted anew if the run is stopped among them
 
 
 def predict(
-    model: Path, scans: Sequence[str], output: Path, *, device: str = "auto", workers: int = 1, figures: Path | None = None
+    model: Path,
+    scans: Sequence[str],
+    output: Path,
+    *,
+    device: str = "auto",
+    workers: int = 1,
+    figures: Path | None = None,
+    shard: int = 0,
+    shards: int = 1,
 ) -> pd.DataFrame:
     """Write the predictions of scans to `output`, one row for each.
+
+    Stopped and called again with the same model and output, it goes on from the scans that were finished.
 
     Parameters
     ----------
@@ -48,6 +59,8 @@ def predict(
         Scans to prepare at once, each in a process of its own. The result is the same.
     figures
         A folder for a picture of each scan as the networks saw it.
+    shard, shards
+        Of tables, the rows of this part alone (`mriflow.tables.labels.shard_of`), from 0.
 
     Returns
     -------
@@ -57,35 +70,45 @@ def predict(
     Raises
     ------
     UserError
-        If the model cannot be used, or none of the scans could be predicted.
+        If the model cannot be used, or none of the scans could be predicted (of one shard among several, that is no error).
     """
     if workers < 1:
         raise UserError(f"--workers: {workers} is no number of processes; give 1 or more.")
     stored = read_stored(model)
     ensemble = Ensemble(stored, device)
-    tables: list[pd.DataFrame] = []
+    finished = Finished(output, f"{(model / CHECKSUMS).read_text(encoding='utf-8')}{figures} {device}")
     with TemporaryDirectory() as unpacked, progress(desc="predict", unit="scan") as bar:
-        found = find_scans(scans, stored.facts["covariates"], Path(unpacked))
-        bar.reset(total=len(found))
-        with processes(max(1, min(workers, len(found)))) as each:
-            for start in range(0, len(found), AT_ONCE):
-                some = found[start : start + AT_ONCE]
-                prepared: list[Prepared] = []
+        found = find_scans(scans, stored.facts["covariates"], Path(unpacked), shard, shards)
+        rows = [finished.row_of(scan) for scan in found]
+        todo = [number for number, row in enumerate(rows) if row is None]
+        if found and len(todo) < len(found):
+            log.info("%d scans were predicted before the last run was stopped; %d are left", len(found) - len(todo), len(todo))
+        bar.reset(total=len(todo))
+        with processes(max(1, min(workers, len(todo)))) as each:
+            for start in range(0, len(todo), AT_ONCE):
+                numbers = todo[start : start + AT_ONCE]
+                some, prepared = [found[number] for number in numbers], list[Prepared]()
                 for one in each(partial(prepare, stored.settings), some):
                     prepared.append(one)
                     bar.update()
-                tables.append(ensemble.predict(some, prepared))
+                made = ensemble.predict(some, prepared).astype(object).to_dict("records")
                 if figures:
-                    draw(tables[-1], prepared, figures, start, stored.facts["preprocess"]["channels"])
-    table = pd.concat([table.astype(object) for table in tables], ignore_index=True)[tables[-1].columns]
+                    draw(made, prepared, figures, numbers, stored.facts["preprocess"]["channels"])
+                finished.add(some, made)
+                for number, row in zip(numbers, made, strict=True):
+                    rows[number] = row
+    # Where no scan of eight was predicted, their rows lack the columns of a prediction.
+    columns = max((list(row) for row in rows if row), key=len, default=list(ensemble.predict([], [])))
+    table = pd.DataFrame(rows, columns=columns, dtype=object)
     write_csv(table, output)
+    finished.remove()
     failed, doubted = table[table["problem"] != ""], (table["warning"].fillna("") != "").sum()
     log.info("%d scans: %d predicted, %d of these with a warning", len(table), len(table) - len(failed), doubted)
     for path, problem in failed[["path", "problem"]].to_numpy():
         log.warning("not predicted: %s: %s", path, problem)
     if not stored.calibration:
         log.warning("%s: nothing was fitted for new scans (no calibration.json), so there is no interval", model)
-    if len(failed) == len(table):
+    if len(failed) == len(table) and shards == 1:
         first = failed.iloc[0]
         raise UserError(
             f"none of {len(table)} scans could be predicted; {output} says why. The first: {first['path']}: {first['problem']}"
@@ -93,16 +116,18 @@ def predict(
     return table
 
 
-def draw(table: pd.DataFrame, prepared: Sequence[Prepared], folder: Path, start: int, channels: Sequence[str]) -> None:
-    """Draw each scan of a part of the table, which begins with the scan number `start`, as the networks saw it."""
-    for number, ((result, *_), row) in enumerate(zip(prepared, table.to_dict("records"), strict=True), start + 1):
+def draw(
+    rows: Sequence[Row], prepared: Sequence[Prepared], folder: Path, numbers: Sequence[int], channels: Sequence[str]
+) -> None:
+    """Draw some scans, of which the first of all has the number 0, as the networks saw them."""
+    for number, (result, *_), row in zip(numbers, prepared, rows, strict=True):
         if result.volume is None or row["problem"]:
             continue
         volume = np.asarray(result.volume)
         shown = volume if volume.ndim == 3 else volume[channels.index("image") if "image" in channels else 0]
         value = row["prediction"] if isinstance(row["prediction"], str) else f"{row['prediction']:.4g}"
         name = Path(row["path"]).name
-        one_scan(shown, f"{name}\n{value}", folder / f"{number:04d}_{name.split('.')[0]}.png")
+        one_scan(shown, f"{name}\n{value}", folder / f"{number + 1:04d}_{name.split('.')[0]}.png")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -116,6 +141,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--workers", type=int, default=1, help="scans to prepare at once, 1.3 GB of memory each (default: 1)")
     parser.add_argument("--figures", type=Path, help="folder for a picture of each scan as the networks saw it")
+    parser.add_argument("--shard", type=int, default=0, help="of tables, predict this part of the rows, from 0 (default: 0)")
+    parser.add_argument("--shards", type=int, default=1, help="of so many (default: 1, all rows)")
     predict(**vars(parser.parse_args(argv)))
 
 

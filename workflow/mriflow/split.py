@@ -152,10 +152,10 @@ def parts_drawn(
     for fold, test in enumerate(tests):
         rest = np.flatnonzero(~test)
         least = share.denominator * (LEAST if share.numerator < LEAST else 1)
-        enough = (
-            f"{least} are needed there for a `validation` of {validation}, or a `validation` of at least "
-            f"{math.ceil(100 * LEAST / max(len(rest), 1)) / 100}.{why}"
-        )
+        enough = f"{least} are needed there for a `validation` of {validation}"
+        if len(rest) >= 2 * LEAST:
+            enough += f", or a `validation` of at least {math.ceil(100 * LEAST / len(rest)) / 100}"
+        enough += f".{why}"
         if len(rest) < share.denominator:
             raise UserError(f"{labels}: fold {fold} has {len(rest)} subjects outside its test part, too few: {enough}")
         parts = np.full(len(subjects), "train", dtype=object)

@@ -38,7 +38,7 @@ except UserError as error:
 
 # --set-resources and --set-threads
 ask_alike_for_trials(workflow.resource_settings.overwrite_resources, workflow.resource_settings.overwrite_threads)
-EXPERIMENTS = CONFIG["run"]
+EXPERIMENTS = [name for name in CONFIG["run"] if name in CONFIG["experiments"]]
 DATASETS = CONFIG["datasets"]
 # The brain mask is made for T1-weighted heads. Scans of which none can be had are organized and checked alone.
 PREPROCESSED_DATASETS = [name for name, described in DATASETS.items() if described["modality"] == "T1" or described["stripped"]]
@@ -62,7 +62,8 @@ onstart:
 
 wildcard_constraints:
     dataset="|".join(DATASETS),
-    experiment="|".join(CONFIG["experiments"]),
+    experiment="|".join(CONFIG["experiments"]) or "(?!)",
+    applied="|".join(CONFIG["applied"]) or "(?!)",
     target="|".join(CONFIG["targets"]),
     block="|".join(CONFIG["preprocess"]),
     shard=r"\d+",
@@ -207,6 +208,17 @@ def made_by_alter(file, names):
     return lambda wildcards: [f"<results>/{wildcards.experiment}/controls/{name}/{file}" for name in names(asked(wildcards))]
 
 
+# Predict
+def applied(wildcards):
+    """The dataset and the model of an experiment that uses a model that there is."""
+    return CONFIG["applied"][wildcards.applied]
+
+
+def applied_shards(wildcards):
+    """How many shards its dataset has."""
+    return DATASETS[applied(wildcards)["dataset"]]["shards"]
+
+
 # Report
 def of_each_experiment(files, experiments):
     """What `files` gives of the names of each experiment's blocks, each file once."""
@@ -215,7 +227,8 @@ def of_each_experiment(files, experiments):
 
 def results(wildcards):
     """Everything that a run makes, but for the report of it."""
-    wanted = ["<results>/comparison.png"] if TRAINED_EXPERIMENTS else []
+    wanted = [f"<results>/{name}/predictions.csv" for name in CONFIG["applied"]]
+    wanted += ["<results>/comparison.png"] if TRAINED_EXPERIMENTS else []
     wanted += ["<results>/comparison.csv"] if COMPARED_EXPERIMENTS else []
     for name in EXPERIMENTS:
         used = settings(CONFIG, name)

@@ -5,7 +5,7 @@ Raise a stage's number when its results should change: then it, and what follows
 
 SIMULATE = 1
 ORGANIZE = 4
-PREPROCESS = 3
+PREPROCESS = 4
 SPLIT = 1
 TRAIN = 4
 EVALUATE = 3

@@ -35,7 +35,7 @@ def check_folders(whole: dict, mistakes: Mistakes) -> None:
     """Add names whose folders would be one: an experiment's beside one of ours, and two that differ in capitals alone."""
     for section in ("datasets", "experiments", "preprocess"):
         seen: dict[str, str] = {"cohorts": "the folder of the datasets' pages"} if section == "experiments" else {}
-        for name in whole[section]:
+        for name in [*whole[section], *(whole["applied"] if section == "experiments" else [])]:
             if name.lower() in seen:
                 other = seen[name.lower()]
                 mistakes.add(
@@ -120,7 +120,7 @@ def check_classes(at: tuple, target: dict, mistakes: Mistakes) -> None:
     elif classes is None:
         mistakes.add(at, "missing, expected the classes of a classification, for example {F: Females, M: Males}")
     else:
-        for value in (value for value in classes if isinstance(value, bool)):
+        for value in (value for value in classes if isinstance(value, bool | None)):
             mistakes.add(at, f"found the class {in_short(value)}{hint(value, {'type': 'string'})}")
         if len({folder.lower() for folder in classes.values()}) < len(classes):
             folders = ", ".join(classes.values())
@@ -186,8 +186,13 @@ def check_experiments(whole: dict, published: dict, mistakes: Mistakes) -> None:
     known = {section: names for section, names in mistakes.config.items() if isinstance(names, dict)}
     known["datasets"] = {**published, **known.get("datasets", {})}
     for name in whole["run"]:
-        if name not in known.get("experiments", [name]):
-            mistakes.add(("run",), f"found {name!r}, which is no experiment{instead(name, known['experiments'])}")
+        experiments = [*known.get("experiments", [name]), *known.get("applied", [])]
+        if name not in experiments:
+            mistakes.add(("run",), f"found {name!r}, which is no experiment{instead(name, experiments)}")
+    for name, block in whole["applied"].items():
+        if block["dataset"] not in known["datasets"]:
+            text = f"found {block['dataset']!r}, which is not in `datasets`{instead(block['dataset'], known['datasets'])}"
+            mistakes.add(("applied", name, "dataset"), text)
     for experiment, names in whole["experiments"].items():
         blocks = {}
         for kind, section in SECTIONS.items():

@@ -60,7 +60,7 @@ def cost(config: Mapping[str, Any], folder: Path, datasets: Iterable[str]) -> li
         Those that can be preprocessed.
     """
     paths = {name: folder / path for name, path in config["pathvars"].items()}
-    models = models_of(config, [name for name in config["run"] if config["experiments"][name]["dataset"] in set(datasets)])
+    models = models_of(config, [name for name in config["run"] if of_run(config, name) in set(datasets)])
     experiments = [settings(dict(config), name) for name in models]
     named = {used["experiment"]: datasets_of(config["experiments"][used["experiment"]]) for used in experiments}
     of_each = {
@@ -101,6 +101,11 @@ def cost(config: Mapping[str, Any], folder: Path, datasets: Iterable[str]) -> li
         f"  memory         {needed} (a job)",
         f"  disk           {kept or 'less than 0.1 GB'}",
     ]
+
+
+def of_run(config: Mapping[str, Any], name: str) -> str | None:
+    """Return the dataset of an experiment that is trained; None of one that uses a model that there is."""
+    return config["experiments"].get(name, {}).get("dataset")
 
 
 def preprocessing(

@@ -63,4 +63,9 @@ def of_dataset(name: str, overlays: Sequence[Path], folder: Path) -> dict[str, A
 def experiments_of(config: Mapping[str, Any], dataset: str) -> list[str]:
     """Return the names of the experiments on a dataset."""
     blocks = config.get("experiments") or {}
-    return [name for name, block in blocks.items() if isinstance(block, dict) and block.get("dataset") == dataset]
+    return [name for name, block in blocks.items() if trains_on(block, dataset)]
+
+
+def trains_on(block: Any, dataset: str) -> bool:
+    """Return whether a block of an experiment is one of a dataset that learns from it."""
+    return isinstance(block, dict) and block.get("dataset") == dataset and "model" not in block

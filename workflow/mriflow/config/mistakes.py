@@ -68,6 +68,8 @@ class Mistakes:
         for depth, key in enumerate(path):
             in_list = isinstance(value_at(self.config, path[:depth]), list)
             dotted += f"[{key}]" if in_list else f".{key}"
+        if path[:1] == ("applied",):  # set apart by `resolve`, written as the others
+            dotted = dotted.replace("applied", "experiments", 1)
         self.path_of[f"{source.name}: {dotted[1:].removeprefix(source.prefix)}: {text}"] = path
 
     def add_schema_errors(self, schema: dict) -> None:
@@ -127,7 +129,8 @@ def in_words(error: ValidationError) -> Iterator[tuple[tuple, str]]:
     elif error.validator == "additionalProperties":
         for key in (key for key in value if key not in schema["properties"]):
             now = RENAMED.get(key)
-            text = f"this key has become {now}" if now else f"unknown key{instead(key, schema['properties'])}"
+            described = [name for name, sub in schema["properties"].items() if "description" in sub]  # the others nobody writes
+            text = f"this key has become {now}" if now else f"unknown key{instead(key, described)}"
             yield (*path, key), text
     elif error.validator == "required":
         for key in (key for key in schema["required"] if key not in value):
@@ -190,6 +193,8 @@ def instead(word: Any, options: Iterable) -> str:
 def hint(value: Any, schema: dict) -> str:
     """Return how a value was probably meant, above all where YAML took it for something else, or ''."""
     wanted = schema.get("type")
+    if value is None and wanted == "string":
+        return "; put it in quotes, for YAML takes null and ~ for nothing"
     if isinstance(value, bool) and (wanted == "string" or "enum" in schema):
         return "; put it in quotes, for YAML takes yes, no, on and off for true and false"
     if isinstance(value, int | float) and wanted == "string":

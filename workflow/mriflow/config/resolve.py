@@ -40,15 +40,21 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
     -------
     The config with every default filled in, with the experiments of `run`, those that these start from, and the datasets that
     they use, each whole (file and config merged). Keys stand in the schema's order: to write out a default changes nothing.
+    Experiments with a `model` stand in a section of their own (`set_apart`).
 
     Raises
     ------
     UserError
         With up to ten mistakes: of each the file and key, what was found and what is allowed.
     """
-    schema = read_schema(folder / "workflow" / "schemas")
+    schema, config = read_schema(folder / "workflow" / "schemas"), set_apart(config)
     published = {path.stem: path for path in sorted((folder / "config" / "datasets").glob("*.yaml"))}
-    named = {name for experiment in blocks_of(config, "experiments").values() for name in datasets_of(experiment)}
+    named = {
+        name
+        for section in ("experiments", "applied")
+        for experiment in blocks_of(config, section).values()
+        for name in datasets_of(experiment)
+    }
     named |= blocks_of(config, "datasets").keys()
     below = {name: read_yaml(path) for name, path in published.items() if name in named}
     whole = merge({"datasets": below}, config)
@@ -63,7 +69,9 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
             split["file"] = as_path(split["file"])
 
     sources = [Source(relative_to_folder(published[n], folder), {"datasets": {n: below[n]}}, f"datasets.{n}.") for n in below]
-    sources += [Source(relative_to_folder(file, folder), read_yaml(file)) for file in map(Path, files) if file.exists()]
+    sources += [
+        Source(relative_to_folder(file, folder), set_apart(read_yaml(file))) for file in map(Path, files) if file.exists()
+    ]
     mistakes = Mistakes(whole, sources)
     check_dataset_names(blocks_of(whole, "datasets"), published, mistakes)
     mistakes.add_schema_errors(schema)
@@ -78,7 +86,10 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
             file = init.pop("weights")
             init["from"] = f"./{file}" if EXPERIMENT_NAME.fullmatch(file) else file
         init["from"] = as_path(init["from"])
-    wanted = list(whole["run"])
+    applied = {name: whole["applied"][name] for name in whole["run"] if name in whole["applied"]}
+    for block in applied.values():
+        block["model"] = as_path(block["model"])
+    wanted = [name for name in whole["run"] if name not in applied]
     for name in wanted:  # it grows: an experiment may start from one that starts from another
         start = start_of(whole, name)
         wanted += [start] if start and start not in wanted else []
@@ -86,8 +97,24 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
     keys = searchable(schema)
     for search in whole["searches"].values():
         search["keys"] = {key: filled(values, {"items": keys[key]}) for key, values in search["keys"].items()}
-    datasets = {name: whole["datasets"][name] for used in experiments.values() for name in datasets_of(used)}
-    return {**whole, "experiments": experiments, "datasets": datasets}
+    used = [*experiments.values(), *applied.values()]
+    datasets = {name: whole["datasets"][name] for block in used for name in datasets_of(block)}
+    return {**whole, "experiments": experiments, "applied": applied, "datasets": datasets}
+
+
+def set_apart(config: dict) -> dict:
+    """Return a config whose experiments that use a model that there is (`model`) stand in a section of their own, `applied`.
+
+    They have no target, split, network or training, which all that is asked of an experiment would ask for.
+
+    >>> set_apart({"experiments": {"new": {"dataset": "mine", "model": "a/model"}}})
+    {'experiments': {}, 'applied': {'new': {'dataset': 'mine', 'model': 'a/model'}}}
+    """
+    moved = {name: block for name, block in blocks_of(config, "experiments").items() if "model" in block}
+    if not moved:
+        return config
+    kept = {name: block for name, block in config["experiments"].items() if name not in moved}
+    return {**config, "experiments": kept, "applied": {**config.get("applied", {}), **moved}}
 
 
 def settings(config: dict, experiment: str) -> dict:
@@ -159,8 +186,8 @@ def columns_to_read(config: dict, dataset: str) -> dict:
     declared: dict[str, list[str]] = {"site": [*described["sites"]]}
     for names in config["experiments"].values():
         if dataset in datasets_of(names):
-            target = config["targets"][names["target"]]
-            declared.setdefault(target["column"], []).extend(map(str, target.get("classes", [])))
+            for target in (config["targets"][name] for name in (names["target"], *names["auxiliary"])):
+                declared.setdefault(target["column"], []).extend(map(str, target.get("classes", [])))
     columns = {}
     for name, column in described["columns"].items():
         values = list(dict.fromkeys(value for value in declared.get(name, []) if as_text(value) == ""))
@@ -232,6 +259,16 @@ def read_schema(folder: Path) -> dict:
     schema, dataset = (read_yaml(folder / f"{name}.schema.yaml") for name in ("config", "dataset"))
     del dataset["$schema"]  # else the validator would take it for a document of its own
     schema["properties"]["datasets"]["additionalProperties"] = dataset
+    keys = schema["properties"]["experiments"]["additionalProperties"]["properties"]
+    of_applied: dict[str, Any] = {"type": "object", "additionalProperties": False, "required": ["dataset", "model"]}
+    of_applied["properties"] = {key: keys[key] for key in of_applied["required"]}
+    names = schema["properties"]["experiments"]["propertyNames"]
+    schema["properties"]["applied"] = {
+        "type": "object",
+        "default": {},
+        "propertyNames": names,
+        "additionalProperties": of_applied,
+    }
     return schema
 
 
@@ -263,7 +300,7 @@ def merge(below: dict, above: dict) -> dict:
 def without_mistakes(config: dict, mistakes: Mistakes) -> dict:
     """Return the sections of a config with only the blocks in which there is no mistake, for the checks that follow."""
     kept: dict[str, Any] = {"run": [] if mistakes.touch("run") else config["run"]}
-    for section in ("experiments", "searches", *SECTIONS.values()):
+    for section in ("experiments", "applied", "searches", *SECTIONS.values()):
         blocks = blocks_of(config, section)
         kept[section] = {name: blocks[name] for name in blocks if not mistakes.touch(section, name)}
     return kept | {"pathvars": config.get("pathvars", {})}

@@ -46,8 +46,8 @@ def judge_all(
     groups
         Columns whose groups are looked at one by one, where the dataset has them.
     """
-    parts, found = [pd.DataFrame(columns=["dataset", *TEXT])], {}
-    calibration = {"folds": {str(FOLD): fitted} if fitted else {}, "classes": classes}
+    parts, found = [pd.DataFrame(columns=["dataset", *TEXT])], dict[str, Any]()
+    calibration: dict[str, Any] = {"folds": {str(FOLD): fitted} if fitted else {}, "classes": classes}
     for name, table in tables.items():
         known = [group for group in groups if group in table]
         predicted, found[name] = judge(table.assign(fold=FOLD), calibration, classes, known, unit)
@@ -71,7 +71,7 @@ def judge(
     made, without = table[table["problem"] == ""], table[table["problem"] != ""]
     labelled = made[made["truth"].notna()] if "truth" in made else made.iloc[:0]
     counts = {"n": len(labelled), "n_predicted": len(made), "left_out": dict(count_reasons(without["problem"]))}
-    predicted, result = made, {}
+    predicted, result = made, dict[str, Any]()
     if len(made):
         predicted = apply_all(made if "truth" in made else made.assign(truth=float("nan")), calibration)
     if len(labelled):

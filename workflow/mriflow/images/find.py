@@ -111,9 +111,17 @@ def images_below(folder: Path) -> list[Path]:
     if hidden:
         log.info("%s: passed over %d hidden file(s) and folder(s), such as %s", folder, len(hidden), hidden[0].name)
     others: dict[str, list[Path]] = {}
+    nameless: dict[Path, list[Path]] = {}  # by folder; the names of DICOM files are numbers, or begin with IM
     for path in files:
         if not is_image(path) and suffix_of(path) in OTHERS and not has_header(path):
             others.setdefault(suffix_of(path), []).append(path)
+        elif suffix_of(path).strip(".0123456789") == "":
+            nameless.setdefault(path.parent, []).append(path)
+    if dead := [(path, why) for paths in nameless.values() for path in paths if (why := dead_link(path))]:
+        log.warning("%s: passed over %d link(s), such as %s: %s", folder, len(dead), *dead[0])
+    for paths in nameless.values():
+        if is_dicom(paths[0]):
+            others.setdefault(".dcm", []).extend(paths)
     for kind, paths in others.items():
         log.warning("%s: passed over %d %s file(s), such as %s: %s", folder, len(paths), kind, paths[0].name, OTHERS[kind])
     return [path for path in files if is_image(path)]
@@ -199,7 +207,7 @@ def hint(sources: Sequence[Path]) -> str:
     for source in sources:
         if source.is_dir():
             for path in files_below(source):
-                if path.suffix.lower() in (".dcm", ".ima") or (path.is_file() and is_dicom(path)):
+                if path.suffix.lower() in (".dcm", ".ima") or is_dicom(path):
                     return (
                         f" {path} is DICOM: make NIfTI files of it first, with dcm2niix "
                         "(https://github.com/rordenlab/dcm2niix): dcm2niix -z y -o nifti FOLDER."
@@ -211,9 +219,7 @@ def hint(sources: Sequence[Path]) -> str:
 
 def is_dicom(path: Path) -> bool:
     """Return whether a file begins as DICOM files do (PS3.10, 7.1)."""
-    with open(path, "rb") as stream:
-        stream.seek(128)
-        return stream.read(4) == b"DICM"
+    return head_of(path)[128:132] == b"DICM"
 
 
 def scan_id(path: Path) -> str:

@@ -18,7 +18,10 @@ OTHERS = {
     **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".mnc.gz"), CONVERT),
     **dict.fromkeys((".dcm", ".ima", ".par", ".rec"), "dcm2niix makes NIfTI of it"),
     **dict.fromkeys((".head", ".brik", ".brik.gz"), "3dAFNItoNIFTI makes NIfTI of it"),
-    **dict.fromkeys((".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip"), "unpack it"),
+    **dict.fromkeys((".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip", ".nii.z", ".hdr.gz", ".img.gz"), "unpack it"),
+    **dict.fromkeys(
+        (".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz"), "unpack it, if images are in it"
+    ),
     ".img": "give the .hdr beside it",
 }
 COMPOUND = sorted((kind for kind in (*NIFTI, *REWRITTEN, *OTHERS) if kind.count(".") > 1), key=len, reverse=True)

@@ -1,5 +1,6 @@
 """Which voxels of a scan are brain: by deepbet in a head, and by what surrounds it in a scan of the brain alone."""
 
+import itertools
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -12,6 +13,7 @@ from mriflow.images.nifti import BadScan, Scan
 
 HEAD_MM = 4.0  # size of the voxels in which a head is told from air: in their means, noise hardly counts
 EVEN = 0.01  # of the brightness of a stripped brain: by so much its background may vary
+WITHIN = 6.0  # median deviations of a noisy background, four standard deviations: what is farther away is brain
 LEAST_BACKGROUND = 0.8  # of the outermost voxels; a brain cut out closely touches the sides, and a cut one fills a part
 
 
@@ -79,16 +81,26 @@ def varied_box(data: np.ndarray) -> tuple[slice, ...]:
     >>> varied_box(np.pad(np.arange(8).reshape(2, 2, 2), ((1, 0), (0, 2), (3, 3)), constant_values=5))
     (slice(1, 3, None), slice(0, 2, None), slice(3, 5, None))
     """
+    *_, last = peeled(data)
+    return last
+
+
+def peeled(data: np.ndarray) -> Iterator[tuple[slice, ...]]:
+    """Yield the box of a whole volume, then smaller ones: each lacks one more run of outermost planes that have one value."""
     box = [slice(0, size) for size in data.shape]
-    for axis in range(3):
-        planes = np.moveaxis(data[tuple(box)], axis, 0)
-        box[axis] = slice(first_varied(planes), len(planes) - first_varied(planes[::-1]))
-    return tuple(box)
-
-
-def first_varied(planes: np.ndarray) -> int:
-    """Return the number of the first plane that is not constant."""
-    return next(number for number, plane in enumerate(planes) if plane.min() < plane.max())
+    yield tuple(box)
+    sides = 0  # that were looked at in vain since the last that was peeled
+    for axis, step in itertools.cycle(itertools.product(range(3), (1, -1))):
+        planes = np.moveaxis(data[tuple(box)], axis, 0)[::step]
+        value = planes[0].flat[0]
+        run = next((number for number, plane in enumerate(planes) if (plane != value).any()), 0)
+        start, stop = box[axis].start, box[axis].stop
+        box[axis] = slice(start + run, stop) if step == 1 else slice(start, stop - run)
+        sides = 0 if run else sides + 1
+        if run:
+            yield tuple(box)
+        if sides == 6:
+            return
 
 
 def brightness_of_air(image: np.ndarray) -> float:
@@ -106,29 +118,39 @@ def brightness_of_air(image: np.ndarray) -> float:
 def surrounded_mask(scan: Scan) -> np.ndarray:
     """Return which voxels are brain in a scan of the brain alone: all but the background, which reaches the sides.
 
-    The background may have any one brightness, also one that is within the brain's range.
+    The background may have any one brightness, also one that is within the brain's range, and be padded with others.
 
     Raises
     ------
     BadScan
         If the outermost voxels are not nearly constant, so that nothing tells where the brain ends.
     """
-    border = np.concatenate([side.ravel() for side in outermost(scan.data)])
-    level = np.median(border)
-    away = np.abs(scan.data - level)
-    even = EVEN * np.percentile(away[away > 0], 99)
-    share = float((np.abs(border - level) <= even).mean())
-    if share < LEAST_BACKGROUND:
+    found, shares, seen, even = None, [], None, 0.0
+    # Padding may have another value than the background, which lies within it.
+    for box in peeled(scan.data):
+        border = np.concatenate([side.ravel() for side in outermost(scan.data[box])])
+        level = np.median(border)
+        if level != seen:
+            away = np.abs(scan.data[box] - level)
+            seen, even = level, EVEN * np.percentile(away[away > 0], 99) if away.any() else 0.0
+        off = np.abs(border - level)
+        shares.append(float((off <= even).mean()))
+        if shares[-1] >= LEAST_BACKGROUND:
+            found = box, level, max(even, WITHIN * np.median(off))
+    if not found:
         raise BadScan(
-            f"no background around the brain (of the outermost voxels {share:.0%} have nearly the same value, expected at "
-            f"least {LEAST_BACKGROUND:.0%}; does it show the brain alone, as `stripped: true` says?)"
+            f"no background around the brain (of the outermost voxels {max(shares):.0%} have nearly the same value, expected "
+            f"at least {LEAST_BACKGROUND:.0%}; does it show the brain alone, as `stripped: true` says?)"
         )
-    dark, parts = ndimage.label(away <= even)
+    box, level, even = found
+    dark, parts = ndimage.label(np.abs(scan.data[box] - level) <= even)
     inside = np.ones(parts + 1, bool)
     for side in outermost(dark):
         inside[np.unique(side)] = False
     inside[0] = True  # what is not dark
-    return inside[dark]
+    brain = np.zeros(scan.data.shape, bool)
+    brain[box] = inside[dark]
+    return brain
 
 
 def outermost(data: np.ndarray) -> Iterator[np.ndarray]:

@@ -8,15 +8,18 @@ import pandas as pd
 
 from mriflow.base.errors import UserError
 from mriflow.base.files import as_path
-from mriflow.config.resolve import described_bids
+from mriflow.config.resolve import BIDS_SUBJECT, described_bids
 from mriflow.images.find import as_nifti, file_problem, find_images, hint, images_below
 from mriflow.images.kinds import NIFTI, REWRITTEN
+from mriflow.tables.cells import read_value
+from mriflow.tables.labels import shard_of
+from mriflow.tables.problems import of_whole_scan
 from mriflow.tables.reader import EXCEL, TEXT, pick_column, read_table
 
 Named = dict[str, Any]
 
 
-def find_scans(given: Sequence[str], covariates: Sequence[str], unpacked: Path) -> list[Named]:
+def find_scans(given: Sequence[str], covariates: Sequence[str], unpacked: Path, shard: int = 0, shards: int = 1) -> list[Named]:
     """Return the scans that files, folders and tables name, in that order.
 
     Parameters
@@ -28,6 +31,8 @@ def find_scans(given: Sequence[str], covariates: Sequence[str], unpacked: Path) 
         Columns of labels that are wanted: of a table, or of the participants.tsv of a BIDS dataset.
     unpacked
         A folder for images that are rewritten as NIfTI.
+    shard, shards
+        Of tables, the rows of this part alone (`mriflow.tables.labels.shard_of` their path).
 
     Returns
     -------
@@ -38,7 +43,7 @@ def find_scans(given: Sequence[str], covariates: Sequence[str], unpacked: Path) 
     for text in given:
         path = Path(as_path(str(text)))
         try:
-            found = list(scans_of(path, covariates, unpacked))
+            found = list(scans_of(path, covariates, unpacked, shard, shards))
         except (UserError, OSError) as error:
             found = [{"path": str(path), "file": path, "labels": {}, "problem": str(error).removeprefix(f"{path}: ")}]
         for scan in found:
@@ -47,10 +52,10 @@ def find_scans(given: Sequence[str], covariates: Sequence[str], unpacked: Path) 
     return scans
 
 
-def scans_of(path: Path, covariates: Sequence[str], unpacked: Path) -> Iterator[Named]:
+def scans_of(path: Path, covariates: Sequence[str], unpacked: Path, shard: int, shards: int) -> Iterator[Named]:
     """Yield the scans of one image, folder or table."""
     if path.suffix.lower() in (*TEXT, *EXCEL) and path.is_file():
-        yield from scans_of_table(path, covariates, unpacked)
+        yield from scans_of_table(path, covariates, unpacked, shard, shards)
     elif path.is_dir() and any((path / name).is_file() for name in ("dataset_description.json", "participants.tsv")):
         yield from scans_of_bids(path, covariates, unpacked)
     elif path.is_dir():
@@ -68,16 +73,22 @@ def scan_of(path: Path, unpacked: Path, labels: dict[str, str] | None = None) ->
     return {"path": str(path), "file": file, "labels": labels or {}, "problem": ""}
 
 
-def scans_of_table(table: Path, covariates: Sequence[str], unpacked: Path) -> Iterator[Named]:
-    """Yield the scans of a table with a column `path`."""
+def scans_of_table(table: Path, covariates: Sequence[str], unpacked: Path, shard: int, shards: int) -> Iterator[Named]:
+    """Yield the scans of a table with a column `path`; what a labels.csv says against a scan stands."""
     rows = read_table(table)
     paths = pick_column(rows, "path", table)
-    for (index, text), labels in zip(paths.items(), labels_of(rows, covariates), strict=True):
-        if pd.isna(text) or not str(text).strip():
-            row = f"{table}, row {int(str(index)) + 2}"
-            yield {"path": row, "file": table, "labels": {}, "problem": "no path in this row of the table"}
+    said = rows["problem"].fillna("").astype(str) if "problem" in rows else pd.Series("", rows.index)
+    said = said.where(of_whole_scan(said), "")
+    for (index, text), labels, problem in zip(paths.items(), labels_of(rows, covariates), said, strict=True):
+        named = "" if pd.isna(text) else str(text).strip()
+        path = str(table.parent / as_path(named)) if named else f"{table}, row {int(str(index)) + 2}"
+        if shard_of(path, shards) != shard:
+            continue
+        if problem or not named:
+            problem = problem.removeprefix("scan: ") or "no path in this row of the table"
+            yield {"path": path, "file": table, "labels": {}, "problem": problem}
         else:
-            yield scan_of(table.parent / as_path(str(text).strip()), unpacked, labels)
+            yield scan_of(Path(path), unpacked, labels)
 
 
 def scans_of_bids(folder: Path, covariates: Sequence[str], unpacked: Path) -> Iterator[Named]:
@@ -90,7 +101,7 @@ def scans_of_bids(folder: Path, covariates: Sequence[str], unpacked: Path) -> It
     labels: dict[str, dict[str, str]] = {}
     if covariates and (table := Path(described["table"])).is_file():
         people = read_table(table)
-        subjects = pick_column(people, "participant_id", table).astype(str)
+        subjects = [read_value(cell, BIDS_SUBJECT)[0] for cell in pick_column(people, "participant_id", table)]
         labels = dict(zip(subjects, labels_of(people, covariates), strict=True))
     for image, subject in zip(found["path"], found["subject"], strict=True):
         yield scan_of(Path(image), unpacked, labels.get(str(subject)))

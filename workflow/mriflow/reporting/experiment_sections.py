@@ -15,6 +15,7 @@ from mriflow.reporting.html import Markup
 from mriflow.reporting.parts import Drawing, List, Part, Section, Table, Text, figure, table_of
 from mriflow.reporting.results import ABOUT, with_interval
 from mriflow.reporting.words import can_be_trusted, worst_group
+from mriflow.tables.problems import count_reasons
 
 FIGURES = {
     "predicted-vs-true": "Predicted over true {target} of {n} test scans, a point each, with the line of identity",
@@ -67,7 +68,7 @@ TITLES = {
 def tested_of(folder: Path) -> list[str]:
     """Return the ids of the scans that an experiment has tested, none if it has not."""
     path = folder / "predictions.csv"
-    return pd.read_csv(path, usecols=["id"], dtype=str)["id"].tolist() if path.exists() else []
+    return pd.read_csv(path, usecols=["id"], dtype=str, keep_default_na=False)["id"].tolist() if path.exists() else []
 
 
 def steps_of_experiment(name: str, run: Mapping[str, Any], folder: Path, data: Path, preprocessed: Path) -> list[Step]:
@@ -176,7 +177,8 @@ def demographics(place: Path) -> list[Part]:
     path = place / "predictions.csv"
     if not path.exists():
         return []
-    table = pd.read_csv(path, dtype={"subject": str, "site": str})
+    text = dict.fromkeys(["id", "subject", "site", "sex"], str)
+    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
     if not {"subject", "site"} <= set(table):
         return []
     table = table.drop_duplicates("id").fillna({"subject": "", "site": ""})
@@ -192,6 +194,25 @@ def conformal(result: Mapping[str, Any]) -> list[Part]:
     names = {"coverage": "held the truth", "width": f"mean width ({result['unit']})", "size": "mean number of classes"}
     rows = [[names[key], with_interval(cell)] for key, cell in found.items() if key in names]
     return [Table([f"{found['coverage']['n']} scans, meant for {found['coverage']['level']:.0%}", "value"], rows)]
+
+
+def sections_of_applied(run: Mapping[str, Any], folder: Path) -> list[Section]:
+    """Return a section for each experiment that used a model that there was: how many scans it predicted, and its doubts."""
+    sections = []
+    for name, used in run.get("applied", {}).items():
+        path = folder / name / "predictions.csv"
+        if not path.exists():
+            continue
+        table = pd.read_csv(path, keep_default_na=False, dtype=str)
+        made = table[table["problem"] == ""]
+        doubted = int((made["warning"] != "").sum())
+        text = f"Of {len(table)} scans of {run['datasets'][used['dataset']]['title']}, {len(made)} were predicted by "
+        text += f"{used['model']}, {doubted} of them with a warning. Each has a row in {name}/predictions.csv."
+        rows = [[reason, str(count)] for reason, count in count_reasons(table["problem"])]
+        parts: list[Part] = [Text(text), *([Table(["not predicted", "scans"], rows)] if rows else [])]
+        how = "What a model says of scans whose labels it was not asked about. Bad: many warnings, or many that it refuses."
+        sections.append(Section(f"applied-{name}", f"Predictions {name}", how, parts, 2))
+    return sections
 
 
 def external(result: Mapping[str, Any], drawings: Path) -> list[Part]:

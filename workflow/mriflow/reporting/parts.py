@@ -103,7 +103,7 @@ def table_of(path: Path, title: str, across: Sequence[str] = (), most: int = 60)
     """
     if not path.exists() or path.stat().st_size < 2:
         return []
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
     if {"value", "low", "high"} <= set(table):
         cells = table[["value", "low", "high"]].astype(object).where(table[["value", "low", "high"]].notna(), None)
         table = table.drop(columns=["low", "high"]).assign(value=[with_interval(cell) for cell in cells.to_dict("records")])

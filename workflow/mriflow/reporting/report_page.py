@@ -14,7 +14,7 @@ from mriflow.config.external import datasets_of
 from mriflow.reporting import result_tables as tables
 from mriflow.reporting.claim import table_of_claim
 from mriflow.reporting.compute import compute_used
-from mriflow.reporting.experiment_sections import sections_of_experiment, steps_of_experiment
+from mriflow.reporting.experiment_sections import sections_of_applied, sections_of_experiment, steps_of_experiment
 from mriflow.reporting.html import Markup
 from mriflow.reporting.parts import List, Part, Section, Table, Text, figure
 from mriflow.reporting.results import not_as_made, read_metrics
@@ -46,19 +46,20 @@ def write_report(
     """
     folder = config.parent
     run = with_earlier(read_config(config), folder)
-    names = run["run"]
+    names = [name for name in run["run"] if name in run["experiments"]]
     results = {
         name: read_metrics(folder / name / "metrics.json") for name in names if (folder / name / "metrics.json").exists()
     }
     steps = {name: steps_of_experiment(name, run, folder, data, preprocessed) for name in names}
-    sections = [summary(run, results, steps, workflow), *comparison(folder, results)]
+    sections = [summary(run, names, results, steps, workflow), *comparison(folder, results)]
     datasets = list(dict.fromkeys(dataset for name in names for dataset in datasets_of(run["experiments"][name])))
     for name in datasets:
         sections += sections_of_dataset(name, run["datasets"][name], folder)
     for name in names:
         sections += sections_of_experiment(name, run, folder, results.get(name), steps[name])
+    sections += sections_of_applied(run, folder)
     sections += closing(run, results, benchmarks)
-    sections.append(checklist(sections, run))
+    sections.append(checklist(sections, run, names))
     simulated = [run["datasets"][name]["title"] for name in datasets if "simulate" in run["datasets"][name]]
     text = render(TITLE, sections, simulated)
     write_text(text, page)
@@ -110,10 +111,12 @@ def render(title: str, sections: Sequence[Section], simulated: Sequence[str]) ->
     return text
 
 
-def summary(run: Mapping[str, Any], results: Mapping[str, Any], steps: Mapping[str, Any], workflow: str) -> Section:
+def summary(
+    run: Mapping[str, Any], names: Sequence[str], results: Mapping[str, Any], steps: Mapping[str, Any], workflow: str
+) -> Section:
     """Return the top of the page: what is wrong, five sentences for each experiment, and all metrics."""
     parts: list[Part] = []
-    for name in run["run"]:
+    for name in names:
         if name not in results:
             title = run["datasets"][run["experiments"][name]["dataset"]]["title"]
             parts.append(Text(f"{name}: no network was trained; the scans of {title} were organized and checked alone."))
@@ -211,12 +214,12 @@ def preformatted(text: str) -> Markup:
     return Markup("<pre>{}</pre>").format_escaped(text)
 
 
-def checklist(sections: Sequence[Section], run: Mapping[str, Any]) -> Section:
+def checklist(sections: Sequence[Section], run: Mapping[str, Any], names: Sequence[str]) -> Section:
     """Return the table of CLAIM 2024."""
     anchors: dict[str, str] = {}
     for section in sections:
         anchors.setdefault(section.id.split("-")[0], section.id)
-    datasets = [run["datasets"][run["experiments"][name]["dataset"]] for name in run["run"]]
+    datasets = [run["datasets"][run["experiments"][name]["dataset"]] for name in names]
     kinds = {"data": ("dates", "setting"), "reference": ("reference_standard",)}
     full = {kind for kind, keys in kinds.items() if all(one.get(key) for one in datasets for key in keys)}
     if "reference" in full and "data" in anchors:

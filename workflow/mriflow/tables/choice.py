@@ -14,7 +14,11 @@ from mriflow.tables.labels import usable
 from mriflow.tables.problems import join_problems, reasons_of
 
 # BIDS' entity `ce`, and what people write who do not know it.
-CONTRAST = re.compile(r"(?:^|_)ce-|(?:^|[_.-])(?:gd|gad|gado|gadolinium|post-?gad|post-?contrast)(?![a-z])", re.IGNORECASE)
+# In a label of BIDS no sign parts two words: acq-postGd, acq-mprageGd. T1c and T1ce are the names of brain tumour challenges.
+CONTRAST = re.compile(
+    r"(?i:(?:^|_)ce-|(?:^|[_.-])(?:(?:post|with|plus)?-?(?:gd|gad|gado|gadolinium|contrast)|t1-?(?:c|ce|gd))(?![a-z]))"
+    r"|(?<=[a-z0-9])(?<![Nn]o)(?<![Nn]on)(?<![Pp]re)(?<![Ww]ithout)(?:Gd|GD|Gado?|Gadolinium|(?:Post|With|Plus)Contrast)(?![a-z])"
+)
 ALTERNATIVES = "(alternatives)"  # no label has such a name
 SMALL = 0.75  # of the largest field of view among the images of the session, along the shortest axis of each
 NAMED = 3  # images that a note names

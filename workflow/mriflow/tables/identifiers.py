@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ MONTH = (
     "|sep|sept|set|oct|okt|ott|nov|dec|dez|déc|dic)"
 )
 DATES = re.compile(
-    rf"\d{{1,2}}[-./ ]\s?{MONTH}\.?([-./ ]\d{{2,4}})?|{MONTH}[-/ ]\d{{2,4}}"
-    r"|\d{1,2}([-./])\d{1,2}\2(\d\d){1,2}|\d{4}([-./])\d{1,2}\4\d{1,2}( 00:00:00)?",
+    rf"(\d{{1,2}}[-./ ]\s?{MONTH}\.?([-./ ]\d{{2,4}})?|{MONTH}[-/ ]\d{{2,4}}"
+    r"|\d{1,2}([-./])\d{1,2}\3(\d\d){1,2}|\d{4}([-./])\d{1,2}\5\d{1,2})([ T]\d{1,2}:\d\d(:\d\d(\.0+)?)?)?",
     re.IGNORECASE,
 )
 
@@ -38,7 +39,7 @@ def refuse_spoilt(cells: pd.Series, column: str, file: Path) -> None:
     """
     for row, cell in cells.items():
         text = as_text(cell)
-        if re.fullmatch(r"[+-]?\d(\.\d+[eE][+-]|[eE]\+)\d+", text):
+        if re.fullmatch(r"[+-]?\d([.,]\d+[eE][+-]|[eE]\+)\d+", text):
             what = "are rounded"
         elif re.fullmatch(r"#(REF!|NAME\?|VALUE!|DIV/0!|NUM!|NULL!|#+)", text):
             what = "are errors of a spreadsheet"
@@ -76,13 +77,22 @@ def warn_of_dates(identifiers: pd.Series, column: str, file: Path) -> None:
         )
 
 
-def alike(names: pd.Series) -> list[list[str]]:
-    """Return the groups of names that differ in capitals or blanks alone, in each the commonest first."""
+def alike(names: pd.Series, form: Callable[[str], str] = loosened) -> list[list[str]]:
+    """Return the groups of names that have one `form`, by default but for capitals and blanks; in each the commonest first."""
     counts = names[names.notna() & (names != "")].value_counts()
     groups: dict[str, list[str]] = {}
     for name in sorted(counts.index, key=lambda name: (-counts[name], name)):
-        groups.setdefault(loosened(name), []).append(name)
+        groups.setdefault(form(name), []).append(name)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def without_zeros(name: str) -> str:
+    """Return a name without capitals and blanks, and without the zeros that a spreadsheet takes or a program adds.
+
+    >>> without_zeros("S 007"), without_zeros("12.0"), without_zeros("S1.10")
+    ('s 7', '12', 's1.10')
+    """
+    return re.sub(r"(?<![\d.])0+(?=\d)|(?<=\d)\.0$", "", loosened(name))
 
 
 def tell_of_alike(rows: pd.DataFrame) -> pd.DataFrame:
@@ -95,14 +105,14 @@ def tell_of_alike(rows: pd.DataFrame) -> pd.DataFrame:
     for first, *others in alike(rows["site"]) if "site" in rows else ():
         log.warning("site: %s is read as %r, the commonest spelling", ", ".join(map(repr, others)), first)
         rows["site"] = rows["site"].replace(others, first)
-    for group in alike(rows["subject"]):
+    for group in alike(rows["subject"], without_zeros):
         log.warning(
-            "subject: %s are taken for different people, though they differ in capitals or blanks alone. If they are one, "
-            "write them alike in the table, or a network is tested on people it has seen.",
+            "subject: %s are taken for different people, though they differ in capitals, blanks or zeros alone. If they are "
+            "one, write them alike in the table, or a network is tested on people it has seen.",
             " and ".join(map(repr, group)),
         )
         for index in rows.index[rows["subject"].isin(group)]:
             twins = ", ".join(shown(name) for name in group if name != rows.loc[index, "subject"])
-            text = f"subject: another differs in capitals or blanks alone ({twins})"
+            text = f"subject: another differs in capitals, blanks or zeros alone ({twins})"
             rows.loc[index, "notes"] = join_problems(rows.loc[index, "notes"], text)
     return rows

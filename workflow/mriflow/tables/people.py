@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 Columns = Mapping[str, Mapping[str, Any]]
 
+SIDE = "(side)"  # no label has such a name
+
 
 def check_expected(raw: pd.DataFrame, columns: Columns, file: Path, expect: Mapping[str, int]) -> None:
     """Raise a UserError if a table has not the rows, or not the known values, that the published one has."""
@@ -90,12 +92,14 @@ def complete_scans(values: pd.DataFrame, problems: pd.DataFrame) -> tuple[pd.Dat
     for index in values.index[values["path"].notna() & values["subject"].isin(rows_of)]:
         rows, taken = rows_of[values.loc[index, "subject"]], []
         for name in values.columns.difference(["path", "subject", "session"], sort=False):
-            distinct = rows[name].dropna().unique()
-            if values.loc[index, name] is not None or problems.loc[index, name] or not len(distinct):
+            if values.loc[index, name] is not None or problems.loc[index, name]:
                 continue
+            distinct, faults = rows[name].dropna().unique(), problems.loc[rows.index, name]
             if len(distinct) > 1:
                 problems.loc[index, name] = f"contradictory ({', '.join(map(as_written, distinct))})"
-            else:
+            elif (faults != "").any():
+                problems.loc[index, name] = faults[faults != ""].iloc[0]
+            elif len(distinct):
                 values.loc[index, name] = distinct[0]
                 taken.append(name)
         if taken:
@@ -154,7 +158,7 @@ def read_columns(raw: pd.DataFrame, columns: Columns, file: Path) -> tuple[pd.Da
     commas = decimal_comma(file)
     described = read_sidecars([file.with_suffix(".json")] if file.suffix == ".tsv" else [])
     for name, column in with_sidecar(columns, described).items():
-        if name == "subject":
+        if name in ("subject", "session"):
             refuse_spoilt(pick_column(raw, column["from"], file), column["from"], file)
         cells = pick_column(raw, column["from"], file)
         tell_of_codes(cells, column, file)
@@ -230,10 +234,10 @@ def join_images(images: pd.DataFrame, people: pd.DataFrame, keys: list[str]) -> 
     people = people.drop(columns=overlap)
     stray, images = images[images["subject"].isna()], images[images["subject"].notna()]
     nobody, people = people[people["subject"].isna()], people[people["subject"].notna()]
-    rows = images.merge(people, on=keys, how="outer", indicator=True)
+    rows = images.merge(people, on=keys, how="outer", indicator=SIDE)
     for column in ("id", "path", "problem", "notes"):
         rows[column] = rows[column].fillna("")
-    no_row, no_image = rows["_merge"] == "left_only", rows["_merge"] == "right_only"
+    no_row, no_image = rows[SIDE] == "left_only", rows[SIDE] == "right_only"
     near = {bare(subject): subject for subject in rows.loc[no_image, "subject"]}
     rows.loc[no_row, "problem"] = [
         "scan: no row in the table" + (f" (but one of {near[bare(subject)]!r})" if bare(subject) in near else "")
@@ -244,7 +248,7 @@ def join_images(images: pd.DataFrame, people: pd.DataFrame, keys: list[str]) -> 
     rows.loc[no_image, "id"] = [f"{name}/no-image" if name in taken else name for name in joined(rows.loc[no_image, keys])]
     stray = stray.assign(problem="scan: name does not fit the pattern", notes="")
     nobody = nobody.assign(id=[f"row-{index}" for index in nobody["problem"].str.extract(r"row (\d+)", expand=False)], path="")
-    return pd.concat([rows.drop(columns="_merge"), stray, nobody], ignore_index=True)
+    return pd.concat([rows.drop(columns=SIDE), stray, nobody], ignore_index=True)
 
 
 def join_fetched(fetched: pd.DataFrame, people: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Read a table that someone made by hand, and say exactly what is wrong with a cell."""
 
+import contextlib
 import csv
 import itertools
 import logging
@@ -60,22 +61,34 @@ class StrayQuote(UserError):
 
 
 def table_without_quotes(path: Path, only: Collection[str], error: StrayQuote) -> pd.DataFrame:
-    """Read a table whose quotation marks mean nothing, if that leaves every row whole and none stands in a column that is read.
+    """Read a table line by line, if that leaves every row whole and no quotation mark stands in a column that is read.
 
     Raises
     ------
     StrayQuote
         The error as it was, if not.
     """
-    first, *rows = list(rows_of_text(path, b"", quotes=False))
-    if {len(row) for _, row in rows} != {len(first[1])}:
+    rows = list(rows_of_text(path, b"", by_line=True))
+    if len({len(row) for _, row in rows}) > 1:
         raise error
-    stripped = [(line, [re.sub(r'^"(.*)"$', r"\1", cell.strip()) for cell in row]) for line, row in (first, *rows)]
-    table = table_of(iter(stripped), only, path)
+    table = table_of(iter(rows), only, path)
     if table.map(lambda cell: '"' in cell).any(axis=None):
         raise error
     log.warning("%s The columns that are used have none, so it is taken as it stands.", error)
     return table
+
+
+def cells_of(text: str, separator: str, width: int) -> list[str]:
+    """Return the cells of one line of a text table that is `width` cells wide, whether or not its quotation marks are in place.
+
+    >>> cells_of('a,"Smith, J",30', ",", 3), cells_of('a,"tall,30', ",", 3)
+    (['a', 'Smith, J', '30'], ['a', '"tall', '30'])
+    """
+    with contextlib.suppress(csv.Error):
+        row = next(csv.reader([text], delimiter=separator, skipinitialspace=True, strict=True), [])
+        if len(row) == width:
+            return row
+    return [re.sub(r'^"(.*)"$', r"\1", cell.strip()) for cell in text.split(separator)]
 
 
 def column_names(path: Path, sheet: str | None = None) -> list[str]:
@@ -148,11 +161,11 @@ def table_of(rows: Iterator[tuple[int, list[Any]]], only: Collection[str] | None
     return pd.DataFrame(cells, columns=list(kept.values()), index=[line - 2 for line in lines], dtype=object)
 
 
-def rows_of_text(path: Path, head: bytes, quotes: bool = True) -> Iterator[tuple[int, list[str]]]:
+def rows_of_text(path: Path, head: bytes, by_line: bool = False) -> Iterator[tuple[int, list[str]]]:
     """Yield the line and the cells of each row of a .csv or .tsv file in which something stands.
 
     Of a table parted by semicolons, as Excel writes it in much of Europe, the text may be that of Windows (cp1252). With
-    `quotes` False, quotation marks are signs like all others.
+    `by_line`, each line is a row, and a quotation mark out of place a sign like all others.
     """
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
         raise UserError(f"{path}: is no UTF-8 text (UTF-16, or no text at all). Save it again as 'CSV UTF-8'.")
@@ -166,9 +179,14 @@ def rows_of_text(path: Path, head: bytes, quotes: bool = True) -> Iterator[tuple
                 line = 2
             separator, first = declared[1] if declared else separator_of(lines, path), line
             # Strict, or a quotation mark that is not closed swallows the rows that follow.
-            marks: Any = {} if quotes else {"quoting": csv.QUOTE_NONE}
-            reader = csv.reader(stream, delimiter=separator, skipinitialspace=True, strict=True, **marks)
+            reader = csv.reader(stream, delimiter=separator, skipinitialspace=True, strict=True)
             width = 0
+            for text in stream if by_line else ():
+                row = cells_of(text, separator, width or text.count(separator) + 1)
+                width = width or len(row)
+                if any(map(str.strip, row)):
+                    yield line, row
+                line += 1
             for row in reader:
                 width = width or len(row)
                 # A mark that is not closed takes in the lines that follow, up to the next mark: each is a row for itself.

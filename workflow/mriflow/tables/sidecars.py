@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,6 +77,13 @@ def factor_of(name: str, column: Mapping[str, Any], known: Described) -> float:
         return 1
     if factor := in_unit(known.units, wanted):
         return factor
+    words = {*re.findall(r"[a-z]+", known.units.lower())} - {
+        "a",
+        "in",
+    }  # of "age in months"; neither years nor inches are meant
+    factors = {factor for word in words if (factor := in_unit(word, wanted))}
+    if len(factors) == 1:
+        return factors.pop()
     if known.units.strip().lower() != wanted.strip().lower():
         log.warning("%s: says that %r is in %r; it is read as %s", known.file, column["from"], known.units, wanted)
     return 1

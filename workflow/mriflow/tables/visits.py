@@ -5,16 +5,19 @@ participants.tsv tells of the person; where the two differ, or contradict each o
 """
 
 import os
+import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from mriflow.images.kinds import suffix_of
 from mriflow.tables.cells import as_text, as_written, read_value
+from mriflow.tables.identifiers import without_zeros
 from mriflow.tables.problems import join_problems, without_column
 from mriflow.tables.reader import column_names, pick_column, read_table
 from mriflow.tables.sidecars import Described, read_sidecars, with_sidecar
@@ -116,13 +119,26 @@ def rows_of_visit(table: pd.DataFrame, scan: Mapping[str, Any], path: Path, file
     key = WHICH[kind_of(file)]
     cells = pick_column(table, key, file).map(as_text)
     if key == "filename":
-        same = cells == PurePosixPath(path.relative_to(file.parent)).as_posix()
+        same = cells.map(bare_path) == bare_path(path.relative_to(file.parent).as_posix())
     else:
         session = scan.get("session")
-        same = cells.str.removeprefix("ses-") == (session if isinstance(session, str) else "").removeprefix("ses-")
+        cells, session = cells.str.removeprefix("ses-"), (session if isinstance(session, str) else "").removeprefix("ses-")
+        same = cells == session
+        if not same.any():  # a spreadsheet may have taken the zeros of 01
+            same = cells.map(without_zeros) == without_zeros(session)
     if PERSON in table:
         same &= table[PERSON].map(as_text).str.removeprefix("sub-") == scan["subject"].removeprefix("sub-")
     return table[same]
+
+
+def bare_path(text: str) -> str:
+    r"""Return the path of an image as it is compared: without a suffix, for many a table names what was compressed since.
+
+    >>> bare_path(r".\anat\sub-01_T1w.nii") == bare_path("anat/sub-01_T1w.nii.gz")
+    True
+    """
+    path = posixpath.normpath(text.replace("\\", "/"))
+    return path[: len(path) - len(suffix_of(path))]
 
 
 def join_visits(rows: pd.DataFrame, visits: Visits, columns: Columns) -> pd.DataFrame:

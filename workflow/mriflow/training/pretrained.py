@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
@@ -137,6 +138,8 @@ def read_start(path: Path) -> Start:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds of errors for what is no file of its own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if isinstance(error, UnpicklingError):  # PyTorch would tell how to load it all the same
+            reason = "it is damaged, or holds more than tensors, such as code, and code is never run"
         raise UserError(f"{path}: cannot be read as weights of PyTorch ({reason}); expected what torch.save wrote.") from error
     facts: dict[str, Any] = {}
     for key in ("weights", "state_dict"):
