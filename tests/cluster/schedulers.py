@@ -20,6 +20,7 @@ class Cell:
     away: str  # what is printed while it does not answer
     full: tuple[str, ...]
     walltime: tuple[str, ...] = ("walltime",)  # reasons of a training that the end of its walltime stopped
+    warning: tuple[str, ...] = ("SIGUSR1",)  # and of one that does not know the time itself
     minutes = 1  # of a short walltime
 
     def why_not(self) -> str:
@@ -82,7 +83,8 @@ class Slurm(Cell):
     submit, look, delete_command, hold = "sbatch", "squeue", "scancel", "--hold"
     away = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
     full = ("sbatch: error: AssocMaxSubmitJobLimit", "sbatch: error: QOSMaxSubmitJobPerUserLimit")
-    walltime = ("walltime", "SIGUSR1")  # its warning may come a minute early
+    walltime = ("walltime", "SIGUSR1", "SIGUSR2")  # its warning may come a minute early, before training has begun;
+    warning = ("SIGUSR1", "SIGUSR2")  # then it is told at the end that it is killed
     minutes = 2
 
     def jobs(self) -> list[tuple[str, str, str]]:

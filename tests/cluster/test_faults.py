@@ -105,7 +105,7 @@ def test_training_warned_by_the_scheduler_goes_on_in_a_new_job(workdir, schedule
     assert place.run(timeout=900) == 0, place.output()
     windows = place.submissions("train")
     assert len(windows) >= 2
-    assert {job["started_from"]["reason"] for job in windows[1:]} == {"SIGUSR1"}
+    assert {job["started_from"]["reason"] for job in windows[1:]} <= {*place.cell.warning}
     ended(place, "when its walltime ended; goes on in a new job", times=len(windows))
     assert "Error" not in place.output(), "no retry is spent"
 
