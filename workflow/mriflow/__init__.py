@@ -47,12 +47,14 @@ What they share::
         tissues         grey matter, white matter and CSF
         outliers        what lies far from what is usual
         kept            what takes long, kept for the next grid
+        label_maps      which voxel is of which class
         registration    ANTs, and the network's grid
     tables/      what opens a table
         reader          csv, tsv, xls, xlsx
         cells           the value of a cell, or what is wrong with it
         identifiers     those that a spreadsheet has spoilt
         labels          labels.csv, and the index of a shard
+        label_maps      which label map is which scan's, and what is wrong with it
         problems        the grammar of the column `problem`
         people          the rows of a dataset's table, joined with the images
         choice          which image stands for a session
@@ -146,6 +148,7 @@ What they share::
         checks          what no schema can check
         search          the trials of a search
         controls        what controls and attention add to a run
+        label_maps      what jobs are told of label maps
         mistakes        a mistake in words
         lookup          a dataset by its name
         comparable      which experiments can be compared

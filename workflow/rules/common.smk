@@ -17,6 +17,7 @@ from mriflow.config.comparable import comparable
 from mriflow.config.controls import asked_for, models_of
 from mriflow.config.cost import cost
 from mriflow.config.handover import hand_over, handed_over
+from mriflow.config.label_maps import classes_to_store, folders_of, maps_to_read
 from mriflow.config.resolve import columns_to_read, resolve, settings, training_part, weights_to_start_from
 from mriflow.config.search import ask_alike_for_trials, trial_runs, trials
 from mriflow.tables.split_file import folds_of
@@ -99,12 +100,13 @@ def simulated_flag(wildcards):
 
 # Organize
 def source(key):
-    """A function of the wildcards that gives the table or images of a dataset: downloaded, simulated or one's own."""
+    """A function of the wildcards that gives the table, images or label maps of a dataset: downloaded, simulated, one's own."""
 
     def files(wildcards):
         described = dataset(wildcards)
         given = described.get(key, [])
         given = [given] if key == "table" and given else given
+        given = given.get("images", []) if key == "label_maps" and given else given
         provided = [file for file in given if "simulate" in described or (wildcards.dataset, file) in DOWNLOADS]
         return [f"<resources>/{wildcards.dataset}/{file}" if file in provided else file for file in given]
 

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from mriflow.config.mistakes import Mistakes, hint, in_short, instead
-from mriflow.tables.labels import HEAD_SIZE, OF_PREDICTIONS, RESERVED
+from mriflow.tables.labels import HEAD_SIZE, LABEL_MAP, OF_PREDICTIONS, RESERVED
 
 # What an experiment names, and the section of the config in which it is looked up.
 SECTIONS = {
@@ -72,6 +72,7 @@ def check_blocks(whole: dict, mistakes: Mistakes) -> None:
     for name, dataset in whole["datasets"].items():
         check_images(("datasets", name), dataset, mistakes)
         check_columns(("datasets", name, "columns"), dataset["columns"], mistakes)
+        check_label_maps(("datasets", name, "label_maps"), dataset, mistakes)
 
 
 def check_pathvars(whole: dict, mistakes: Mistakes) -> None:
@@ -179,6 +180,36 @@ def check_columns(at: tuple, columns: dict, mistakes: Mistakes) -> None:
             check_group((*at, name, "pattern"), column["pattern"], mistakes)
         if "range" in column:
             check_ascending((*at, name, "range"), column["range"], mistakes)
+
+
+def check_label_maps(at: tuple, dataset: dict, mistakes: Mistakes) -> None:
+    """Add label maps that come from two places or from none, and numbers that stand for two classes."""
+    maps = dataset.get("label_maps")
+    if maps is None:
+        return
+    of_table, of_names = LABEL_MAP in dataset["columns"], "images" in maps
+    if "ukbfetch" in dataset:
+        mistakes.add(at, "found beside `ukbfetch`, whose zips have no label maps, expected none")
+    elif of_table == of_names:
+        text = "found beside the column `label_map`" if of_table else "missing"
+        text += f", expected one of three: a column `{LABEL_MAP}` in `columns`, `images` with a `pattern`, or `bids`"
+        mistakes.add((*at, "images"), text)
+    pattern = maps.get("pattern", "")
+    try:
+        groups = re.compile(pattern).groupindex.keys()
+        fits = "subject" in groups and not groups - {"subject", "session"}
+    except re.error:
+        fits = False
+    if of_names and not fits:
+        text = f"found {in_short(pattern)}, expected a regular expression with the named group (?P<subject>...) and, where "
+        mistakes.add((*at, "pattern"), f"{text}names tell it, (?P<session>...), of the file name of a label map")
+    owner: dict[int, str] = {}
+    for name, labels in {"background": maps["background"], **maps["classes"]}.items():
+        for label in labels:
+            if owner.setdefault(label, name) != name:
+                mistakes.add(
+                    (*at, "classes"), f"found the label {label} in {owner[label]!r} and in {name!r}, expected it in one"
+                )
 
 
 def check_experiments(whole: dict, published: dict, mistakes: Mistakes) -> None:

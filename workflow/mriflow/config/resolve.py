@@ -56,6 +56,9 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
         if isinstance(dataset.get("bids"), str) and isinstance(dataset.get("columns"), dict):
             dataset |= {**described_bids(dataset["bids"]), **dataset}
             dataset["columns"] = {"subject": BIDS_SUBJECT, **dataset["columns"]}
+        maps = dataset.get("label_maps")
+        if isinstance(maps, dict) and isinstance(maps.get("bids"), str):
+            dataset["label_maps"] = {**described_maps(maps["bids"]), **maps}
 
     for split in blocks_of(whole, "splits").values():
         if isinstance(split.get("file"), str):
@@ -144,6 +147,8 @@ def with_paths(dataset: dict) -> dict:
     changed = {key: as_path(dataset[key]) for key in PATHS if isinstance(dataset.get(key), str)}
     if isinstance(dataset.get("images"), list):
         changed["images"] = [as_path(one) if isinstance(one, str) else one for one in dataset["images"]]
+    if isinstance(maps := dataset.get("label_maps"), dict):
+        changed["label_maps"] = maps | {key: value for key, value in with_paths(maps).items() if key in maps}
     if isinstance(fetch := dataset.get("ukbfetch"), dict):
         changed["ukbfetch"] = {key: as_path(text) if isinstance(text, str) else text for key, text in fetch.items()}
     return dataset | changed
@@ -198,6 +203,15 @@ def described_bids(folder: str) -> dict:
         "pattern": rf"(?P<subject>sub-[A-Za-z0-9+]+){entities}_T1w\.nii(\.gz)?",
         "ignore": r".*_part-(phase|real|imag)_.*|(?!.*_T1w\.nii(\.gz)?$).*",
         "scans_per_session": "first",
+    }
+
+
+def described_maps(folder: str) -> dict:
+    """Return how the label maps of a BIDS derivative are read: its _dseg images on the grid of the scans, of no other space."""
+    entities = r"(_(?P<session>ses-[A-Za-z0-9+]+))?(_(?!ses-)[a-z]+-[A-Za-z0-9+]+)*"
+    return {
+        "images": [folder],
+        "pattern": rf"(?!.*_space-(?!orig|T1w))(?P<subject>sub-[A-Za-z0-9+]+){entities}_dseg\.nii(\.gz)?",
     }
 
 
