@@ -1,5 +1,8 @@
 """Label maps: found, checked against their scans, and brought through the same transform onto the same grid."""
 
+import gzip
+import tarfile
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -11,6 +14,7 @@ from mriflow.images.label_maps import likeliest, ras_grid
 from mriflow.images.registration import template
 from mriflow.organize import organize
 from mriflow.preprocess import preprocess
+from mriflow.simulate import simulate
 from mriflow.training.loader import open_shards
 
 CLASSES = {"gm": [2, 3], "wm": [4]}
@@ -176,3 +180,20 @@ def test_classes_are_part_of_the_name_of_a_finished_scan(shard):
     rows = preprocess(shard / "scans.csv", shard / "other.npy", shard / "other.csv", label_maps=maps, **grid)
     assert rows["key"][0] != key
     assert rows["problem"][0] == "scan: no voxel of a class (csf)"
+
+
+def test_the_simulated_tissues_are_those_of_the_image_and_asking_for_them_changes_no_image(tmp_path):
+    simulate(tmp_path / "t1.tar", tmp_path / "table.csv", subjects=20, voxel_mm=8)
+    simulate(tmp_path / "maps.tar", subjects=20, voxel_mm=8, label_maps=True)
+    with tarfile.open(tmp_path / "t1.tar") as images, tarfile.open(tmp_path / "maps.tar") as maps:
+        assert [name.replace("-T1.", "-tissues.") for name in images.getnames()] == maps.getnames()
+        for image, labels in zip(images.getmembers()[:3], maps.getmembers()[:3], strict=True):
+            scan, tissues = (
+                nib.Nifti1Image.from_bytes(gzip.decompress(archive.extractfile(one).read()))
+                for archive, one in ((images, image), (maps, labels))
+            )
+            assert np.allclose(scan.affine, tissues.affine)
+            brightness, numbers = np.asarray(scan.dataobj), np.asarray(tissues.dataobj)
+            assert np.mean((brightness > 0) == (numbers > 0)) > 0.98
+            means = [brightness[numbers == number].mean() for number in (1, 2, 3)]
+            assert means == sorted(means)

@@ -17,6 +17,7 @@ The commands, in running order::
     train        one network on one fold
     choose       what a search over training keys found best in each fold
     evaluate     how good the predictions are, beside the baselines
+    agreement    how far label maps agree with the truth, beside what needs no network
     compare      which of several experiments is better, or that it cannot be told
     alter        labels shuffled, or fewer people to train on, for a control
     controls     what comes of shuffled labels, and of fewer people
@@ -77,6 +78,8 @@ What they share::
         seen            whose scans a model has seen
         freezing        what of a network is not trained
         objectives      what is learned, and what an error costs
+        overlap         the loss of a segmentation, and Dice
+        synthesis       training images made of label maps
         optimizers      optimiser and learning rate
         forward         precision, compilation, a network run over scans
         loop            the training loop
@@ -101,6 +104,7 @@ What they share::
         conformal       intervals and sets that hold the truth nine times in ten
         failures        the worst scans, quality and power
         long_table      metrics.csv
+        label_maps      how far label maps agree with the truth
         baselines       the trivial guess, and two linear methods that see the image
         confounders     what head size, site, age and sex predict
         controls        labels shuffled, training parts thinned
@@ -109,6 +113,7 @@ What they share::
     prediction/  what uses trained networks
         ensemble        several networks together
         tested          an experiment whose networks are trained
+        segment         label maps of scans, by networks and without
         perturbations   scans as a worse scanner would have made them
         explain         occlusion and gradients
         maps            what maps of attention say, and whether to believe them
@@ -121,6 +126,7 @@ What they share::
         canvas          the sheet that figures are drawn on
         cohort_figures  figures of a dataset
         result_figures  figures of an experiment
+        map_figures     figures of a segmentation
         depth_figures   figures of training size, worse scans and attention
         html            small web pages
         results         metrics.json, read and in words
@@ -129,6 +135,7 @@ What they share::
         cohort_page     the page of who is in
         report_page     the report, and its templates
         experiment_sections  what it says of an experiment
+        map_sections    what the report says of a segmentation
         words           what the numbers say, in sentences
         flow            who came from the table to the test
         result_tables   the tables of results
@@ -149,6 +156,7 @@ What they share::
         search          the trials of a search
         controls        what controls and attention add to a run
         label_maps      what jobs are told of label maps
+        map_checks      what no schema can check of label maps
         mistakes        a mistake in words
         lookup          a dataset by its name
         comparable      which experiments can be compared

@@ -12,6 +12,7 @@ from typing import Any
 from mriflow.base.cli import run_stage, stage_parser
 from mriflow.reporting.cohort_figures import cohort, scans
 from mriflow.reporting.depth_figures import attention, robustness, training_size
+from mriflow.reporting.map_figures import overlays, volumes
 from mriflow.reporting.result_figures import (
     comparison,
     confusion_matrix,
@@ -26,6 +27,7 @@ PREDICTIONS = {
     "residual-vs-true": residual_vs_truth,
     "roc": roc,
     "confusion-matrix": confusion_matrix,
+    "volumes": volumes,
 }
 
 DEPTH = {"training-size": "controls", "robustness": "robustness", "attention": "attention"}
@@ -52,6 +54,9 @@ def main(argv: list[str] | None = None) -> None:
         predicted = add_figure(figures, name, draw)
         predicted.add_argument("--predictions", type=Path, required=True, help="predictions.csv of the experiment")
         predicted.add_argument("--metrics", type=Path, required=True, help="metrics.json of the experiment")
+    labelled = add_figure(figures, "overlays", overlays)
+    labelled.add_argument("--maps", type=Path, required=True, help="overlays.npz of the experiment")
+    labelled.add_argument("--metrics", type=Path, required=True, help="metrics.json of the experiment")
     compared = add_figure(figures, "comparison", comparison)
     compared.add_argument("--metrics", type=Path, nargs="+", required=True, help="metrics.json of every experiment")
     for name, draw in {"training-size": training_size, "robustness": robustness, "attention": attention}.items():

@@ -17,7 +17,7 @@ from mriflow.config.comparable import comparable
 from mriflow.config.controls import asked_for, models_of
 from mriflow.config.cost import cost
 from mriflow.config.handover import hand_over, handed_over
-from mriflow.config.label_maps import classes_to_store, folders_of, maps_to_read
+from mriflow.config.label_maps import classes_to_store, folders_of, maps_to_read, segmentations
 from mriflow.config.resolve import columns_to_read, resolve, settings, training_part, weights_to_start_from
 from mriflow.config.search import ask_alike_for_trials, trial_runs, trials
 from mriflow.tables.split_file import folds_of
@@ -42,11 +42,14 @@ DATASETS = CONFIG["datasets"]
 # The brain mask is made for T1-weighted heads. Scans of which none can be had are organized and checked alone.
 PREPROCESSED_DATASETS = [name for name, described in DATASETS.items() if described["modality"] == "T1" or described["stripped"]]
 TRAINED_EXPERIMENTS = [name for name in EXPERIMENTS if CONFIG["experiments"][name]["dataset"] in PREPROCESSED_DATASETS]
-COMPARED_EXPERIMENTS = comparable(CONFIG, TRAINED_EXPERIMENTS)
+SEGMENTATIONS = segmentations(CONFIG)
+PREDICTING_EXPERIMENTS = [name for name in TRAINED_EXPERIMENTS if name not in SEGMENTATIONS]
+COMPARED_EXPERIMENTS = comparable(CONFIG, PREDICTING_EXPERIMENTS)
 DOWNLOADS = {(name, one["file"]): one for name, described in DATASETS.items() for one in described["downloads"]}
 FIGURES = {
     "regression": ["learning-curves", "predicted-vs-true", "residual-vs-true"],
     "classification": ["learning-curves", "roc", "confusion-matrix"],
+    "segmentation": ["learning-curves", "overlays", "volumes"],
 }
 
 if workflow.output_settings.dryrun:
@@ -91,6 +94,11 @@ def experiments_on(wildcards):
 def option(flag, value):
     """A flag with its value for a command line, or nothing if there is no value."""
     return [] if not value else [flag if value is True else f"{flag}={value}"]
+
+
+def one_of(names):
+    """A pattern of wildcards that fits these names alone, and nothing if there are none."""
+    return "|".join(names) or "(?!)"
 
 
 def simulated_flag(wildcards):
@@ -152,7 +160,8 @@ def cohort_indices(wildcards):
 
 def cohort_targets(wildcards):
     """What is predicted from a dataset: the columns and, of a classification, their classes."""
-    return {used["target"]["column"]: list(used["target"].get("classes", [])) for used in experiments_on(wildcards)}
+    predicted = [used["target"] for used in experiments_on(wildcards) if used["experiment"] not in SEGMENTATIONS]
+    return {target["column"]: list(target.get("classes", [])) for target in predicted}
 
 
 # Split
@@ -214,7 +223,7 @@ def of_each_experiment(files, experiments):
 
 def results(wildcards):
     """Everything that a run makes, but for the report of it."""
-    wanted = ["<results>/comparison.png"] if TRAINED_EXPERIMENTS else []
+    wanted = ["<results>/comparison.png"] if PREDICTING_EXPERIMENTS else []
     wanted += ["<results>/comparison.csv"] if COMPARED_EXPERIMENTS else []
     for name in EXPERIMENTS:
         used = settings(CONFIG, name)
@@ -222,9 +231,10 @@ def results(wildcards):
         cohort = f"<results>/cohorts/{names['dataset']}"
         if name in TRAINED_EXPERIMENTS:
             wanted += [f"<results>/{name}/figures/{figure}.png" for figure in FIGURES[used["target"]["type"]]]
-            wanted += [f"<results>/{name}/balance.csv", f"<results>/{name}/model", f"{cohort}/scans_{names['preprocess']}.png"]
+            wanted += [f"<results>/{name}/balance.csv", f"{cohort}/scans_{names['preprocess']}.png"]
             wanted += [f"{cohort}/quality_{names['preprocess']}.{suffix}" for suffix in ("html", "png")]
-            wanted += asked_for(name, CONFIG["experiments"][name])
+        if name in PREDICTING_EXPERIMENTS:
+            wanted += [f"<results>/{name}/model", *asked_for(name, CONFIG["experiments"][name])]
         wanted += [f"{cohort}/cohort.png", f"{cohort}/cohort.html", f"{cohort}/check.html"]
-        wanted += [f"<data>/{names['dataset']}/{names['target']}/labels.csv"]
+        wanted += [] if name in SEGMENTATIONS else [f"<data>/{names['dataset']}/{names['target']}/labels.csv"]
     return list(dict.fromkeys(wanted))

@@ -56,7 +56,7 @@ rule plot_predictions:
     benchmark:
         "<benchmarks>/plot_predictions/{experiment}_{figure}.tsv"
     wildcard_constraints:
-        figure="|".join({name for names in FIGURES.values() for name in names} - {"learning-curves"}),
+        figure="|".join({name for names in FIGURES.values() for name in names} - {"learning-curves", "overlays"}),
     conda:
         "../../envs/conda.yaml"
     resources:
@@ -75,7 +75,7 @@ rule plot_predictions:
 
 rule plot_comparison:
     input:
-        expand("<results>/{experiment}/metrics.json", experiment=TRAINED_EXPERIMENTS),
+        expand("<results>/{experiment}/metrics.json", experiment=PREDICTING_EXPERIMENTS),
     output:
         pdf="<results>/comparison.pdf",
         png=report(

@@ -7,6 +7,7 @@ schema and have their defaults.
 import re
 from pathlib import Path
 
+from mriflow.config.map_checks import check_label_maps, check_segmentation
 from mriflow.config.mistakes import Mistakes, hint, in_short, instead
 from mriflow.tables.labels import HEAD_SIZE, LABEL_MAP, OF_PREDICTIONS, RESERVED
 
@@ -19,7 +20,11 @@ SECTIONS = {
     "network": "networks",
     "training": "training",
 }
-LOSSES = {"regression": ("auto", "l1", "l2", "soft-label"), "classification": ("auto", "cross-entropy")}
+LOSSES = {
+    "regression": ("auto", "l1", "l2", "soft-label"),
+    "classification": ("auto", "cross-entropy"),
+    "segmentation": ("auto", "dice-ce"),
+}
 EXPERIMENT_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]*")  # a file's name has a dot or a slash
 
 
@@ -115,7 +120,13 @@ def check_split_file(at: tuple, split: dict, results: str, mistakes: Mistakes) -
 def check_classes(at: tuple, target: dict, mistakes: Mistakes) -> None:
     """Add the classes of a target that has them and should not, or should and has not, or that cannot be told apart."""
     classes = target.get("classes")
-    if target["type"] == "regression":
+    if target["type"] == "segmentation":
+        if classes is not None:
+            mistakes.add(at, "found the classes of a segmentation, expected none: they stand in the dataset's `label_maps`")
+        if target["column"] != LABEL_MAP:
+            text = f"found {target['column']!r}, expected {LABEL_MAP}, the column with the label maps of a dataset"
+            mistakes.add((*at[:-1], "column"), text)
+    elif target["type"] == "regression":
         if classes is not None:
             mistakes.add(at, "found the classes of a regression, expected none (or `type: classification`)")
     elif classes is None:
@@ -182,36 +193,6 @@ def check_columns(at: tuple, columns: dict, mistakes: Mistakes) -> None:
             check_ascending((*at, name, "range"), column["range"], mistakes)
 
 
-def check_label_maps(at: tuple, dataset: dict, mistakes: Mistakes) -> None:
-    """Add label maps that come from two places or from none, and numbers that stand for two classes."""
-    maps = dataset.get("label_maps")
-    if maps is None:
-        return
-    of_table, of_names = LABEL_MAP in dataset["columns"], "images" in maps
-    if "ukbfetch" in dataset:
-        mistakes.add(at, "found beside `ukbfetch`, whose zips have no label maps, expected none")
-    elif of_table == of_names:
-        text = "found beside the column `label_map`" if of_table else "missing"
-        text += f", expected one of three: a column `{LABEL_MAP}` in `columns`, `images` with a `pattern`, or `bids`"
-        mistakes.add((*at, "images"), text)
-    pattern = maps.get("pattern", "")
-    try:
-        groups = re.compile(pattern).groupindex.keys()
-        fits = "subject" in groups and not groups - {"subject", "session"}
-    except re.error:
-        fits = False
-    if of_names and not fits:
-        text = f"found {in_short(pattern)}, expected a regular expression with the named group (?P<subject>...) and, where "
-        mistakes.add((*at, "pattern"), f"{text}names tell it, (?P<session>...), of the file name of a label map")
-    owner: dict[int, str] = {}
-    for name, labels in {"background": maps["background"], **maps["classes"]}.items():
-        for label in labels:
-            if owner.setdefault(label, name) != name:
-                mistakes.add(
-                    (*at, "classes"), f"found the label {label} in {owner[label]!r} and in {name!r}, expected it in one"
-                )
-
-
 def check_experiments(whole: dict, published: dict, mistakes: Mistakes) -> None:
     """Add what `run` and the experiments name and there is not, and what does not fit together in an experiment."""
     known = {section: names for section, names in mistakes.config.items() if isinstance(names, dict)}
@@ -242,6 +223,8 @@ def check_experiments(whole: dict, published: dict, mistakes: Mistakes) -> None:
         check_search(experiment, names, blocks.get("split"), known.get("searches", {}), mistakes)
         if {"dataset", "preprocess"} <= blocks.keys():
             check_channels(experiment, names, blocks["dataset"], blocks["preprocess"], mistakes)
+        if {"dataset", "target", "preprocess", "training"} <= blocks.keys():
+            check_segmentation(experiment, names, blocks, mistakes)
         if {"dataset", "split"} <= blocks.keys():
             check_split(experiment, names, blocks["dataset"], blocks["split"], mistakes)
         if "network" in blocks:
@@ -317,7 +300,7 @@ def check_loss(experiment: str, names: dict, target: dict, training: dict, mista
 
 def check_channels(experiment: str, names: dict, dataset: dict, block: dict, mistakes: Mistakes) -> None:
     """Add maps of tissues of scans in which other tissues are bright than in T1-weighted ones."""
-    tissues = [channel for channel in block["channels"] if channel != "image"]
+    tissues = [channel for channel in block["channels"] if channel not in ("image", LABEL_MAP)]
     if tissues and dataset["modality"] != "T1":
         text = f"found {', '.join(tissues)}, expected [image], for tissues are told apart in T1-weighted scans alone; those of "
         text += f"dataset {names['dataset']!r} of experiment {experiment!r} are {dataset['modality']}"
@@ -369,7 +352,9 @@ def check_auxiliary(
             mistakes.add(at, f"found {name!r}, which is not in `targets`{instead(name, known['targets'])}")
         elif name in targets and not mistakes.touch("targets", name):
             column = targets[name]["column"]
-            if column not in columns_of(dataset):
+            if targets[name]["type"] == "segmentation":
+                mistakes.add(at, f"found {name!r}, a segmentation, expected a number or classes")
+            elif column not in columns_of(dataset):
                 mistakes.add(at, lacking(column, experiment, names, dataset))
             if column in names["covariates"] or name == names["target"]:
                 what = "the target itself" if name == names["target"] else "a covariate, too"
@@ -443,4 +428,6 @@ def check_group(at: tuple, pattern: str, mistakes: Mistakes) -> None:
 def columns_of(dataset: dict) -> set[str]:
     """Return the columns of labels.csv that a dataset fills: its own, and what is read from the names of its images."""
     of_names = re.compile(dataset.get("pattern", "")).groupindex.keys() & {"subject", "session", "site"}
-    return dataset["columns"].keys() - {"path"} | of_names | ({"session"} if "ukbfetch" in dataset else set())
+    others = {"session"} if "ukbfetch" in dataset else set()
+    others |= {LABEL_MAP} if "label_maps" in dataset else set()
+    return dataset["columns"].keys() - {"path"} | of_names | others

@@ -21,6 +21,12 @@ def classes_to_store(dataset: Mapping[str, Any], block: Mapping[str, Any]) -> st
     return json.dumps({key: dataset["label_maps"][key] for key in ("classes", "background")})
 
 
+def segmentations(config: Mapping[str, Any]) -> list[str]:
+    """Return the experiments of a resolved config that segment."""
+    of_target = {name: config["targets"][names["target"]]["type"] for name, names in config["experiments"].items()}
+    return [name for name, kind in of_target.items() if kind == "segmentation"]
+
+
 def folders_of(dataset: Mapping[str, Any]) -> list[str]:
     """Return the archives and folders of a dataset: of its images, and of its label maps."""
     return [*dataset.get("images", []), *dataset.get("label_maps", {}).get("images", [])]

@@ -18,6 +18,7 @@ from mriflow.config.checks import EXPERIMENT_NAME, SECTIONS, check_blocks, check
 from mriflow.config.mistakes import Mistakes, Source, in_short, instead
 from mriflow.config.search import check_searches, searchable, training_of_trial
 from mriflow.tables.cells import as_text
+from mriflow.tables.labels import LABEL_MAP
 
 # Keys of the training block of which a single training knows nothing.
 NOT_OF_TRAINING = ("seeds", "gpu", "allow_cpu", "tta")
@@ -123,15 +124,20 @@ def training_part(settings: dict, part: str, trial: str | None = None) -> dict:
         for one in (settings["target"], *settings["auxiliary"])
     ]
     preprocess, training = settings["preprocess"], settings["training"]
+    channels, stored = [channel for channel in preprocess["channels"] if channel != LABEL_MAP], {}
+    if LABEL_MAP in preprocess["channels"]:
+        targets[0]["classes"] = list(settings["dataset"]["label_maps"]["classes"])
+        stored = {LABEL_MAP: preprocess["channels"].index(LABEL_MAP)}
     if trial:
         training = training_of_trial(training, settings["search"], trial)
     parts: dict[str, dict] = {
         "target": {**targets[0], "auxiliary": targets[1:]},
         "inputs": {
-            "channels": preprocess["channels"],
+            "channels": channels,
             "voxel_mm": preprocess["voxel_mm"],
             "covariates": settings["covariates"],
             "impute": settings["impute"],
+            **stored,
         },
         "network": {key: value for key, value in settings["network"].items() if key != "init"},
         "training": {key: value for key, value in training.items() if key not in NOT_OF_TRAINING},

@@ -15,6 +15,7 @@ from mriflow.reporting.claim import table_of_claim
 from mriflow.reporting.compute import compute_used
 from mriflow.reporting.experiment_sections import sections_of_experiment, steps_of_experiment
 from mriflow.reporting.html import Markup
+from mriflow.reporting.map_sections import sentences_of_maps
 from mriflow.reporting.parts import List, Part, Section, Table, Text, figure
 from mriflow.reporting.results import read_metrics
 from mriflow.reporting.words import five_sentences, methods_paragraph
@@ -46,17 +47,17 @@ def write_report(
     run = read_config(config)
     folder = config.parent
     names = list(run["run"])
-    results = {
-        name: read_metrics(folder / name / "metrics.json") for name in names if (folder / name / "metrics.json").exists()
-    }
+    found = {name: read_metrics(folder / name / "metrics.json") for name in names if (folder / name / "metrics.json").exists()}
+    maps = {name: result for name, result in found.items() if result["type"] == "segmentation"}
+    results = {name: result for name, result in found.items() if name not in maps}
     of_dataset = {path.parent.name: path for path in labels}
     steps = {name: steps_of_experiment(name, run, folder, of_dataset, indices) for name in names}
-    sections = [summary(run, results, steps, workflow), *comparison(folder, results)]
+    sections = [summary(run, results, maps, steps, workflow), *comparison(folder, results)]
     for name in dict.fromkeys(run["experiments"][name]["dataset"] for name in names):
         sections += sections_of_dataset(name, run["datasets"][name], folder)
     for name in names:
-        sections += sections_of_experiment(name, run, folder, results.get(name), steps[name])
-    sections += closing(run, results, benchmarks)
+        sections += sections_of_experiment(name, run, folder, found.get(name), steps[name])
+    sections += closing(run, found, benchmarks)
     sections.append(checklist(sections, run))
     simulated = [
         run["datasets"][name]["title"]
@@ -90,17 +91,22 @@ def render(title: str, sections: Sequence[Section], simulated: Sequence[str]) ->
     return text
 
 
-def summary(run: Mapping[str, Any], results: Mapping[str, Any], steps: Mapping[str, Any], workflow: str) -> Section:
+def summary(
+    run: Mapping[str, Any], results: Mapping[str, Any], maps: Mapping[str, Any], steps: Mapping[str, Any], workflow: str
+) -> Section:
     """Return the top of the page: what is wrong, five sentences for each experiment, and all metrics."""
     parts: list[Part] = []
     for name in run["run"]:
-        if name not in results:
+        if name not in {**results, **maps}:
             title = run["datasets"][run["experiments"][name]["dataset"]]["title"]
             parts.append(Text(f"{name}: no network was trained; the scans of {title} were organized and checked alone."))
             continue
-        if found := tables.warnings(results[name]):
+        if found := tables.warnings({**results, **maps}[name]):
             parts.append(List(found, f"{name}: look at this first", style="warnings"))
-        parts.append(List(five_sentences(results[name], steps[name]), name, "ol"))
+        if name in maps:
+            parts.append(List(sentences_of_maps(maps[name], steps[name]), name, "ol"))
+        else:
+            parts.append(List(five_sentences(results[name], steps[name]), name, "ol"))
     parts += [tables.methods_table(result, f"{name}: metrics by method") for name, result in results.items()]
     parts += [Text(tables.LEGEND.strip(), "small")] if results else []
     link = Markup('How the jobs depended on each other, and when they ran: <a href="{}">{}</a>, beside this file.')
@@ -159,7 +165,7 @@ def closing(run: Mapping[str, Any], results: Mapping[str, Any], benchmarks: Path
         sections.append(Section("compute", "Compute used", how, used, 2))
     paragraphs: list[Part] = []
     for name, result in results.items():
-        if text := methods_paragraph(result):
+        if text := methods_paragraph(result) if result["type"] != "segmentation" else "":
             paragraphs += [Text(Markup("<b>{}</b>").format_escaped(name)), Text(text)]
     if paragraphs:
         how = "To copy into a paper, and to edit. The numbers are those of this run."
