@@ -30,6 +30,8 @@ def sentences_of_maps(result: Mapping[str, Any], steps: Sequence[Step] = ()) -> 
     each = ", ".join(f"{name} {with_interval(result['network'][f'dice_{name}'])}" for name in classes)
     others = [f"{method} {with_interval(result[method]['dice'])}" for method in METHODS[1:] if "dice" in result.get(method, {})]
     careful = ["the data are simulated, so that nothing follows for real people"] if result["simulated"] else []
+    unsure = [one["other"] for one in result["differences"] if one["metric"] == "dice" and not (one["low"] or 0) > 0]
+    careful += [f"that the network is better than {' and '.join(unsure)} was not shown"] if unsure else []
     careful += ["the truth is as good as the label maps of the dataset, and made on the grid of the network"]
     return [
         f"Asked: how well can {', '.join(classes)} be told apart in a scan of the brain? Data: {result['dataset']}.",
