@@ -96,6 +96,30 @@ def data(tmp_path_factory):
     return files | {"splits": folder / "splits.csv"}
 
 
+def synthesis(**changes) -> dict:
+    """Return a block `synthesis` of a training with all defaults and `changes`."""
+    return training_settings(synthesis={"order": [["csf"], ["gm"], ["wm"]]} | changes)["synthesis"]
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A tiny preprocessed dataset with label maps, as `data`: nested spheres of csf, gm and wm about a random centre."""
+    from mriflow.split import split
+
+    folder = tmp_path_factory.mktemp("labelled")
+    files, rng = write_dataset(folder), np.random.default_rng(1)
+    volumes = np.zeros((24, 2, 16, 16, 16), np.uint8)
+    for volume in volumes:
+        away = np.linalg.norm(np.indices((16, 16, 16)) - rng.uniform(6.5, 8.5, 3)[:, None, None, None], axis=0)
+        volume[1] = np.digitize(-away, [-7, -5.5, -3.5])
+        volume[0] = (np.array([0, 60, 140, 220])[volume[1]] + rng.normal(0, 8, away.shape)).clip(1, 255) * (volume[1] > 0)
+    np.save(folder / "shard-000.npy", volumes)
+    labels = pd.read_csv(files["labels"])
+    labels.assign(label_map=labels["id"]).to_csv(files["labels"], index=False)
+    split(files["labels"], folder / "splits.csv", target="label_map", folds=3, validation=0.25, stratify=["sex"])
+    return files | {"splits": folder / "splits.csv"}
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A real file system of one megabyte."""

@@ -421,6 +421,17 @@ MISTAKES = {
         "datasets: {demo: {downloads: [{file: a.tar, urls: ['https://x.org/a.tar']}]}}",
         ["config/datasets/demo.yaml: simulate: found beside `downloads`, expected one of the two"],
     ),
+    "label maps from nowhere, and a label of two classes": (
+        "datasets: {demo: {label_maps: {classes: {gm: [1, 2], wm: [2]}}}}",
+        [
+            "datasets.demo.label_maps.images: missing, expected one of three: a column `label_map` in `columns`",
+            "datasets.demo.label_maps.classes: found the label 2 in 'gm' and in 'wm', expected it in one",
+        ],
+    ),
+    "label maps whose names tell no subject": (
+        r"datasets: {demo: {label_maps: {images: [maps], pattern: '\d+_seg', classes: {gm: [1]}}}}",
+        [r"datasets.demo.label_maps.pattern: found '\\d+_seg', expected a regular expression with the named group (?P<s"],
+    ),
     "a URL that is none": (
         "datasets: {ixi: {downloads: [{file: a.tar, urls: [ftp.x.org/a.tar]}]}}",
         ["datasets.ixi.downloads[0].urls[0]: found 'ftp.x.org/a.tar', expected text beginning with http:// or https:"],

@@ -19,7 +19,7 @@ import pytest
 import torch
 import yaml
 
-from conftest import ROOT, training_inputs, training_settings, write_dataset
+from conftest import ROOT, synthesis, training_inputs, training_settings, write_dataset
 from mriflow.base.cli import run_stage
 from mriflow.base.errors import UserError
 from mriflow.split import split
@@ -38,6 +38,9 @@ from mriflow.training.optimizers import make_optimizer, make_schedule
 AGE = {"column": "age", "type": "regression", "classes": [], "auxiliary": []}
 SEX = {"column": "sex", "type": "classification", "classes": ["F", "M"], "auxiliary": []}
 NONE = dict.fromkeys(("shift_mm", "mirror", "rotate_degrees", "scale", "intensity", "bias_field", "noise"), 0.0)
+UNET = {"name": "UNet", "arguments": {"channels": [8, 16], "strides": [2], "num_res_units": 1}}
+TISSUES = {"column": "label_map", "type": "segmentation", "classes": ["csf", "gm", "wm"], "auxiliary": []}
+SEGMENTATION = {"target": TISSUES, "network": UNET, "inputs": training_inputs(label_map=1)}
 SMALL = {"name": "SFCN", "arguments": {"channels": [4, 8, 8], "dropout": 0.2}}
 
 
@@ -145,17 +148,20 @@ def run_until(looks, folder, data, monkeypatch, **changes):
     return tuple(stopped.values())
 
 
-def test_training_stopped_by_the_clock_ends_with_the_same_bytes(data, tmp_path, monkeypatch):
-    run(tmp_path / "whole", data)
+@pytest.mark.parametrize("kind", ["age", "maps", "generated"])
+def test_training_stopped_by_the_clock_ends_with_the_same_bytes(kind, data, labelled, tmp_path, monkeypatch):
+    data, options = (data, {}) if kind == "age" else (labelled, SEGMENTATION)
+    options = options | ({"synthesis": synthesis()} if kind == "generated" else {})
+    run(tmp_path / "whole", data, **options)
     folder = tmp_path / "broken"
     stops = []
     # Looked at before an epoch and after each of its three steps: in mid-epoch, before validation and after it.
     for looks in (3, 3, 2, 3):
-        stops.append(run_until(looks, folder, data, monkeypatch))
+        stops.append(run_until(looks, folder, data, monkeypatch, **options))
         saved = torch.load(folder / "work/last.ckpt", weights_only=True)
         assert stops[-1] == (saved["epoch"], saved["step"])
     assert stops == [(0, 2), (1, 0), (1, 1), (1, 3)]
-    run(folder, data, deadline=time.time() + 3600)
+    run(folder, data, deadline=time.time() + 3600, **options)
     assert not (folder / "work/stopped.json").exists()
     assert (folder / "model.pt").read_bytes() == (tmp_path / "whole/model.pt").read_bytes()
     assert (folder / "history.csv").read_bytes() == (tmp_path / "whole/history.csv").read_bytes()

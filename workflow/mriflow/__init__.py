@@ -18,6 +18,7 @@ The commands, in running order::
     choose       what a search over training keys found best in each fold
     external     predictions of another dataset, by all networks together
     evaluate     how good the predictions are, beside the baselines
+    agreement    how far label maps agree with the truth, beside what needs no network
     compare      which of several experiments is better, or that it cannot be told
     alter        labels shuffled, or fewer people to train on, for a control
     controls     what comes of shuffled labels, and of fewer people
@@ -50,12 +51,14 @@ What they share::
         tissues         grey matter, white matter and CSF
         outliers        what lies far from what is usual
         kept            what takes long, kept for the next grid
+        label_maps      which voxel is of which class
         registration    ANTs, and the network's grid
     tables/      what opens a table
         reader          csv, tsv, xls, xlsx
         cells           the value of a cell, or what is wrong with it
         identifiers     those that a spreadsheet has spoilt
         labels          labels.csv, and the index of a shard
+        label_maps      which label map is which scan's, and what is wrong with it
         problems        the grammar of the column `problem`
         people          the rows of a dataset's table, joined with the images
         choice          which image stands for a session
@@ -78,6 +81,8 @@ What they share::
         seen            whose scans a model has seen
         freezing        what of a network is not trained
         objectives      what is learned, and what an error costs
+        overlap         the loss of a segmentation, and Dice
+        synthesis       training images made of label maps
         optimizers      optimiser and learning rate
         forward         precision, compilation, a network run over scans
         loop            the training loop
@@ -103,6 +108,7 @@ What they share::
         failures        the worst scans, quality and power
         long_table      metrics.csv
         external        the same of another dataset
+        label_maps      how far label maps agree with the truth
         baselines       the trivial guess, and two linear methods that see the image
         confounders     what head size, site, age and sex predict
         controls        labels shuffled, training parts thinned
@@ -111,6 +117,7 @@ What they share::
     prediction/  what uses trained networks
         ensemble        several networks together
         tested          an experiment whose networks are trained
+        segment         label maps of scans, by networks and without
         perturbations   scans as a worse scanner would have made them
         explain         occlusion and gradients
         maps            what maps of attention say, and whether to believe them
@@ -125,6 +132,7 @@ What they share::
         cohort_figures  who is in a dataset
         scan_figures    preprocessed scans, and those predicted worst
         result_figures  figures of an experiment
+        map_figures     figures of a segmentation
         depth_figures   figures of training size, worse scans and attention
         html            small web pages
         results         metrics.json, read and in words
@@ -133,6 +141,7 @@ What they share::
         cohort_page     the page of who is in
         report_page     the report, and its templates
         experiment_sections  what it says of an experiment
+        map_sections    what the report says of a segmentation
         words           what the numbers say, in sentences
         flow            who came from the table to the test
         result_tables   the tables of results
@@ -152,6 +161,8 @@ What they share::
         checks          what no schema can check
         search          the trials of a search
         controls        what controls and attention add to a run
+        label_maps      what jobs are told of label maps
+        map_checks      what no schema can check of label maps
         mistakes        a mistake in words
         external        the other datasets that an experiment is tested on
         lookup          a dataset by its name

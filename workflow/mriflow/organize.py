@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -19,7 +20,8 @@ from mriflow.images.find import as_nifti, file_problem, find_images
 from mriflow.images.fingerprint import fingerprint, hash_of_voxels, voxels_of
 from mriflow.tables.choice import ALTERNATIVES, choose_images
 from mriflow.tables.identifiers import tell_of_alike
-from mriflow.tables.labels import RESERVED, TEXT_COLUMNS, usable
+from mriflow.tables.label_maps import add_label_maps
+from mriflow.tables.labels import LABEL_MAP, MAP_FINGERPRINT, RESERVED, TEXT_COLUMNS, usable
 from mriflow.tables.people import Columns, check_expected, join_fetched, join_images, people_of, refuse_strangers, rows_of_scans
 from mriflow.tables.problems import join_problems, reasons_of
 from mriflow.tables.reader import read_table
@@ -44,6 +46,8 @@ def organize(
     scans_per_session: str = "all",
     expect: Mapping[str, int] | None = None,
     exclude: Mapping[str, str] | None = None,
+    label_maps: Mapping[str, Any] | None = None,
+    map_images: Sequence[Path] = (),
 ) -> pd.DataFrame:
     """Write `labels` (see `mriflow.tables.labels`) and `scans`, the list of the images that can be preprocessed.
 
@@ -68,6 +72,9 @@ def organize(
         How many rows the published table has (`rows`), and in how many a column is known; one that differs was altered.
     exclude
         Scans to leave out by hand: id and reason.
+    label_maps, map_images
+        How label maps are read, and archives and folders of them, unless their paths are a column of the table
+        (`mriflow.tables.label_maps`).
 
     Returns
     -------
@@ -114,10 +121,13 @@ def organize(
         # A list without alternatives stays as it was, so that nothing is made anew for it.
         listed += [ALTERNATIVES] if (rows[ALTERNATIVES] != "").any() else []
         rows[ALTERNATIVES] = [relative_paths(cell, labels.parent) for cell in rows[ALTERNATIVES]]
+    if label_maps:
+        rows = add_label_maps(rows, label_maps, map_images, labels.parent, table)
+        listed += [LABEL_MAP, MAP_FINGERPRINT]
     rows["path"] = [os.path.relpath(path, labels.parent) if path else "" for path in rows["path"]]
 
     write_csv(rows.loc[usable(rows), listed].rename(columns={ALTERNATIVES: "alternatives"}), scans)
-    rows = rows.drop(columns=ALTERNATIVES, errors="ignore")
+    rows = rows.drop(columns=[ALTERNATIVES, MAP_FINGERPRINT], errors="ignore")
     write_csv(rows, labels)
     log_counts(rows)
     return rows
@@ -224,6 +234,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--expect", type=json.loads, default={}, help="rows and known values of the published table, as JSON")
     parser.add_argument("--exclude", type=json.loads, default={}, help="scans to leave out, as JSON: id and reason")
+    parser.add_argument("--label-maps", type=json.loads, help="classes, background and pattern of the label maps, as JSON")
+    parser.add_argument("--map-images", type=Path, nargs="+", default=[], help="archives or folders of label maps")
     organize(**vars(parser.parse_args(argv)))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from mriflow.base.cli import run_stage, stage_parser
 from mriflow.reporting.cohort_figures import cohort
 from mriflow.reporting.depth_figures import attention, robustness, training_size
+from mriflow.reporting.map_figures import overlays, volumes
 from mriflow.reporting.result_figures import (
     comparison,
     confusion_matrix,
@@ -29,6 +30,7 @@ PREDICTIONS = {
     "roc": roc,
     "confusion-matrix": confusion_matrix,
     "reliability": reliability,
+    "volumes": volumes,
 }
 
 DEPTH = {"training-size": "controls", "robustness": "robustness", "attention": "attention"}
@@ -59,6 +61,9 @@ def main(argv: list[str] | None = None) -> None:
         predicted.add_argument("--metrics", type=Path, required=True, help="metrics.json of the experiment")
         if name in ("predicted-vs-true", "roc"):
             predicted.add_argument("--external", help="the dataset of an external test; then predictions are its")
+    labelled = add_figure(figures, "overlays", overlays)
+    labelled.add_argument("--maps", type=Path, required=True, help="overlays.npz of the experiment")
+    labelled.add_argument("--metrics", type=Path, required=True, help="metrics.json of the experiment")
     compared = add_figure(figures, "comparison", comparison)
     compared.add_argument("--metrics", type=Path, nargs="+", required=True, help="metrics.json of every experiment")
     for name, draw in {"training-size": training_size, "robustness": robustness, "attention": attention}.items():

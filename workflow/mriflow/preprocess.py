@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,11 +28,11 @@ from mriflow.base.errors import UserError
 from mriflow.base.files import whole_file, write_csv
 from mriflow.base.processes import workers
 from mriflow.images.scan import PreprocessSettings, Result, run_scan
-from mriflow.tables.labels import read_index, shard_of
+from mriflow.tables.labels import LABEL_MAP, MAP_FINGERPRINT, read_index, shard_of
 
 log = logging.getLogger(__name__)
 
-CHANNELS = ("image", "gm", "wm", "csf")
+CHANNELS = ("image", "gm", "wm", "csf", LABEL_MAP)
 INDEX_COLUMNS = ["id", "index", "problem", "brain_ml", "correlation", "scale", "fingerprint", "key"]
 
 
@@ -50,6 +51,7 @@ def preprocess(
     n4: bool = False,
     channels: Sequence[str] = ("image",),
     tissues: str = "mixture",
+    label_maps: Mapping[str, Any] | None = None,
     cache: Path | None = None,
     threads: int = 1,
 ) -> pd.DataFrame:
@@ -81,9 +83,12 @@ def preprocess(
         Whether the bias field is corrected (N4), in the brain.
     channels
         What stands in the array, in this order: ``image``, and the probability (times 255) of ``gm``, ``wm`` and ``csf``, which
-        are always told apart in a brain without bias field.
+        are always told apart in a brain without bias field; and ``label_map``, the number of each voxel's class, from 1 (0 is
+        of none), also around the brain. With that, scans without a label map are left out.
     tissues
-        How these are told apart: ``mixture`` (`mriflow.images.tissues`).
+        How the tissues are told apart: ``mixture`` (`mriflow.images.tissues`).
+    label_maps
+        Of the channel label_map, the dataset's block of this name: its `classes` and `background`.
     cache
         A folder for what takes long and is the same for other grids and channels (`mriflow.images.kept`). Several jobs may
         share it. The result is the same without.
@@ -100,6 +105,8 @@ def preprocess(
         If `scans` is missing or not such a list, or memory is too short. A scan's own faults never raise.
     """
     wanted = read_scans(scans)
+    if LABEL_MAP in channels:
+        wanted = with_label_maps(wanted, scans, label_maps)
     wanted = wanted[[shard_of(scan, shards) == shard for scan in wanted["id"]]].reset_index(drop=True)
     settings = PreprocessSettings(
         registration=registration,
@@ -111,7 +118,7 @@ def preprocess(
         channels=tuple(channels),
         tissues=tissues,
     )
-    keys = [scan_key(scan, settings) for scan in wanted.to_dict("records")]
+    keys = [scan_key(scan, settings, label_maps) for scan in wanted.to_dict("records")]
     kept = array.with_name(f".{array.stem}.partial")
     done = earlier_results(array, index)
     lacking = set(keys) - done.keys()
@@ -126,7 +133,7 @@ def preprocess(
     todo = [(scan, key) for scan, key in zip(wanted.to_dict("records"), keys, strict=True) if key not in done]
     results = []
     with workers(max(1, min(threads, len(todo)))) as each:
-        made = each(partial(finish_scan, scans.parent, settings, kept, cache), todo)
+        made = each(partial(finish_scan, scans.parent, settings, kept, cache, label_maps), todo)
         for key in progress(keys, desc=f"preprocess {array.stem}", unit="scan"):
             results.append(done[key] if key in done else next(made))
     several = (len(channels),) if len(channels) > 1 else ()
@@ -136,15 +143,27 @@ def preprocess(
     return table
 
 
+def with_label_maps(wanted: pd.DataFrame, scans: Path, label_maps: Mapping[str, Any] | None) -> pd.DataFrame:
+    """Return the scans that have a label map; raise a UserError if the dataset has none."""
+    if not label_maps or not {LABEL_MAP, MAP_FINGERPRINT} <= set(wanted.columns):
+        raise UserError(f"{scans}: lists no label maps, as the channel {LABEL_MAP!r} needs; see `label_maps` of the dataset.")
+    return wanted[wanted[LABEL_MAP] != ""]
+
+
 def finish_scan(
-    folder: Path, settings: PreprocessSettings, kept: Path, cache: Path | None, scan_and_key: tuple[Mapping[str, str], str]
+    folder: Path,
+    settings: PreprocessSettings,
+    kept: Path,
+    cache: Path | None,
+    label_maps: Mapping[str, Any] | None,
+    scan_and_key: tuple[Mapping[str, str], str],
 ) -> Result:
     """Return the result of a scan, or, if it fails, that of the first of its alternatives that does not, under its id."""
     scan, key = scan_and_key
-    result = finish_image(folder, settings, kept, cache, scan, key)
+    result = finish_image(folder, settings, kept, cache, label_maps, scan, key)
     for other in json.loads(scan.get("alternatives") or "[]") if result.volume is None else ():
         instead = {**scan, **other}
-        tried = finish_image(folder, settings, kept, cache, instead, scan_key(instead, settings))
+        tried = finish_image(folder, settings, kept, cache, label_maps, instead, scan_key(instead, settings, label_maps))
         if tried.volume is not None:
             log.warning(
                 "%s: %s is used in its place, for it has the problem %s", scan["id"], other["path"], result.row["problem"]
@@ -154,13 +173,19 @@ def finish_scan(
 
 
 def finish_image(
-    folder: Path, settings: PreprocessSettings, kept: Path, cache: Path | None, scan: Mapping[str, str], key: str
+    folder: Path,
+    settings: PreprocessSettings,
+    kept: Path,
+    cache: Path | None,
+    label_maps: Mapping[str, Any] | None,
+    scan: Mapping[str, str],
+    key: str,
 ) -> Result:
     """Return the result of an image from the folder `kept`, or make it, and keep it in that folder if it is good."""
     finished = kept / f"{key}.npz"
     if finished.is_file():
         return load_result(finished)
-    result = run_scan(scan, key, folder, settings, cache)
+    result = run_scan(scan, key, folder, settings, cache, label_maps)
     if result.volume is not None:  # a scan that failed is tried again: memory or the network may have been short
         save_result(finished, result)
     return result
@@ -176,9 +201,13 @@ def read_scans(path: Path) -> pd.DataFrame:
     return scans
 
 
-def scan_key(scan: Mapping[str, str], settings: PreprocessSettings) -> str:
-    """Return a name for the result of a scan: it changes with its id, its content, the settings and the recipe."""
-    text = json.dumps([recipes.PREPROCESS, scan["id"], scan["fingerprint"], *dataclasses.astuple(settings)])
+def scan_key(scan: Mapping[str, str], settings: PreprocessSettings, label_maps: Mapping[str, Any] | None = None) -> str:
+    """Return a name for the result of a scan: it changes with its id, its content, the settings and the recipe.
+
+    With the channel label_map it changes with that, too, and with its classes.
+    """
+    labelled = [scan[MAP_FINGERPRINT], label_maps] if LABEL_MAP in settings.channels else []
+    text = json.dumps([recipes.PREPROCESS, scan["id"], scan["fingerprint"], *dataclasses.astuple(settings), *labelled])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -257,9 +286,12 @@ def main(argv: list[str] | None = None) -> None:
         nargs="+",
         choices=CHANNELS,
         default=["image"],
-        help="what stands in the array, in this order: the image, and maps of the tissues (default: image)",
+        help="what stands in the array, in this order: the image, maps of the tissues, the label map (default: image)",
     )
     parser.add_argument("--tissues", choices=["mixture"], default="mixture", help="how these are told apart (default: mixture)")
+    parser.add_argument(
+        "--label-maps", type=json.loads, help="of the channel label_map, `classes` and `background` of the dataset, as JSON"
+    )
     parser.add_argument(
         "--cache", type=Path, help="folder for masks, bias fields and transforms, for the next grid (default: none)"
     )

@@ -26,14 +26,21 @@ from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.errors import UserError
 from mriflow.base.files import whole_file, write_csv
 from mriflow.base.processes import workers
-from mriflow.simulation.brain import NOTE, load_template, make_image
+from mriflow.simulation.brain import NOTE, load_template, make_image, make_label_map
 from mriflow.simulation.people import MIN_SUBJECTS, UNTIDY, Person, draw_person, make_table
 
 LOG = logging.getLogger(__name__)
 
 
 def simulate(
-    archive: Path, table: Path, *, subjects: int = 120, seed: int = 0, voxel_mm: float = 2.0, threads: int = 1
+    archive: Path,
+    table: Path | None = None,
+    *,
+    subjects: int = 120,
+    seed: int = 0,
+    voxel_mm: float = 2.0,
+    threads: int = 1,
+    label_maps: bool = False,
 ) -> None:
     """Write the images and the table of a simulated cohort; the same arguments give the same bytes.
 
@@ -42,7 +49,7 @@ def simulate(
     archive
         The .tar of images to write; flat, names like ``SIM001-North-0101-T1.nii.gz``.
     table
-        The CSV to write: SIM_ID, SEX_ID (1=m, 2=f), HEIGHT (cm), WEIGHT (kg), STUDY_DATE, AGE (years). See `UNTIDY`.
+        The CSV to write, if any: SIM_ID, SEX_ID (1=m, 2=f), HEIGHT (cm), WEIGHT (kg), STUDY_DATE, AGE (years). See `UNTIDY`.
     subjects
         Number of images. Subject k is the same in a cohort of any size.
     seed
@@ -51,6 +58,9 @@ def simulate(
         Edge of the cubic voxels in mm.
     threads
         How many are made at once.
+    label_maps
+        Write label maps of the images, which are not written: names like ``SIM001-North-0101-tissues.nii.gz``, 1 for CSF, 2 for
+        grey matter and 3 for white matter.
 
     Raises
     ------
@@ -74,19 +84,21 @@ def simulate(
         tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": NOTE}) as tar,
         workers(max(1, min(threads, subjects))) as each,
     ):
-        made = each(packed_image, people[:subjects], streams[:subjects], repeat(voxel_mm))
+        made = each(packed_image, people[:subjects], streams[:subjects], repeat(voxel_mm), repeat(label_maps))
         for person in progress(people[:subjects], desc="simulate", unit="subject"):
             packed = next(made)
-            entry = tarfile.TarInfo(person.image_name)  # its time and owner are 0
+            name = person.image_name.replace("-T1.", "-tissues.") if label_maps else person.image_name
+            entry = tarfile.TarInfo(name)  # its time and owner are 0
             entry.size = len(packed)
             tar.addfile(entry, io.BytesIO(packed))
-    write_csv(make_table(people[:subjects], people[subjects:], np.random.default_rng(of_table)), table)
-    LOG.info("wrote %s and %s: %s", archive, table, NOTE)
+    if table is not None:
+        write_csv(make_table(people[:subjects], people[subjects:], np.random.default_rng(of_table)), table)
+    LOG.info("wrote %s: %s", " and ".join(map(str, filter(None, (archive, table)))), NOTE)
 
 
-def packed_image(person: Person, rng: np.random.Generator, voxel_mm: float) -> bytes:
-    """Return one subject's image as the bytes of a .nii.gz."""
-    content = make_image(person, load_template(), voxel_mm, rng).to_bytes()
+def packed_image(person: Person, rng: np.random.Generator, voxel_mm: float, label_map: bool) -> bytes:
+    """Return one subject's image, or its label map, as the bytes of a .nii.gz."""
+    content = (make_label_map if label_map else make_image)(person, load_template(), voxel_mm, rng).to_bytes()
     return gzip.compress(content, compresslevel=1, mtime=0)
 
 
@@ -94,11 +106,12 @@ def main(argv: list[str] | None = None) -> None:
     """Run the stage from the command line."""
     parser = stage_parser(__doc__)
     parser.add_argument("--archive", type=Path, required=True, help="the .tar of images to write")
-    parser.add_argument("--table", type=Path, required=True, help="the .csv to write")
+    parser.add_argument("--table", type=Path, help="the .csv to write (default: none)")
     parser.add_argument("--subjects", type=int, default=120, help="number of images, 20 or more (default: 120)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random numbers (default: 0)")
     parser.add_argument("--voxel-mm", type=float, default=2.0, help="edge of the cubic voxels in mm (default: 2.0)")
     parser.add_argument("--threads", type=int, default=1, help="images that are made at once (default: 1)")
+    parser.add_argument("--label-maps", action="store_true", help="write the tissues of the images, not the images")
     args = parser.parse_args(argv)
     simulate(**vars(args))
 

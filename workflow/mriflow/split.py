@@ -20,7 +20,7 @@ from mriflow.base.cli import run_stage, stage_parser
 from mriflow.base.errors import UserError
 from mriflow.base.files import write_csv
 from mriflow.tables.balance import balance_of, warn_of_imbalance
-from mriflow.tables.labels import read_labels, usable, why_left_out
+from mriflow.tables.labels import LABEL_MAP, read_labels, usable, why_left_out
 from mriflow.tables.split_file import listed, parts_from_file
 from mriflow.tables.splits import PARTS, check_leaks
 from mriflow.tables.strata import groups_of, is_continuous, strata
@@ -140,7 +140,8 @@ def parts_drawn(
     `why` says in words why the other scans cannot be used.
     """
     subjects = scans.drop_duplicates("subject").reset_index(drop=True)
-    columns = [groups_of(subjects[target])]
+    # Label maps are files: no two are alike, and there is nothing of them to spread.
+    columns = [groups_of(subjects[target])] if target != LABEL_MAP else [pd.Series("", index=subjects.index)]
     columns += [groups_of(subjects[name]) for name in stratify if name in subjects and name != target]
     if sites is not None:
         tests = [subjects["subject"].isin(subjects_of_site(scans, site)).to_numpy() for site in sites]
@@ -225,7 +226,7 @@ def measure_balance(
     meant
         Columns that are meant to differ between the parts.
     """
-    names = [name for name in dict.fromkeys([target, *stratify, "age", "sex", "site"]) if name in rows]
+    names = [name for name in dict.fromkeys([target, *stratify, "age", "sex", "site"]) if name in rows and name != LABEL_MAP]
     names = [name for name in names if (rows[name].notna() & (rows[name] != "")).any()]
     numbers = [name for name in names if is_continuous(rows[name]) or (name == target and classes is None)]
     categories = [name for name in names if name not in numbers]

@@ -19,6 +19,7 @@ from mriflow.config.controls import asked_for, models_of
 from mriflow.config.cost import cost
 from mriflow.config.external import cohorts_of, datasets_of, external_figures, tested_on
 from mriflow.config.handover import hand_over, handed_over
+from mriflow.config.label_maps import classes_to_store, folders_of, maps_to_read, segmentations
 from mriflow.config.resolve import columns_to_read, resolve, settings, training_part, weights_to_start_from
 from mriflow.config.search import ask_alike_for_trials, trial_runs, trials
 from mriflow.tables.split_file import folds_of
@@ -43,11 +44,14 @@ DATASETS = CONFIG["datasets"]
 # The brain mask is made for T1-weighted heads. Scans of which none can be had are organized and checked alone.
 PREPROCESSED_DATASETS = [name for name, described in DATASETS.items() if described["modality"] == "T1" or described["stripped"]]
 TRAINED_EXPERIMENTS = [name for name in EXPERIMENTS if CONFIG["experiments"][name]["dataset"] in PREPROCESSED_DATASETS]
-COMPARED_EXPERIMENTS = comparable(CONFIG, TRAINED_EXPERIMENTS)
+SEGMENTATIONS = segmentations(CONFIG)
+PREDICTING_EXPERIMENTS = [name for name in TRAINED_EXPERIMENTS if name not in SEGMENTATIONS]
+COMPARED_EXPERIMENTS = comparable(CONFIG, PREDICTING_EXPERIMENTS)
 DOWNLOADS = {(name, one["file"]): one for name, described in DATASETS.items() for one in described["downloads"]}
 FIGURES = {
     "regression": ["learning-curves", "predicted-vs-true", "residual-vs-true", "failures"],
     "classification": ["learning-curves", "roc", "confusion-matrix", "reliability", "failures"],
+    "segmentation": ["learning-curves", "overlays", "volumes"],
 }
 
 if workflow.output_settings.dryrun:
@@ -94,6 +98,11 @@ def option(flag, value):
     return [] if not value else [flag if value is True else f"{flag}={value}"]
 
 
+def one_of(names):
+    """A pattern of wildcards that fits these names alone, and nothing if there are none."""
+    return "|".join(names) or "(?!)"
+
+
 def simulated_flag(wildcards):
     """The flag of every figure and page of a dataset that says that its scans are simulated."""
     return option("--simulated", "simulate" in dataset(wildcards))
@@ -101,12 +110,13 @@ def simulated_flag(wildcards):
 
 # Organize
 def source(key):
-    """A function of the wildcards that gives the table or images of a dataset: downloaded, simulated or one's own."""
+    """A function of the wildcards that gives the table, images or label maps of a dataset: downloaded, simulated, one's own."""
 
     def files(wildcards):
         described = dataset(wildcards)
         given = described.get(key, [])
         given = [given] if key == "table" and given else given
+        given = given.get("images", []) if key == "label_maps" and given else given
         provided = [file for file in given if "simulate" in described or (wildcards.dataset, file) in DOWNLOADS]
         return [f"<resources>/{wildcards.dataset}/{file}" if file in provided else file for file in given]
 
@@ -153,7 +163,8 @@ def cohort_indices(wildcards):
 
 def cohort_targets(wildcards):
     """What is predicted from a dataset: the columns and, of a classification, their classes."""
-    targets = {used["target"]["column"]: list(used["target"].get("classes", [])) for used in experiments_on(wildcards)}
+    used_here = [used["target"] for used in experiments_on(wildcards) if used["experiment"] not in SEGMENTATIONS]
+    targets = {target["column"]: list(target.get("classes", [])) for target in used_here}
     return {column: classes for column, classes in targets.items() if column in columns_of(dataset(wildcards))}
 
 
@@ -228,7 +239,7 @@ def of_each_experiment(files, experiments):
 def results(wildcards):
     """Everything that a run makes, but for the report of it."""
     wanted = [f"<results>/{name}/predictions.csv" for name in CONFIG["applied"]]
-    wanted += ["<results>/comparison.png"] if TRAINED_EXPERIMENTS else []
+    wanted += ["<results>/comparison.png"] if PREDICTING_EXPERIMENTS else []
     wanted += ["<results>/comparison.csv"] if COMPARED_EXPERIMENTS else []
     for name in EXPERIMENTS:
         used = settings(CONFIG, name)
@@ -236,10 +247,11 @@ def results(wildcards):
         cohorts = [f"<results>/cohorts/{one}" for one in datasets_of(CONFIG["experiments"][name])]
         if name in TRAINED_EXPERIMENTS:
             wanted += [f"<results>/{name}/figures/{figure}.png" for figure in FIGURES[used["target"]["type"]]]
-            wanted += [f"<results>/{name}/balance.csv", f"<results>/{name}/model", *external_figures(CONFIG, name)]
+            wanted += [f"<results>/{name}/balance.csv", *external_figures(CONFIG, name)]
             wanted += [f"{cohort}/scans_{names['preprocess']}.png" for cohort in cohorts]
             wanted += [f"{cohort}/quality_{names['preprocess']}.{suffix}" for cohort in cohorts for suffix in ("html", "png")]
-            wanted += asked_for(name, CONFIG["experiments"][name])
+        if name in PREDICTING_EXPERIMENTS:
+            wanted += [f"<results>/{name}/model", *asked_for(name, CONFIG["experiments"][name])]
         wanted += [f"{cohort}/{page}" for cohort in cohorts for page in ("cohort.png", "cohort.html", "check.html")]
-        wanted += [f"<data>/{names['dataset']}/{names['target']}/labels.csv"]
+        wanted += [] if name in SEGMENTATIONS else [f"<data>/{names['dataset']}/{names['target']}/labels.csv"]
     return list(dict.fromkeys(wanted))

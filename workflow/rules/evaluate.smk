@@ -58,6 +58,8 @@ rule evaluate:
         "<logs>/evaluate/{experiment}.log",
     benchmark:
         "<benchmarks>/evaluate/{experiment}.tsv"
+    wildcard_constraints:
+        experiment=one_of(name for name in CONFIG["experiments"] if name not in SEGMENTATIONS),
     conda:
         "../../envs/conda.yaml"
     resources:

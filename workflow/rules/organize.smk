@@ -12,6 +12,7 @@ rule organize:
     input:
         table=source("table"),
         images=source("images"),
+        label_maps=source("label_maps"),
         fetched=lambda wildcards: "<resources>/{dataset}/fetched.csv" if "ukbfetch" in dataset(wildcards) else [],
     output:
         labels="<data>/{dataset}/labels.csv",
@@ -31,14 +32,19 @@ rule organize:
         sheet=lambda wildcards: option("--sheet", dataset(wildcards).get("sheet")),
         fetched=lambda wildcards, input: option("--fetched", input.fetched),
         images=lambda wildcards, input: ["--images", *input.images] if input.images else [],
-        pattern=lambda wildcards: option("--pattern", dataset(wildcards).get("pattern")),
+        # One param, for a new one would make every dataset anew.
+        names=lambda wildcards: [
+            *option("--pattern", dataset(wildcards).get("pattern")),
+            *option("--label-maps", maps_to_read(dataset(wildcards))),
+        ],
+        map_images=lambda wildcards, input: ["--map-images", *input.label_maps] if input.label_maps else [],
         ignore=lambda wildcards: option("--ignore", dataset(wildcards).get("ignore")),
         affine=lambda wildcards: option("--affine", dataset(wildcards).get("affine")),
         scans_per_session=lambda wildcards: dataset(wildcards)["scans_per_session"],
         expect=lambda wildcards: json.dumps(dataset(wildcards)["expect"]),
         exclude=lambda wildcards: json.dumps(dataset(wildcards)["exclude"]),
         # It asks for no `input`, for Snakemake keeps no params that do, and would not see that one has changed.
-        files_inside=lambda wildcards: files_inside(dataset(wildcards).get("images", []), "bids" in dataset(wildcards)),
+        files_inside=lambda wildcards: files_inside(folders_of(dataset(wildcards)), "bids" in dataset(wildcards)),
         recipe=recipes.ORGANIZE,
     shell:
         "python -m mriflow.organize"
@@ -48,7 +54,8 @@ rule organize:
         " {params.sheet:q}"
         " {params.fetched:q}"
         " {params.images:q}"
-        " {params.pattern:q}"
+        " {params.names:q}"
+        " {params.map_images:q}"
         " {params.ignore:q}"
         " {params.affine:q}"
         " --scans-per-session {params.scans_per_session}"

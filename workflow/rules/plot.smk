@@ -56,7 +56,7 @@ rule plot_predictions:
     benchmark:
         "<benchmarks>/plot_predictions/{experiment}_{figure}.tsv"
     wildcard_constraints:
-        figure="|".join({name for names in FIGURES.values() for name in names} - {"learning-curves", "failures"}),
+        figure="|".join({name for names in FIGURES.values() for name in names} - {"learning-curves", "failures", "overlays"}),
     conda:
         "../../envs/conda.yaml"
     resources:
@@ -113,7 +113,7 @@ rule plot_failures:
 
 rule plot_comparison:
     input:
-        expand("<results>/{experiment}/metrics.json", experiment=TRAINED_EXPERIMENTS),
+        expand("<results>/{experiment}/metrics.json", experiment=PREDICTING_EXPERIMENTS),
     output:
         pdf="<results>/comparison.pdf",
         png=report(

@@ -31,7 +31,11 @@ rule preprocess:
         shards=lambda wildcards: dataset(wildcards)["shards"],
         stripped=lambda wildcards: option("--stripped", dataset(wildcards)["stripped"]),
         block=lambda wildcards: CONFIG["preprocess"][wildcards.block],
-        n4=lambda wildcards: option("--n4", CONFIG["preprocess"][wildcards.block]["n4"]),
+        # One param, for a new one would make every scan anew.
+        flags=lambda wildcards: [
+            *option("--n4", CONFIG["preprocess"][wildcards.block]["n4"]),
+            *option("--label-maps", classes_to_store(dataset(wildcards), CONFIG["preprocess"][wildcards.block])),
+        ],
         cache=lambda wildcards, output: str(Path(output.array).parents[1] / ".cache"),
         recipe=recipes.PREPROCESS,
     shell:
@@ -45,7 +49,7 @@ rule preprocess:
         " --voxel-mm {params.block[voxel_mm]}"
         " --shape {params.block[shape]}"
         " --percentiles {params.block[percentiles]}"
-        " {params.n4}"
+        " {params.flags:q}"
         " --channels {params.block[channels]}"
         " --tissues {params.block[tissues]}"
         " {params.stripped}"

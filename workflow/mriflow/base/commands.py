@@ -14,6 +14,7 @@ COMMANDS = {
     "choose": "what a search over training keys found best in each fold",
     "external": "predictions of another dataset, by all networks together",
     "evaluate": "how good the predictions are, beside the baselines",
+    "agreement": "how far label maps agree with the truth, beside what needs no network",
     "compare": "which of several experiments is better, or that it cannot be told",
     "alter": "labels shuffled, or fewer people to train on, for a control",
     "controls": "what comes of shuffled labels, and of fewer people",

@@ -7,8 +7,9 @@ schema and have their defaults.
 import re
 from pathlib import Path
 
+from mriflow.config.map_checks import check_label_maps, check_segmentation
 from mriflow.config.mistakes import Mistakes, hint, in_short, instead
-from mriflow.tables.labels import HEAD_SIZE, OF_PREDICTIONS, RESERVED
+from mriflow.tables.labels import HEAD_SIZE, LABEL_MAP, OF_PREDICTIONS, RESERVED
 
 # What an experiment names, and the section of the config in which it is looked up.
 SECTIONS = {
@@ -19,7 +20,11 @@ SECTIONS = {
     "network": "networks",
     "training": "training",
 }
-LOSSES = {"regression": ("auto", "l1", "l2", "soft-label"), "classification": ("auto", "cross-entropy")}
+LOSSES = {
+    "regression": ("auto", "l1", "l2", "soft-label"),
+    "classification": ("auto", "cross-entropy"),
+    "segmentation": ("auto", "dice-ce"),
+}
 EXPERIMENT_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]*")  # a file's name has a dot or a slash
 
 
@@ -72,6 +77,7 @@ def check_blocks(whole: dict, mistakes: Mistakes) -> None:
     for name, dataset in whole["datasets"].items():
         check_images(("datasets", name), dataset, mistakes)
         check_columns(("datasets", name, "columns"), dataset["columns"], mistakes)
+        check_label_maps(("datasets", name, "label_maps"), dataset, mistakes)
 
 
 def check_pathvars(whole: dict, mistakes: Mistakes) -> None:
@@ -114,7 +120,13 @@ def check_split_file(at: tuple, split: dict, results: str, mistakes: Mistakes) -
 def check_classes(at: tuple, target: dict, mistakes: Mistakes) -> None:
     """Add the classes of a target that has them and should not, or should and has not, or that cannot be told apart."""
     classes = target.get("classes")
-    if target["type"] == "regression":
+    if target["type"] == "segmentation":
+        if classes is not None:
+            mistakes.add(at, "found the classes of a segmentation, expected none: they stand in the dataset's `label_maps`")
+        if target["column"] != LABEL_MAP:
+            text = f"found {target['column']!r}, expected {LABEL_MAP}, the column with the label maps of a dataset"
+            mistakes.add((*at[:-1], "column"), text)
+    elif target["type"] == "regression":
         if classes is not None:
             mistakes.add(at, "found the classes of a regression, expected none (or `type: classification`)")
     elif classes is None:
@@ -216,6 +228,8 @@ def check_experiments(whole: dict, published: dict, mistakes: Mistakes) -> None:
         check_search(experiment, names, blocks.get("split"), known.get("searches", {}), mistakes)
         if {"dataset", "preprocess"} <= blocks.keys():
             check_channels(experiment, names, blocks["dataset"], blocks["preprocess"], mistakes)
+        if {"dataset", "target", "preprocess", "training"} <= blocks.keys():
+            check_segmentation(experiment, names, blocks, mistakes)
         if {"dataset", "split"} <= blocks.keys():
             check_split(experiment, names, blocks["dataset"], blocks["split"], mistakes)
         if "network" in blocks:
@@ -314,7 +328,7 @@ def check_loss(experiment: str, names: dict, target: dict, training: dict, mista
 
 def check_channels(experiment: str, names: dict, dataset: dict, block: dict, mistakes: Mistakes) -> None:
     """Add maps of tissues of scans in which other tissues are bright than in T1-weighted ones."""
-    tissues = [channel for channel in block["channels"] if channel != "image"]
+    tissues = [channel for channel in block["channels"] if channel not in ("image", LABEL_MAP)]
     if tissues and dataset["modality"] != "T1":
         text = f"found {', '.join(tissues)}, expected [image], for tissues are told apart in T1-weighted scans alone; those of "
         text += f"dataset {names['dataset']!r} of experiment {experiment!r} are {dataset['modality']}"
@@ -366,7 +380,9 @@ def check_auxiliary(
             mistakes.add(at, f"found {name!r}, which is not in `targets`{instead(name, known['targets'])}")
         elif name in targets and not mistakes.touch("targets", name):
             column = targets[name]["column"]
-            if column not in columns_of(dataset):
+            if targets[name]["type"] == "segmentation":
+                mistakes.add(at, f"found {name!r}, a segmentation, expected a number or classes")
+            elif column not in columns_of(dataset):
                 mistakes.add(at, lacking(column, experiment, names, dataset))
             if column in names["covariates"] or name == names["target"]:
                 what = "the target itself" if name == names["target"] else "a covariate, too"
@@ -440,4 +456,6 @@ def check_group(at: tuple, pattern: str, mistakes: Mistakes) -> None:
 def columns_of(dataset: dict) -> set[str]:
     """Return the columns of labels.csv that a dataset fills: its own, and what is read from the names of its images."""
     of_names = re.compile(dataset.get("pattern", "")).groupindex.keys() & {"subject", "session", "site"}
-    return dataset["columns"].keys() - {"path"} | of_names | ({"session"} if "ukbfetch" in dataset else set())
+    others = {"session"} if "ukbfetch" in dataset else set()
+    others |= {LABEL_MAP} if "label_maps" in dataset else set()
+    return dataset["columns"].keys() - {"path"} | of_names | others

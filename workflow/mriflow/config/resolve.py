@@ -19,6 +19,7 @@ from mriflow.config.external import datasets_of
 from mriflow.config.mistakes import Mistakes, Source, in_short, instead
 from mriflow.config.search import check_searches, searchable, training_of_trial
 from mriflow.tables.cells import as_text
+from mriflow.tables.labels import LABEL_MAP
 
 # Keys of the training block of which a single training knows nothing.
 NOT_OF_TRAINING = ("seeds", "gpu", "allow_cpu", "tta")
@@ -63,6 +64,9 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
         if isinstance(dataset.get("bids"), str) and isinstance(dataset.get("columns"), dict):
             dataset |= {**described_bids(dataset["bids"]), **dataset}
             dataset["columns"] = {"subject": BIDS_SUBJECT, **dataset["columns"]}
+        maps = dataset.get("label_maps")
+        if isinstance(maps, dict) and isinstance(maps.get("bids"), str):
+            dataset["label_maps"] = {**described_maps(maps["bids"]), **maps}
 
     for split in blocks_of(whole, "splits").values():
         if isinstance(split.get("file"), str):
@@ -148,15 +152,20 @@ def training_part(settings: dict, part: str, trial: str | None = None) -> dict:
         for one in (settings["target"], *settings["auxiliary"])
     ]
     preprocess, training = settings["preprocess"], settings["training"]
+    channels, stored = [channel for channel in preprocess["channels"] if channel != LABEL_MAP], {}
+    if LABEL_MAP in preprocess["channels"]:
+        targets[0]["classes"] = list(settings["dataset"]["label_maps"]["classes"])
+        stored = {LABEL_MAP: preprocess["channels"].index(LABEL_MAP)}
     if trial:
         training = training_of_trial(training, settings["search"], trial)
     parts: dict[str, dict] = {
         "target": {**targets[0], "auxiliary": targets[1:]},
         "inputs": {
-            "channels": preprocess["channels"],
+            "channels": channels,
             "voxel_mm": preprocess["voxel_mm"],
             "covariates": settings["covariates"],
             "impute": settings["impute"],
+            **stored,
         },
         "network": {key: value for key, value in settings["network"].items() if key != "init"},
         "training": {key: value for key, value in training.items() if key not in NOT_OF_TRAINING},
@@ -172,6 +181,8 @@ def with_paths(dataset: dict) -> dict:
     changed = {key: as_path(dataset[key]) for key in PATHS if isinstance(dataset.get(key), str)}
     if isinstance(dataset.get("images"), list):
         changed["images"] = [as_path(one) if isinstance(one, str) else one for one in dataset["images"]]
+    if isinstance(maps := dataset.get("label_maps"), dict):
+        changed["label_maps"] = maps | {key: value for key, value in with_paths(maps).items() if key in maps}
     if isinstance(fetch := dataset.get("ukbfetch"), dict):
         changed["ukbfetch"] = {key: as_path(text) if isinstance(text, str) else text for key, text in fetch.items()}
     return dataset | changed
@@ -226,6 +237,15 @@ def described_bids(folder: str) -> dict:
         "pattern": rf"(?P<subject>sub-[A-Za-z0-9+]+){entities}_T1w\.nii(\.gz)?",
         "ignore": r".*_part-(phase|real|imag)_.*|(?!.*_T1w\.nii(\.gz)?$).*",
         "scans_per_session": "first",
+    }
+
+
+def described_maps(folder: str) -> dict:
+    """Return how the label maps of a BIDS derivative are read: its _dseg images on the grid of the scans, of no other space."""
+    entities = r"(_(?P<session>ses-[A-Za-z0-9+]+))?(_(?!ses-)[a-z]+-[A-Za-z0-9+]+)*"
+    return {
+        "images": [folder],
+        "pattern": rf"(?!.*_space-(?!orig|T1w))(?P<subject>sub-[A-Za-z0-9+]+){entities}_dseg\.nii(\.gz)?",
     }
 
 

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ class OnGrid(NamedTuple):
     inside
         bool, shape of the grid: the brain.
     maps
-        Like `image`, one for each map that was given.
+        float32, shape of the grid, one for each map that was given, also around the brain.
     correlation, scale
         Correlation with the template; volume of the scan over its volume on the grid.
     """
@@ -103,7 +103,7 @@ def to_grid(
     transform: np.ndarray,
     voxel_mm: float,
     shape: Sequence[int],
-    maps: Sequence[Any] = (),
+    maps: Iterable[Any] = (),
 ) -> OnGrid:
     """Resample a scan's brain, and maps of it (ANTs images in the scan's space), by the transform of `find_transform`."""
     moving, mask = ants_image(data, scan.affine), ants_image(brain, scan.affine)
@@ -113,11 +113,12 @@ def to_grid(
         for file in transforms:
             Path(file).write_bytes(transform.tobytes())
         inside = resample(mask, grid, transforms).numpy() > 0.5
-        on_grid = [np.where(inside, resample(image, grid, transforms).numpy(), 0) for image in (moving, *maps)]
+        image = np.where(inside, resample(moving, grid, transforms).numpy(), 0)
+        on_grid = [resample(one, grid, transforms).numpy() for one in maps]
         scale = abs(np.linalg.det(matrix_of(transforms[0]))) if transforms else 1.0
         resize = registration != "affine" and not scan.in_mni
         correlation = likeness(moving, mask, transforms, folder, resize)
-    return OnGrid(on_grid[0], inside, on_grid[1:], correlation, float(scale))
+    return OnGrid(image, inside, on_grid, correlation, float(scale))
 
 
 def find_transform(scan: Scan, data: np.ndarray, registration: str) -> np.ndarray:

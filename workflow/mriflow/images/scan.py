@@ -3,8 +3,9 @@
 import errno
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from scipy.interpolate import make_interp_spline
 
 from mriflow.base.errors import UserError
 from mriflow.images.kept import Kept, pack, unpack
+from mriflow.images.label_maps import indicators, likeliest, read_label_map
 from mriflow.images.mask import mask_of
 from mriflow.images.nifti import BadScan, Scan, load_scan, voxel_volume
 from mriflow.images.registration import ants_image, find_transform, to_grid
@@ -20,6 +22,7 @@ from mriflow.images.tissues import TISSUES, tissue_maps
 
 log = logging.getLogger(__name__)
 
+LABEL_MAP = "label_map"  # the channel of a scan's label map, and its key in the list of scans
 BIAS_MM = 8.0  # size of the voxels that N4 fits the bias field to; finer ones cost several times as much and gained nothing
 BRAIN_ML = (300, 3000)  # plausible volumes of a head's inside, from an infant's to twice a large adult's
 # Below these correlations with the template (`likeness`) the registration failed. Of 147 real scans the worst has .74 (affine);
@@ -57,12 +60,18 @@ class Result(NamedTuple):
 
 
 def run_scan(
-    scan: Mapping[str, str], key: str, folder: Path, settings: PreprocessSettings, cache: Path | None = None
+    scan: Mapping[str, str],
+    key: str,
+    folder: Path,
+    settings: PreprocessSettings,
+    cache: Path | None = None,
+    label_maps: Mapping[str, Any] | None = None,
 ) -> Result:
     """Preprocess a scan of the list; a bad one gives a result with a problem and no volume."""
     row: dict[str, Any] = {"id": scan["id"], "problem": None, "fingerprint": scan["fingerprint"], "key": key}
     try:
-        volume, quality = preprocess_scan(folder / scan["path"], settings, cache)
+        labelled = (folder / scan[LABEL_MAP], label_maps) if label_maps and LABEL_MAP in settings.channels else None
+        volume, quality = preprocess_scan(folder / scan["path"], settings, cache, labelled)
     except BadScan as error:
         refuse_lack_of_memory(error)
         log.warning("%s: %s", scan["id"], error)
@@ -89,7 +98,12 @@ def refuse_lack_of_memory(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def preprocess_scan(path: Path, settings: PreprocessSettings, cache: Path | None = None) -> tuple[np.ndarray, dict[str, float]]:
+def preprocess_scan(
+    path: Path,
+    settings: PreprocessSettings,
+    cache: Path | None = None,
+    labelled: tuple[Path, Mapping[str, Any]] | None = None,
+) -> tuple[np.ndarray, dict[str, float]]:
     """Preprocess one NIfTI file.
 
     Parameters
@@ -98,6 +112,8 @@ def preprocess_scan(path: Path, settings: PreprocessSettings, cache: Path | None
         The file; what is done to it.
     cache
         A folder for what takes long and is the same for other settings (`mriflow.images.kept`). The result is the same without.
+    labelled
+        Of the channel label_map, the file and the dataset's `label_maps`: classes, background.
 
     Returns
     -------
@@ -130,7 +146,12 @@ def preprocess_scan(path: Path, settings: PreprocessSettings, cache: Path | None
         data = even if n4 else data
     transform = kept.get("transform", [stripped, registration, n4], lambda: find_transform(scan, data, registration))
     chosen = [maps[channel] for channel in settings.channels if channel in maps]
-    moved = to_grid(scan, data, brain, registration, transform, settings.voxel_mm, settings.shape, chosen)
+    parts: Iterable[Any] = ()
+    if labelled:
+        classes = labelled[1]["classes"]
+        labels = read_label_map(labelled[0], scan.data.shape, scan.affine, classes, labelled[1].get("background", ()))
+        parts = indicators(labels, len(classes), scan.affine)
+    moved = to_grid(scan, data, brain, registration, transform, settings.voxel_mm, settings.shape, chain(chosen, parts))
     scale = moved.scale * scan.voxel_ml / voxel_volume(scan.affine)  # not 1 of a scan that its affine scales to MNI space
     quality = {"brain_ml": round(brain_ml, 1), "correlation": round(moved.correlation, 4), "scale": round(scale, 4)}
     least = QC_CORRELATION[registration]
@@ -141,8 +162,13 @@ def preprocess_scan(path: Path, settings: PreprocessSettings, cache: Path | None
     if not moved.inside.any():
         raise BadScan("the brain lies outside the grid after registration", quality)
     image = to_bytes(moved.image, moved.inside, settings.percentiles)
-    rest = iter(moved.maps)
-    channels = [np.rint(255 * next(rest)).astype(np.uint8) if name in maps else image for name in settings.channels]
+    tissues = iter(moved.maps[: len(chosen)])
+    channels = []
+    for name in settings.channels:
+        if name in maps:
+            channels.append(np.rint(255 * np.where(moved.inside, next(tissues), 0)).astype(np.uint8))
+        else:
+            channels.append(likeliest(moved.maps[len(chosen) :]) if name == LABEL_MAP else image)
     return channels[0] if len(channels) == 1 else np.stack(channels), quality
 
 

@@ -14,7 +14,7 @@ from mriflow.training.covariates import Covariates
 from mriflow.training.forward import mirrored, run_network
 from mriflow.training.loader import ScanLoader, Shards
 from mriflow.training.networks import build_network
-from mriflow.training.objectives import Objective, load_objective
+from mriflow.training.objectives import Objective, Segmentation, load_objective
 
 BATCH = 2  # more at 1 mm take more memory than the job asks for
 
@@ -41,7 +41,9 @@ class Trained(NamedTuple):
         name, arguments = model["network"]["name"], model["network"]["arguments"]
         if random_seed is not None:
             torch.manual_seed(random_seed)
-        net = build_network(name, arguments, objective.outputs, model["shape"], len(model["channels"]), numbers.width)
+        of_voxels = isinstance(objective, Segmentation)
+        sizes = (model["shape"], len(model["channels"]), numbers.width)
+        net = build_network(name, arguments, objective.outputs, *sizes, of_voxels=of_voxels)
         if random_seed is None:
             net.load_state_dict(model["weights"])
         return cls(net.to(device).eval(), objective, numbers, model["seed"])

@@ -12,6 +12,7 @@ from mriflow.reporting.balance_tables import balance_tables
 from mriflow.reporting.cohort_page import by_site
 from mriflow.reporting.flow import Step, drawing_of, steps_of
 from mriflow.reporting.html import Markup
+from mriflow.reporting.map_sections import of_maps
 from mriflow.reporting.parts import Drawing, List, Part, Section, Table, Text, figure, table_of
 from mriflow.reporting.results import ABOUT, with_interval
 from mriflow.reporting.words import can_be_trusted, worst_group
@@ -91,7 +92,7 @@ def sections_of_experiment(
     blocks = ", ".join(f"{kind} {used[kind]}" for kind in ("dataset", "target", "preprocess", "split", "network", "training"))
     found: dict[str, list[Part]] = {"flow": flow(steps)}
     if result:
-        found |= of_result(result, place)
+        found |= of_maps(result, place) if result["type"] == "segmentation" else of_result(result, place)
     heading = Section(f"experiment-{name}", f"Experiment {name}", "", [Text(f"Blocks of the config: {blocks}.", "small")], 2)
     return [heading, *(Section(f"{kind}-{name}", TITLES[kind], HOW[kind], parts) for kind, parts in found.items() if parts)]
 

@@ -16,6 +16,7 @@ from mriflow.reporting.claim import table_of_claim
 from mriflow.reporting.compute import compute_used
 from mriflow.reporting.experiment_sections import sections_of_applied, sections_of_experiment, steps_of_experiment
 from mriflow.reporting.html import Markup
+from mriflow.reporting.map_sections import sentences_of_maps
 from mriflow.reporting.parts import List, Part, Section, Table, Text, figure
 from mriflow.reporting.results import not_as_made, read_metrics
 from mriflow.reporting.words import five_sentences, methods_paragraph
@@ -47,18 +48,18 @@ def write_report(
     folder = config.parent
     run = with_earlier(read_config(config), folder)
     names = [name for name in run["run"] if name in run["experiments"]]
-    results = {
-        name: read_metrics(folder / name / "metrics.json") for name in names if (folder / name / "metrics.json").exists()
-    }
+    found = {name: read_metrics(folder / name / "metrics.json") for name in names if (folder / name / "metrics.json").exists()}
+    maps = {name: result for name, result in found.items() if result["type"] == "segmentation"}
+    results = {name: result for name, result in found.items() if name not in maps}
     steps = {name: steps_of_experiment(name, run, folder, data, preprocessed) for name in names}
-    sections = [summary(run, names, results, steps, workflow), *comparison(folder, results)]
+    sections = [summary(run, names, results, maps, steps, workflow), *comparison(folder, results)]
     datasets = list(dict.fromkeys(dataset for name in names for dataset in datasets_of(run["experiments"][name])))
     for name in datasets:
         sections += sections_of_dataset(name, run["datasets"][name], folder)
     for name in names:
-        sections += sections_of_experiment(name, run, folder, results.get(name), steps[name])
+        sections += sections_of_experiment(name, run, folder, found.get(name), steps[name])
     sections += sections_of_applied(run, folder)
-    sections += closing(run, results, benchmarks)
+    sections += closing(run, found, benchmarks)
     sections.append(checklist(sections, run, names))
     simulated = [run["datasets"][name]["title"] for name in datasets if "simulate" in run["datasets"][name]]
     text = render(TITLE, sections, simulated)
@@ -112,18 +113,26 @@ def render(title: str, sections: Sequence[Section], simulated: Sequence[str]) ->
 
 
 def summary(
-    run: Mapping[str, Any], names: Sequence[str], results: Mapping[str, Any], steps: Mapping[str, Any], workflow: str
+    run: Mapping[str, Any],
+    names: Sequence[str],
+    results: Mapping[str, Any],
+    maps: Mapping[str, Any],
+    steps: Mapping[str, Any],
+    workflow: str,
 ) -> Section:
     """Return the top of the page: what is wrong, five sentences for each experiment, and all metrics."""
     parts: list[Part] = []
     for name in names:
-        if name not in results:
+        if name not in {**results, **maps}:
             title = run["datasets"][run["experiments"][name]["dataset"]]["title"]
             parts.append(Text(f"{name}: no network was trained; the scans of {title} were organized and checked alone."))
             continue
-        if found := tables.warnings(results[name]):
+        if found := tables.warnings({**results, **maps}[name]):
             parts.append(List(found, f"{name}: look at this first", style="warnings"))
-        parts.append(List(five_sentences(results[name], steps[name]), name, "ol"))
+        if name in maps:
+            parts.append(List(sentences_of_maps(maps[name], steps[name]), name, "ol"))
+        else:
+            parts.append(List(five_sentences(results[name], steps[name]), name, "ol"))
     parts += [tables.methods_table(result, f"{name}: metrics by method") for name, result in results.items()]
     parts += [Text(tables.LEGEND.strip(), "small")] if results else []
     link = Markup('How the jobs depended on each other, and when they ran: <a href="{}">{}</a>, beside this file.')
@@ -182,7 +191,7 @@ def closing(run: Mapping[str, Any], results: Mapping[str, Any], benchmarks: Path
         sections.append(Section("compute", "Compute used", how, used, 2))
     paragraphs: list[Part] = []
     for name, result in results.items():
-        if text := methods_paragraph(result):
+        if text := methods_paragraph(result) if result["type"] != "segmentation" else "":
             paragraphs += [Text(Markup("<b>{}</b>").format_escaped(name)), Text(text)]
     if paragraphs:
         how = "To copy into a paper, and to edit. The numbers are those of this run."

@@ -48,7 +48,7 @@ def learning_curves(histories: Sequence[Path], metrics: Path, pdf: Path, png: Pa
         for name in shown:
             axes[0, 0].plot([], [], color=COLOURS[name.split("_")[0]], label=CURVES[name])
         axes[0, 0].legend()
-        guess = result["trivial"].get(score.removeprefix("unchanged_"))
+        guess = result.get("trivial", {}).get(score.removeprefix("unchanged_"))
         if guess:
             axes[0, 1].axhline(guess["value"], color=COLOURS["trivial"], lw=0.8, ls="--", label="a guess without the scan")
             axes[0, 1].legend()

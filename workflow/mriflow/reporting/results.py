@@ -44,7 +44,8 @@ def read_metrics(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise not_as_made(path, f"cannot be read ({error})", "evaluate") from error
-    if missing := [key for key in (*ABOUT, "type", "seeds", *ALWAYS) if key not in result]:
+    always = ("network", "classes") if result.get("type") == "segmentation" else ALWAYS
+    if missing := [key for key in (*ABOUT, "type", "seeds", *always) if key not in result]:
         raise not_as_made(path, f"has no {', '.join(missing)}", "evaluate")
     return result
 

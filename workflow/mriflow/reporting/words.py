@@ -29,7 +29,7 @@ def asked(result: Mapping[str, Any]) -> str:
 
 def people_of(result: Mapping[str, Any]) -> int | None:
     """Return how many people were tested."""
-    known = [one["people"] for one in (result.get("power", {}), *result.get("differences", [])) if one.get("people")]
+    known = [one["people"] for one in (result, result.get("power", {}), *result.get("differences", [])) if one.get("people")]
     return known[0] if known else None
 
 

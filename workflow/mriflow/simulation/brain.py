@@ -104,9 +104,29 @@ def refine(field: NDArray, shape: tuple[int, ...], voxel_mm: float) -> Array:
     return field
 
 
-def make_image(person: Person, template: Template, voxel_mm: float, rng: np.random.Generator) -> nib.Nifti1Image:
-    """Return one subject's image: int16, axes P-S-R, the brain only, 0 around it."""
-    _, gamma, noise, brightest = SITES[person.site]
+@dataclass(frozen=True)
+class Anatomy:
+    """Where one subject's voxels are found in the template, and what else makes the subject's brain.
+
+    Attributes
+    ----------
+    points
+        On the coarse grid, shape (3, a, b, c), in voxels of the template.
+    shape, affine
+        Of the image.
+    age, maleness
+        Of the brain, not of the person.
+    """
+
+    points: NDArray
+    shape: tuple[int, ...]
+    affine: NDArray
+    age: float
+    maleness: float
+
+
+def draw_anatomy(person: Person, template: Template, voxel_mm: float, rng: np.random.Generator) -> Anatomy:
+    """Draw one subject's pose and anatomy; axes P-S-R."""
     age = person.age + rng.normal(0, 2.5)  # brains of one age differ, and so do brains of one sex
     maleness = (1 if person.male else -1) + rng.normal(0, 0.45)
 
@@ -116,18 +136,40 @@ def make_image(person: Person, template: Template, voxel_mm: float, rng: np.rand
     nodes = np.indices([int(n) + 1 for n in FIELD_OF_VIEW_MM // NODE_MM]) * NODE_MM
     points = np.tensordot(axes, nodes, axes=1) + column(first)
     points = bend(pose(points, person.male, rng), age, maleness, rng) - column(template.origin_mm)
-    bias = np.exp(smooth_noise(points.shape[1:], 0.08, 50, rng))
+    return Anatomy(points, shape, nib.affines.from_matvec(axes * voxel_mm, first), age, maleness)
 
-    voxels = refine(points.astype(np.float32), shape, voxel_mm)
+
+def make_label_map(person: Person, template: Template, voxel_mm: float, rng: np.random.Generator) -> nib.Nifti1Image:
+    """Return the tissues of one subject's image, which the same `rng` makes: uint8, 1 CSF, 2 grey and 3 white matter."""
+    anatomy = draw_anatomy(person, template, voxel_mm, rng)
+    voxels = refine(anatomy.points.astype(np.float32), anatomy.shape, voxel_mm)
+    brain = (template.t1 > 0).astype(np.float32)
+    white = np.clip(brain - template.grey - template.csf, 0, 1)
+    shares = [ndimage.map_coordinates(one, voxels, order=1) for one in (template.csf, template.grey, white)]
+    inside = ndimage.map_coordinates(brain, voxels, order=1) > 0.5
+    labels = np.where(inside, 1 + np.argmax(shares, axis=0), 0).astype(np.uint8)
+    return described(nib.Nifti1Image(labels, anatomy.affine))
+
+
+def described(image: nib.Nifti1Image) -> nib.Nifti1Image:
+    """Return an image whose header says that it is simulated."""
+    image.header["descrip"] = NOTE
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def make_image(person: Person, template: Template, voxel_mm: float, rng: np.random.Generator) -> nib.Nifti1Image:
+    """Return one subject's image: int16, axes P-S-R, the brain only, 0 around it."""
+    _, gamma, noise, brightest = SITES[person.site]
+    anatomy = draw_anatomy(person, template, voxel_mm, rng)
+    shape, age, maleness = anatomy.shape, anatomy.age, anatomy.maleness
+    bias = np.exp(smooth_noise(anatomy.points.shape[1:], 0.08, 50, rng))
+
+    voxels = refine(anatomy.points.astype(np.float32), shape, voxel_mm)
     clean = ndimage.map_coordinates(colour(template, age, maleness, rng), voxels, order=1)
     signal = clean**gamma * refine(bias.astype(np.float32), shape, voxel_mm)
     scale = brightest * rng.uniform(0.8, 1.25)  # a scanner's units are arbitrary
     real, imaginary = noise * rng.standard_normal((2, *shape), dtype=np.float32)
     magnitude = np.hypot(signal + real, imaginary)  # Rician, as in a magnitude image
-    image = nib.Nifti1Image(
-        np.where(clean > 0.04, magnitude * scale, 0).round().astype(np.int16),
-        nib.affines.from_matvec(axes * voxel_mm, first),
-    )
-    image.header["descrip"] = NOTE
-    image.header.set_xyzt_units("mm")
-    return image
+    voxels_of_file = np.where(clean > 0.04, magnitude * scale, 0).round().astype(np.int16)
+    return described(nib.Nifti1Image(voxels_of_file, anatomy.affine))

@@ -18,6 +18,8 @@ import pandas as pd
 from mriflow.base.errors import UserError
 from mriflow.tables.problems import of_whole_scan, reasons_of
 
+LABEL_MAP = "label_map"  # the column with the path of a scan's label map, and the channel of the shards that holds it
+MAP_FINGERPRINT = "label_map_fingerprint"  # of the list of scans
 HEAD_SIZE = "head_size"  # no column, but known of every scan that was registered affinely: a covariate
 TEXT_COLUMNS = ["id", "subject", "session", "site", "path", "fingerprint", "problem", "notes"]
 # Names that no label can have: columns that `organize` writes itself, and words of its problems and notes.

@@ -151,6 +151,20 @@ def moved(scans: torch.Tensor, mirrored: torch.Tensor, shifts: torch.Tensor) -> 
     return taken * (in_x[:, None, :, None, None] & in_y[:, None, None, :, None] & in_z[:, None, None, None, :])
 
 
+def moved_maps(labels: torch.Tensor, changes: Changes, settings: Mapping[str, float]) -> torch.Tensor:
+    """Return label maps, shape (n, x, y, z), rotated, scaled, mirrored and shifted as `augment` does their images.
+
+    Each voxel takes the number of its nearest one.
+    """
+    maps = labels[:, None]
+    if settings["rotate_degrees"] or settings["scale"]:
+        grid = grid_of(changes.matrices, labels.shape[1:])
+        maps = F.grid_sample(maps.float(), grid, mode="nearest", align_corners=False).to(labels.dtype)
+    if settings["mirror"] or settings["shift_mm"]:
+        maps = moved(maps, changes.mirrored, changes.shifts)
+    return maps[:, 0]
+
+
 def altered(images: torch.Tensor, changes: Changes, settings: Mapping[str, float]) -> torch.Tensor:
     """Return images, shape (n, 1, x, y, z), with other intensities; the background stays 0."""
     inside = images > 0

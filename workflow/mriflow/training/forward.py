@@ -111,6 +111,7 @@ def run_network(
     positions: torch.Tensor | None = None,
     precision: torch.dtype = torch.float32,
     change: Callable[[torch.Tensor, slice], torch.Tensor] = lambda images, places: images,
+    keep: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = lambda outputs, labels: outputs,
 ) -> torch.Tensor:
     """Return the outputs of a network in evaluation mode, float32, shape (scans, outputs), for all scans or some.
 
@@ -118,6 +119,8 @@ def run_network(
     ----------
     change
         What is done to the images of a batch first; it is told which of the scans they are.
+    keep
+        What is kept of the outputs of a batch, given its labels (`mriflow.training.objectives.Objective.kept`).
     """
     net.eval()
     wanted = torch.arange(len(scans)) if positions is None else positions
@@ -125,7 +128,8 @@ def run_network(
     for number, volumes in enumerate(scans.batches(wanted, batch)):
         places = slice(number * batch, (number + 1) * batch)
         with autocast(scans.device, precision):
-            outputs.append(outputs_of(net, volumes._replace(images=change(volumes.images, places))))
+            found = outputs_of(net, volumes._replace(images=change(volumes.images, places)))
+        outputs.append(keep(found, volumes.labels))
     return torch.cat(outputs)
 
 

@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     covariates
         float32, shape (scans, covariates).
     labels
-        As an objective encodes them, float32, shape (scans, width).
+        As an objective encodes them, float32, shape (scans, width); or label maps, uint8, shape (scans, x, y, z).
     """
 
     images: torch.Tensor
@@ -51,10 +51,14 @@ class Shards(Mapping[str, np.ndarray]):
         uint8, shape (scans, x, y, z) or (scans, channels, x, y, z), all of one grid.
     places
         For each id the number of its array and its row there.
+    label_map
+        Which of the channels is the scan's label map, which no network sees; None if there is none.
     """
 
-    def __init__(self, arrays: Sequence[np.ndarray], places: Mapping[str, tuple[int, int]]) -> None:
-        self.arrays, self.places = arrays, places
+    def __init__(
+        self, arrays: Sequence[np.ndarray], places: Mapping[str, tuple[int, int]], label_map: int | None = None
+    ) -> None:
+        self.arrays, self.places, self.label_map = arrays, places, label_map
 
     def __getitem__(self, scan: str) -> np.ndarray:
         array, row = self.places[scan]
@@ -73,17 +77,24 @@ class Shards(Mapping[str, np.ndarray]):
 
     @property
     def channels(self) -> int:
-        """Number of channels of a scan."""
-        return 1 if self.arrays[0].ndim == 4 else self.arrays[0].shape[1]
+        """Number of channels of a scan, without the label map."""
+        return (1 if self.arrays[0].ndim == 4 else self.arrays[0].shape[1]) - (self.label_map is not None)
+
+    def maps_of(self, scan: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the channels of a scan that networks see, shape (channels, x, y, z), and its label map, shape (x, y, z)."""
+        volume = self[scan]
+        return volume[[number for number in range(len(volume)) if number != self.label_map]], volume[self.label_map]
 
 
-def open_shards(arrays: Sequence[Path], indices: Sequence[Path]) -> Shards:
+def open_shards(arrays: Sequence[Path], indices: Sequence[Path], label_map: int | None = None) -> Shards:
     """Map the shards of a dataset into memory; scans with a problem are not in them.
 
     Parameters
     ----------
     arrays, indices
         The .npy and .csv files that `preprocess` made, in the same order.
+    label_map
+        Which of their channels is the label map, if there is one.
 
     Raises
     ------
@@ -115,7 +126,7 @@ def open_shards(arrays: Sequence[Path], indices: Sequence[Path]) -> Shards:
         raise UserError(f"none of the {len(arrays)} shards holds a usable scan; their indices say why ({indices[0]} ...).")
     if len(shapes) > 1:
         raise UserError(f"the shards have different grids {sorted(shapes)}. Delete them and run again.")
-    return Shards(mapped, places)
+    return Shards(mapped, places, label_map)
 
 
 class ScanLoader:
@@ -145,7 +156,8 @@ class ScanLoader:
         labels: torch.Tensor | None = None,
     ) -> None:
         self.arrays = shards.arrays
-        self.shape, self.channels = shards.shape, shards.channels
+        self.shape, self.channels, self.label_map = shards.shape, shards.channels, shards.label_map
+        self.stored = self.channels + (self.label_map is not None)  # channels, with the label map
         places = np.array([shards.places[scan] for scan in ids]).reshape(-1, 2)
         self.array_of, self.row_of = places[:, 0], places[:, 1]
         self.device = device
@@ -160,13 +172,13 @@ class ScanLoader:
     def load_all(self) -> torch.Tensor | None:
         """Return all scans on the device, or None if they do not fit."""
         free, _ = torch.cuda.mem_get_info(self.device)
-        size = len(self) * self.channels * int(np.prod(self.shape))
+        size = len(self) * self.stored * int(np.prod(self.shape))
         fits = size < free / 2
         where = "kept whole on the GPU" if fits else "read from the shards while it computes"
         log.info("%d scans (%.1f GB; the GPU has %.1f GB free): %s", len(self), size / 1e9, free / 1e9, where)
         if not fits:
             return None
-        volumes = torch.empty((len(self), self.channels, *self.shape), dtype=torch.uint8, device=self.device)
+        volumes = torch.empty((len(self), self.stored, *self.shape), dtype=torch.uint8, device=self.device)
         for chunk in torch.arange(len(self)).split(64):
             volumes[chunk.to(self.device)] = self.read(chunk).to(self.device)
         return volumes
@@ -175,14 +187,18 @@ class ScanLoader:
         """Give the scans at `positions` (int64, on the CPU) in batches of `size`, on the device; the last may be smaller."""
         covariates, labels = self.covariates[positions].to(self.device), self.labels[positions].to(self.device)
         of_each = zip(covariates.split(size), labels.split(size), strict=True)
-        for images, (covariate, label) in zip(self.images(positions, size), of_each, strict=True):
-            yield Batch(images, covariate, label)
+        for volumes, (covariate, label) in zip(self.volumes(positions, size), of_each, strict=True):
+            if self.label_map is None:
+                yield Batch(as_float(volumes), covariate, label)
+            else:
+                seen = [number for number in range(self.stored) if number != self.label_map]
+                yield Batch(as_float(volumes[:, seen]), covariate, volumes[:, self.label_map])
 
-    def images(self, positions: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
-        """Give the images of `batches`."""
+    def volumes(self, positions: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+        """Give the scans of `batches` as the shards hold them."""
         if self.resident is not None:
             for chosen in positions.to(self.device).split(size):
-                yield self.as_float(self.resident[chosen])
+                yield self.resident[chosen]
             return
         reader = ThreadPoolExecutor(1)
         ahead: deque = deque()
@@ -190,15 +206,15 @@ class ScanLoader:
             for chosen in positions.split(size):
                 ahead.append(reader.submit(self.fetch, chosen))
                 if len(ahead) > AHEAD:
-                    yield self.as_float(*ahead.popleft().result())
+                    yield self.arrived(*ahead.popleft().result())
             while ahead:
-                yield self.as_float(*ahead.popleft().result())
+                yield self.arrived(*ahead.popleft().result())
         finally:
             reader.shutdown(cancel_futures=True)
 
     def read(self, positions: torch.Tensor) -> torch.Tensor:
         """Return scans as the shards hold them, uint8, shape (scans, channels, x, y, z), in memory that a GPU can copy from."""
-        size = (len(positions), self.channels, *self.shape)
+        size = (len(positions), self.stored, *self.shape)
         volumes = torch.empty(size, dtype=torch.uint8, pin_memory=self.copying is not None)
         # With NumPy, for torch would start threads of its own in the reader's thread, which take the cores from the network's.
         arrays, rows, read = self.array_of[positions.numpy()], self.row_of[positions.numpy()], volumes.numpy()
@@ -215,10 +231,15 @@ class ScanLoader:
             volumes = self.read(positions).to(self.device, non_blocking=True)
             return volumes, self.copying.record_event()
 
-    def as_float(self, volumes: torch.Tensor, copied: "torch.cuda.Event | None" = None) -> torch.Tensor:
-        """Return uint8 volumes as the network wants them, once their copy is done."""
+    def arrived(self, volumes: torch.Tensor, copied: "torch.cuda.Event | None") -> torch.Tensor:
+        """Return volumes once their copy is done."""
         if copied is not None:
             now = torch.cuda.current_stream(self.device)
             now.wait_event(copied)
             volumes.record_stream(now)  # else their memory might be given away before it was read
-        return volumes.float().div_(255)
+        return volumes
+
+
+def as_float(volumes: torch.Tensor) -> torch.Tensor:
+    """Return uint8 volumes as the network wants them."""
+    return volumes.float().div_(255)

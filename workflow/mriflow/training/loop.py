@@ -19,7 +19,7 @@ from torch import nn
 from mriflow.base.cli import progress
 from mriflow.base.errors import UserError
 from mriflow.base.files import write_json
-from mriflow.training.augment import Changes, augment, draw_changes
+from mriflow.training.augment import Changes, augment, draw_changes, moved_maps
 from mriflow.training.averaging import RunningMean, recalibrate
 from mriflow.training.checkpoint import Checkpoints, on_cpu
 from mriflow.training.distributed import Team, share
@@ -27,10 +27,11 @@ from mriflow.training.forward import autocast, compiled, cpu_has_bfloat16, out_o
 from mriflow.training.freezing import train_mode
 from mriflow.training.loader import Batch, ScanLoader
 from mriflow.training.memory import MemoryTrial, batch_sizes
-from mriflow.training.objectives import Objective
+from mriflow.training.objectives import Objective, Segmentation
 from mriflow.training.optimizers import make_optimizer, make_schedule
 from mriflow.training.plan import generator, places_of_process, seed_of, shares_of_steps
 from mriflow.training.stop import StopFlag
+from mriflow.training.synthesis import generate
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +206,7 @@ class Trainer:
                 with self.clock("input"):
                     batch = next(batches)
                 with self.clock("augment"):
-                    batch = batch._replace(images=self.changed(batch.images, changes.at(piece)))
+                    batch = self.changed(batch, changes.at(piece))
                 with self.synchronised(number == pieces):
                     with self.clock("forward"):
                         loss = self.loss(batch, weights[piece])
@@ -222,9 +223,16 @@ class Trainer:
             self.step += 1
             yield
 
-    def changed(self, images: torch.Tensor, changes: Changes) -> torch.Tensor:
-        """Return images with their changes."""
-        return augment(images, changes, self.settings["augmentation"], self.image)
+    def changed(self, batch: Batch, changes: Changes) -> Batch:
+        """Return a batch with its changes; label maps are moved with their images, and new images made of them if asked for."""
+        images, labels = batch.images, batch.labels
+        if isinstance(self.objective, Segmentation):
+            if settings := self.settings.get("synthesis"):
+                images, labels = generate(
+                    images, labels, changes.seeds.tolist(), self.objective.classes, settings, self.voxel_mm
+                )
+            labels = moved_maps(labels, changes, self.settings["augmentation"])
+        return batch._replace(images=augment(images, changes, self.settings["augmentation"], self.image), labels=labels)
 
     def loss(self, batch: Batch, weights: torch.Tensor) -> torch.Tensor:
         """Return what a piece of a batch adds to the step's loss."""
@@ -258,13 +266,13 @@ class Trainer:
         changes = draw_changes(count, self.voxel_mm, self.settings["augmentation"], generator(self.seed)).to(self.device)
         positions = torch.linspace(0, len(scans) - 1, count).round().long()
         for start, batch in zip(range(0, count, size), scans.batches(positions, size), strict=True):
-            yield batch._replace(images=self.changed(batch.images, changes.at(slice(start, start + size))))
+            yield self.changed(batch, changes.at(slice(start, start + size)))
 
     def scores(self, name: str, part: Part, positions: torch.Tensor) -> dict[str, float]:
         """Return loss and metrics, each by its name after `name`, on some scans of a part as they are."""
         mine = positions[self.team.share(len(positions))]
         some = mine if len(mine) else positions[:1]  # a process that has none, too, for networks refuse an empty batch
-        outputs = run_network(self.net, part.scans, self.micro_batch, some, self.precision)
+        outputs = run_network(self.net, part.scans, self.micro_batch, some, self.precision, keep=self.objective.kept)
         outputs = self.team.join(outputs[: len(mine)])
         outputs = outputs.cpu()  # where the same numbers give the same loss, and end of training, in all processes
         scores = {"loss": self.objective.loss(outputs, part.scans.labels[positions]).item()}

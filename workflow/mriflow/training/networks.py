@@ -106,7 +106,13 @@ class WithCovariates(nn.Module):
 
 
 def build_network(
-    name: str, arguments: dict[str, Any], outputs: int, shape: Sequence[int], channels: int = 1, covariates: int = 0
+    name: str,
+    arguments: dict[str, Any],
+    outputs: int,
+    shape: Sequence[int],
+    channels: int = 1,
+    covariates: int = 0,
+    of_voxels: bool = False,
 ) -> nn.Module:
     """Return a network for scans of some channels on a grid of `shape`, and covariates, with `outputs` outputs.
 
@@ -118,6 +124,8 @@ def build_network(
         Its arguments; dimensions, channels, classes and image size are filled in where the class has such an argument.
     covariates
         Numbers that it is given beside each scan, as the keyword `covariates` of its forward.
+    of_voxels
+        Whether it has its outputs for every voxel of a scan, as one that segments.
 
     Raises
     ------
@@ -141,11 +149,11 @@ def build_network(
             f"{str(error).strip().splitlines()[0]} "
             f"Its arguments are: {', '.join(inspect.signature(network_class).parameters)}."
         ) from error
-    if answer.shape != (1, outputs):
-        raise UserError(
-            f"network {name} answers a scan with shape {tuple(answer.shape)}, expected (1, {outputs}); "
-            "it is no network that classifies or regresses whole scans."
-        )
+    expected = (1, outputs, *shape) if of_voxels else (1, outputs)
+    if answer.shape != expected:
+        what = "segments scans, as UNet and SegResNet do" if of_voxels else "classifies or regresses whole scans"
+        text = f"network {name} answers a scan with shape {tuple(answer.shape)}, expected {expected}; "
+        raise UserError(f"{text}it is no network that {what}.")
     return WithCovariates(network, covariates, outputs) if covariates else network
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from mriflow.base.errors import UserError
 from mriflow.evaluation.metrics import classification_metrics
+from mriflow.training.overlap import counts, dice_and_cross_entropy, dice_of
 
 
 class Objective(ABC):
@@ -30,6 +31,10 @@ class Objective(ABC):
     @abstractmethod
     def encode(self, labels: np.ndarray) -> torch.Tensor:
         """Return labels as numbers, float32, shape (scans, self.width); those of a missing label are NaN."""
+
+    def kept(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        """Return what is kept of the outputs of a batch until all scans are run, from which the rest is made."""
+        return outputs
 
     @abstractmethod
     def losses(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
@@ -161,6 +166,43 @@ class Classification(Objective):
         return {"loss": "cross-entropy", "classes": self.classes, "weights": self.class_weights}
 
 
+class Segmentation(Objective):
+    """The class of every voxel. Its encoded labels are label maps, uint8, shape (scans, x, y, z), which the shards hold.
+
+    Of a scan's outputs only its loss and the counts of its Dice are kept (`kept`): the rest would fill the memory.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = list(classes)
+        self.outputs = 1 + len(self.classes)
+
+    def encode(self, labels: np.ndarray) -> torch.Tensor:
+        """Return one number a scan, which says no more than that it has a map."""
+        return torch.zeros(len(labels), 1)
+
+    def losses(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        return dice_and_cross_entropy(outputs.float(), encoded)
+
+    def kept(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        counted = counts(outputs.argmax(1), encoded, len(self.classes))
+        return torch.cat([self.losses(outputs, encoded), counted], dim=1)
+
+    def loss(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        return outputs[:, 0].mean()
+
+    def values(self, outputs: torch.Tensor) -> torch.Tensor:
+        return dice_of(outputs[:, 1:]).double()
+
+    def metrics(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Return the mean Dice over scans and classes, and that of each class."""
+        each = np.nanmean(predictions, axis=0)
+        named = {f"dice_{name}": float(value) for name, value in zip(self.classes, each, strict=True)}
+        return {"dice": float(each.mean()), **named}
+
+    def state(self) -> dict[str, Any]:
+        return {"loss": "dice-ce", "classes": self.classes}
+
+
 class Joint(Objective):
     """A target and others that are learned with it (auxiliary ones), each with its own outputs; the first alone is predicted.
 
@@ -223,10 +265,12 @@ def make_single(target: dict[str, Any], training: dict[str, Any], labels: np.nda
     labels = labels[~pd.isna(labels)]
     if not len(labels):
         raise UserError(f"no training scan has a value of {target['column']!r}, an auxiliary target; leave it out.")
+    if target["type"] == "segmentation":
+        return Segmentation(target["classes"])
     if target["type"] == "classification":
         classes = list(target["classes"])
-        counts = np.array([(labels.astype(str) == name).sum() for name in classes])
-        return Classification(classes, (len(labels) / (len(classes) * np.maximum(counts, 1))).tolist())
+        frequencies = np.array([(labels.astype(str) == name).sum() for name in classes])
+        return Classification(classes, (len(labels) / (len(classes) * np.maximum(frequencies, 1))).tolist())
     numbers = labels.astype(float)
     if training["loss"] == "soft-label":
         low, high = training["bins"]
@@ -248,6 +292,8 @@ def load_objective(state: dict[str, Any]) -> Objective:
             return Joint([load_objective(part) for part in state["parts"]])
         case "soft-label":
             return SoftLabel(**arguments)
+        case "dice-ce":
+            return Segmentation(**arguments)
         case "cross-entropy":
             return Classification(**arguments)
         case loss:

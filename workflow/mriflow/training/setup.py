@@ -24,7 +24,7 @@ from mriflow.training.freezing import freeze_features
 from mriflow.training.loader import ScanLoader, Shards, open_shards
 from mriflow.training.loop import Part, Trainer
 from mriflow.training.networks import build_network
-from mriflow.training.objectives import make_objective
+from mriflow.training.objectives import Segmentation, make_objective
 from mriflow.training.pretrained import Start, load_pretrained, read_start
 from mriflow.training.seen import Seen, check_seen, people_of, seen_by
 
@@ -94,7 +94,7 @@ def read_data(
     inputs: dict[str, Any],
 ) -> Data:
     """Read what a training needs; see `train` for the arguments."""
-    shards = open_shards(arrays, indices)
+    shards = open_shards(arrays, indices, inputs.get("label_map"))
     channels = inputs["channels"]
     if shards.channels != len(channels):
         raise UserError(f"{arrays[0]}: has {shards.channels} channel(s), expected {', '.join(channels)}. Delete it, run again.")
@@ -145,7 +145,13 @@ def prepare(
         for part, ids in data.ids.items()
     )
     net = build_network(
-        network["name"], network["arguments"], objective.outputs, data.shards.shape, data.shards.channels, covariates.width
+        network["name"],
+        network["arguments"],
+        objective.outputs,
+        data.shards.shape,
+        data.shards.channels,
+        covariates.width,
+        of_voxels=isinstance(objective, Segmentation),
     )
     if start:
         here = {"target": target, "channels": inputs["channels"], "covariates": covariates.columns}

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mriflow.training.augment import draw_changes
+from mriflow.training.augment import augment, draw_changes
 from mriflow.training.forward import run_network
 from mriflow.training.loop import Part, Trainer, sample
-from mriflow.training.objectives import Classification, Joint, Objective
+from mriflow.training.objectives import Classification, Joint, Objective, Segmentation
 from mriflow.training.plan import generator
 
 log = logging.getLogger(__name__)
@@ -23,12 +23,15 @@ LAST = 3  # epochs whose mean is the end of a training
 WORSE_THAN_BEST = 1.5  # times the lowest mean of as many epochs
 SWING = 0.4  # mean change from epoch to epoch over the last third of them, as a share of a constant guess's error
 BIAS = 0.2  # of predictions between changed and unchanged scans, in standard deviations of the target
+ERRORS = {"mae": "MAE", "accuracy": "share of wrong classes", "dice": "1 - Dice"}  # of the metric, or of 1 minus it
 CLASS_BIAS = 0.15  # the same, as a change of probability
 
 
 def watch(trainer: Trainer, training: Part, validation: Part) -> list[dict[str, str]]:
     """Return what is wrong with a training, as a list of `kind` and `text`, and log it."""
     first = first_of(trainer.objective)
+    if isinstance(first, Segmentation):
+        return logged(of_history(trainer.table(), 1.0, len(validation.ids) or len(training.ids)))  # a map of background alone has a Dice of 0
     positions = sample(training, len(validation.ids))
     plain, changed = (predictions(trainer, training, positions, change) for change in (False, True))
     found = [
@@ -44,6 +47,11 @@ def watch(trainer: Trainer, training: Part, validation: Part) -> list[dict[str, 
         name = first.classes[int(seen[0].argmax())]
         text = f"every scan is called {name!r}. The network learned nothing, or one class is rare: train longer, lower"
         found.append({"kind": "one class", "text": f"{text} `learning_rate`, and see how many scans each class has."})
+    return logged(found)
+
+
+def logged(found: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Log what was found, and return it."""
     for one in found:
         log.warning("%s: %s", one["kind"], one["text"])
     return found
@@ -66,7 +74,9 @@ def predictions(trainer: Trainer, part: Part, positions: torch.Tensor, change: b
         return trainer.objective.predict(run().cpu())
     draws = generator(trainer.seed, trainer.epoch)
     changes = draw_changes(len(positions), trainer.voxel_mm, trainer.settings["augmentation"], draws).to(trainer.device)
-    outputs = run(change=lambda images, places: trainer.changed(images, changes.at(places)))
+    outputs = run(
+        change=lambda images, places: augment(images, changes.at(places), trainer.settings["augmentation"], trainer.image)
+    )
     return trainer.objective.predict(outputs.cpu())
 
 
@@ -83,10 +93,10 @@ def of_history(history: pd.DataFrame, constant: float, scans: int) -> list[dict[
     """Return what the curves of some `scans` say; `constant` is the error of a guess that looks at no scan."""
     part = "val" if "val_loss" in history else "unchanged"
     where = "validation" if part == "val" else "unchanged training"
-    regression = f"{part}_mae" in history
-    error = history[f"{part}_mae"] if regression else 1 - history[f"{part}_accuracy"]
-    seen = history["unchanged_mae"] if regression else 1 - history["unchanged_accuracy"]
-    what = f"{where} {'MAE' if regression else 'share of wrong classes'}"
+    name, words = next((name, words) for name, words in ERRORS.items() if f"{part}_{name}" in history)
+    error, seen = history[f"{part}_{name}"], history[f"unchanged_{name}"]
+    error, seen = (error, seen) if name == "mae" else (1 - error, 1 - seen)
+    what = f"{where} {words}"
     if len(error) < 2 * LAST:
         return []  # too short to tell anything
     means = error.rolling(LAST).mean()
@@ -108,7 +118,7 @@ def of_history(history: pd.DataFrame, constant: float, scans: int) -> list[dict[
         text += "learning rate is too high or does not fall (`schedule`), or scans are changed in training as they never "
         found.append({"kind": "swings", "text": text + "look when they are predicted (`augmentation`)."})
     # Of seventeen scans two or three are wrong by turns, and the lowest of fifty means is luck.
-    chance = 0.0 if regression else 2 * float(np.sqrt(end * (1 - end) / scans))
+    chance = 2 * float(np.sqrt(end * (1 - end) / scans)) if name == "accuracy" else 0.0
     if end > WORSE_THAN_BEST * best and end - best > max(0.1 * constant, chance):
         text = f"the {what} is {end:.3g} at the end, it was {best:.3g} at best (means of {LAST} epochs). The network "
         text += "overfits, or diverged late: fewer `epochs`, a lower `learning_rate`."

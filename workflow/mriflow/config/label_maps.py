@@ -1,0 +1,32 @@
+"""What jobs are told of the label maps of a dataset."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mriflow.tables.labels import LABEL_MAP
+
+
+def maps_to_read(dataset: Mapping[str, Any]) -> str:
+    """Return how `organize` reads a dataset's label maps, as JSON, '' if it has none."""
+    keys = ("classes", "background", "pattern")
+    maps = dataset.get("label_maps", {})
+    return json.dumps({key: maps[key] for key in keys if key in maps}) if maps else ""
+
+
+def classes_to_store(dataset: Mapping[str, Any], block: Mapping[str, Any]) -> str:
+    """Return which numbers make which class in the shards of a preprocess block, as JSON, '' if it stores no label maps."""
+    if LABEL_MAP not in block["channels"] or "label_maps" not in dataset:
+        return ""
+    return json.dumps({key: dataset["label_maps"][key] for key in ("classes", "background")})
+
+
+def segmentations(config: Mapping[str, Any]) -> list[str]:
+    """Return the experiments of a resolved config that segment."""
+    of_target = {name: config["targets"][names["target"]]["type"] for name, names in config["experiments"].items()}
+    return [name for name, kind in of_target.items() if kind == "segmentation"]
+
+
+def folders_of(dataset: Mapping[str, Any]) -> list[str]:
+    """Return the archives and folders of a dataset: of its images, and of its label maps."""
+    return [*dataset.get("images", []), *dataset.get("label_maps", {}).get("images", [])]

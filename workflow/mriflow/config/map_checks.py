@@ -1,0 +1,71 @@
+"""What no schema can check of label maps, and of experiments that segment."""
+
+import re
+
+from mriflow.config.mistakes import Mistakes, in_short, instead
+from mriflow.tables.labels import LABEL_MAP
+
+
+def check_label_maps(at: tuple, dataset: dict, mistakes: Mistakes) -> None:
+    """Add label maps that come from two places or from none, and numbers that stand for two classes."""
+    maps = dataset.get("label_maps")
+    if maps is None:
+        return
+    of_table, of_names = LABEL_MAP in dataset["columns"], "images" in maps
+    if "ukbfetch" in dataset:
+        mistakes.add(at, "found beside `ukbfetch`, whose zips have no label maps, expected none")
+    elif of_table == of_names:
+        text = "found beside the column `label_map`" if of_table else "missing"
+        text += f", expected one of three: a column `{LABEL_MAP}` in `columns`, `images` with a `pattern`, or `bids`"
+        mistakes.add((*at, "images"), text)
+    pattern = maps.get("pattern", "")
+    try:
+        groups = re.compile(pattern).groupindex.keys()
+        fits = "subject" in groups and not groups - {"subject", "session"}
+    except re.error:
+        fits = False
+    if of_names and not fits:
+        text = f"found {in_short(pattern)}, expected a regular expression with the named group (?P<subject>...) and, where "
+        mistakes.add((*at, "pattern"), f"{text}names tell it, (?P<session>...), of the file name of a label map")
+    owner: dict[int, str] = {}
+    for name, labels in {"background": maps["background"], **maps["classes"]}.items():
+        for label in labels:
+            if owner.setdefault(label, name) != name:
+                mistakes.add(
+                    (*at, "classes"), f"found the label {label} in {owner[label]!r} and in {name!r}, expected it in one"
+                )
+
+
+def check_segmentation(experiment: str, names: dict, blocks: dict, mistakes: Mistakes) -> None:
+    """Add what a segmentation lacks or cannot have, and what it alone can have."""
+    segments, channels = blocks["target"]["type"] == "segmentation", blocks["preprocess"]["channels"]
+    at_channels, at_synthesis = ("preprocess", names["preprocess"], "channels"), ("training", names["training"], "synthesis")
+    synthesis, maps = blocks["training"].get("synthesis"), blocks["dataset"].get("label_maps")
+    if not segments:
+        if LABEL_MAP in channels:
+            text = f"found {LABEL_MAP!r}, expected a block without it: experiment {experiment!r} segments nothing"
+            mistakes.add(at_channels, text)
+        if synthesis is not None:
+            mistakes.add(
+                at_synthesis, f"found in the training of experiment {experiment!r}, which segments nothing, expected none"
+            )
+        return
+    if LABEL_MAP not in channels or len(channels) < 2:
+        text = f"found [{', '.join(channels)}], expected [image, {LABEL_MAP}], for experiment {experiment!r} is a segmentation"
+        mistakes.add(at_channels, text)
+    if synthesis is not None and sorted(channels) != sorted(["image", LABEL_MAP]):
+        mistakes.add(
+            at_channels, f"found [{', '.join(channels)}], expected [image, {LABEL_MAP}]: `synthesis` makes images alone"
+        )
+    for name in {one for group in (synthesis or {}).get("order", ()) for one in group} - (maps or {"classes": {}})[
+        "classes"
+    ].keys():
+        text = f"found {name!r}, which is no class of dataset {names['dataset']!r}"
+        mistakes.add((*at_synthesis, "order"), text + instead(name, (maps or {"classes": {}})["classes"]))
+    for key in ("covariates", "auxiliary"):
+        if names[key]:
+            mistakes.add(("experiments", experiment, key), f"found {in_short(names[key])}, expected none of a segmentation")
+    for key in (key for key, asked in names["controls"].items() if asked):
+        mistakes.add(
+            ("experiments", experiment, "controls", key), "found in a segmentation, which has no controls, expected none"
+        )

@@ -1,0 +1,128 @@
+"""How far label maps agree with the truth, class by class: overlap, surfaces and volumes, with intervals over subjects.
+
+Dice is the overlap, twice what both have over the sum of both. Of the distances from each voxel of one surface to the other,
+in both directions, HD95 is the 95th percentile, the larger of the two directions, and the surface distance the mean. None of
+them is defined where a map lacks the class; a Dice is 0 then, and the distances of that scan are left out of their means.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from mriflow.evaluation.long_table import COLUMNS, POOLED, cells
+from mriflow.evaluation.metrics import Metrics, Resampled, as_cell, intervals, once, resample
+
+MEASURES = ("dice", "hd95", "surface", "volume_error", "volume_error_percent")
+METHODS = ("network", "atlas", "template", "mixture")
+
+
+def compare_maps(found: np.ndarray, truth: np.ndarray, classes: Sequence[str], voxel_mm: float) -> dict[str, float]:
+    """Return the measures of each class of one scan.
+
+    Parameters
+    ----------
+    found, truth
+        The number of each voxel's class, from 1; shape (x, y, z).
+    classes
+        Their names.
+    voxel_mm
+        Edge of a voxel, mm.
+
+    Returns
+    -------
+    For each class `dice_<class>`, `hd95_<class>` and `surface_<class>` (mm), `volume_<class>` and `true_<class>` (ml).
+    """
+    row = {}
+    for number, name in enumerate(classes, 1):
+        ours, theirs = found == number, truth == number
+        size, true = int(ours.sum()), int(theirs.sum())
+        row[f"dice_{name}"] = 2 * int((ours & theirs).sum()) / (size + true) if size + true else np.nan
+        row[f"hd95_{name}"], row[f"surface_{name}"] = surface_distances(ours, theirs, voxel_mm)
+        row[f"volume_{name}"], row[f"true_{name}"] = (count * voxel_mm**3 / 1000 for count in (size, true))
+    return row
+
+
+def surface_distances(ours: np.ndarray, theirs: np.ndarray, voxel_mm: float) -> tuple[float, float]:
+    """Return HD95 and the mean surface distance of two masks, mm; not numbers if one is empty.
+
+    >>> mask = np.zeros((9, 9, 9), bool)
+    >>> mask[2:5, 2:5, 2:5] = True
+    >>> [round(distance, 2) for distance in surface_distances(mask, np.roll(mask, 1, axis=0), 2.0)]
+    [2.0, 0.72]
+    """
+    if not (ours.any() and theirs.any()):
+        return np.nan, np.nan
+    box = ndimage.find_objects(np.pad(ours | theirs, 1).astype(np.uint8))[0]
+    surfaces = []
+    for mask in (ours, theirs):
+        cut = np.pad(mask, 1)[box]
+        surfaces.append(cut & ~ndimage.binary_erosion(np.pad(cut, 1))[1:-1, 1:-1, 1:-1])
+    away = [
+        ndimage.distance_transform_edt(~other, sampling=voxel_mm)[one] for one, other in (surfaces, surfaces[::-1])
+    ]  # of each voxel of one surface, how far the other is
+    return float(max(np.percentile(one, 95) for one in away)), float(np.concatenate(away).mean())
+
+
+def summarise_maps(rows: pd.DataFrame, methods: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
+    """Return every measure of every method with its interval, and the network's difference from the others.
+
+    Parameters
+    ----------
+    rows
+        One per test scan: subject, and of each method the measures of `compare_maps` as ``<method>_<measure>``; the true
+        volumes without method.
+
+    Returns
+    -------
+    Of each method ``dice`` (mean of the classes) and ``<measure>_<class>``, each as value, low and high; volume_error is found
+    minus true (ml), volume_error_percent its amount. And ``differences``, a list of method, other, metric, value, low, high and
+    people.
+    """
+    subjects = rows["subject"].to_numpy(str)
+    drawn = {method: resample_means(means_of(rows, method, classes), subjects) for method in methods}
+    result: dict[str, Any] = {method: intervals(one) for method, one in drawn.items()}
+    differences = []
+    for other in (method for method in methods if method != "network"):
+        for metric in (name for name in drawn["network"].metrics if name.startswith("dice") and name in drawn[other].metrics):
+            ours, theirs = drawn["network"], drawn[other]
+            cell = as_cell(ours.metrics[metric] - theirs.metrics[metric], ours.draws[metric] - theirs.draws[metric])
+            people = {"people": len(set(subjects))}
+            differences.append({"method": "network", "other": other, "metric": metric, **cell, **people})
+    return {**result, "differences": differences}
+
+
+def means_of(rows: pd.DataFrame, method: str, classes: Sequence[str]) -> pd.DataFrame:
+    """Return of each scan the numbers whose means a method's metrics are, one column each."""
+    known = [name for name in classes if f"{method}_dice_{name}" in rows]
+    columns = {"dice": rows[[f"{method}_dice_{name}" for name in known]].mean(axis=1)} if known == list(classes) else {}
+    for name in known:
+        error = rows[f"{method}_volume_{name}"] - rows[f"true_{name}"]
+        columns |= {f"{measure}_{name}": rows[f"{method}_{measure}_{name}"] for measure in ("dice", "hd95", "surface")}
+        columns[f"volume_error_{name}"] = error
+        columns[f"volume_error_percent_{name}"] = 100 * error.abs() / rows[f"true_{name}"].where(rows[f"true_{name}"] > 0)
+    return pd.DataFrame(columns)
+
+
+def resample_means(values: pd.DataFrame, subjects: np.ndarray) -> Resampled:
+    """Return the mean of each column, without what is not a number, and those of the resamples of the subjects."""
+
+    def means(_: np.ndarray, columns: np.ndarray, weights: np.ndarray | None = None) -> Metrics:
+        counted = once(columns) if weights is None else weights
+        known = np.isfinite(columns)
+        with np.errstate(invalid="ignore"):
+            found = (counted @ np.where(known, columns, 0)) / (counted @ known.astype(float))
+        return {name: float(found[0, i]) if weights is None else found[:, i] for i, name in enumerate(values.columns)}
+
+    return resample(means, subjects, values.to_numpy(float), subjects.tolist())
+
+
+def long_rows(result: Mapping[str, Any]) -> pd.DataFrame:
+    """Return ``metrics.csv`` (`mriflow.evaluation.long_table.COLUMNS`) of the metrics of a segmentation."""
+    rows = [row for method in METHODS if method in result for row in cells(POOLED, method, "", result[method], result["n"])]
+    for one in result["differences"]:
+        pair = f"{one['method']} - {one['other']}"
+        rows.append((POOLED, pair, "", one["metric"], one["value"], one["low"], one["high"], result["n"]))
+    return pd.DataFrame(rows, columns=COLUMNS)

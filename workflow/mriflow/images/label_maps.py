@@ -1,0 +1,125 @@
+"""The label map of a scan: which class every voxel is of."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from mriflow.images.kinds import affine_mm, open_nifti
+from mriflow.images.nifti import BadScan, read_file
+from mriflow.images.registration import ants_image
+
+MOST_CLASSES = 254  # a voxel's class is a byte
+SHIFT = 0.1  # of a voxel: by so much the corners of a map may lie beside those of its scan
+LARGEST = 10**6  # numbers of atlases go up to a few ten thousand
+
+Classes = Mapping[str, Sequence[int]]
+
+
+def fault_of(path: Path, scan: Path, classes: Classes, background: Sequence[int] = ()) -> str:
+    """Return in words what is wrong with the label map of a scan, '' if nothing is; a scan that cannot be read is not judged.
+
+    Parameters
+    ----------
+    path, scan
+        The files of both.
+    classes, background
+        As for `read_label_map`.
+    """
+    try:
+        image = open_nifti(scan)
+        shape, affine = ras_grid(image.shape[:3], affine_mm(image))
+    except Exception:  # nibabel raises a dozen kinds; `preprocess` says what is wrong with the scan
+        return ""
+    try:
+        read_label_map(path, shape, affine, classes, background)
+    except BadScan as error:
+        return str(error)
+    return ""
+
+
+def read_label_map(
+    path: Path, shape: tuple[int, ...], affine: np.ndarray, classes: Classes, background: Sequence[int] = ()
+) -> np.ndarray:
+    """Read a label map.
+
+    Parameters
+    ----------
+    path
+        A NIfTI file of whole numbers, its axes in any order.
+    shape, affine
+        The grid of its scan, axes in RAS order: number of voxels, and voxel to mm.
+    classes, background
+        Which numbers of the file make which class, and which beside 0 are of none.
+
+    Returns
+    -------
+    The number of each voxel's class in the order of `classes`, from 1 (0 is of none), uint8 of `shape`, axes RAS.
+
+    Raises
+    ------
+    BadScan
+        If it cannot be read, is on another grid than the scan, holds a number that is not known, or not a voxel of a class.
+    """
+    image, _, data = read_file(path)
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    if data.ndim != 3:
+        raise BadScan(f"label map is not 3D ({data.ndim} dimensions)")
+    in_ras = nib.as_closest_canonical(nib.Nifti1Image(data, affine_mm(image)))
+    check_grid(in_ras.shape, in_ras.affine, shape, affine)
+    values = np.asarray(in_ras.dataobj)
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > LARGEST or (values != np.rint(values)).any():
+        raise BadScan(f"labels are no whole numbers from 0 to {LARGEST} (found {values.min():g} to {values.max():g})")
+    labels = values.astype(np.int64)
+    counts = np.bincount(labels.ravel())
+    number_of = np.zeros(len(counts), np.uint8)
+    known = np.zeros(len(counts), bool)
+    for number, of_class in enumerate(({0, *background}, *classes.values())):
+        here = [label for label in of_class if label < len(counts)]
+        number_of[here], known[here] = number, True
+    if unknown := np.flatnonzero(counts * ~known).tolist():
+        raise BadScan(f"unknown label ({', '.join(map(str, unknown[:5]))}, in no class of the dataset's label_maps)")
+    found = np.bincount(number_of, weights=counts, minlength=len(classes) + 1)[1:]
+    if empty := [name for name, count in zip(classes, found, strict=True) if not count]:
+        raise BadScan(f"no voxel of a class ({', '.join(empty)})")
+    return number_of[labels]
+
+
+def check_grid(shape: Sequence[int], affine: np.ndarray, wanted: Sequence[int], wanted_affine: np.ndarray) -> None:
+    """Raise `BadScan` if a grid is not the wanted one, both in RAS order."""
+    if tuple(shape) != tuple(wanted):
+        found, expected = ("x".join(map(str, one)) for one in (shape, wanted))
+        raise BadScan(f"label map is on another grid than the scan ({found} voxels, expected {expected})")
+    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*(np.array(wanted) - 1), 1]
+    voxels = corners @ (np.linalg.inv(wanted_affine) @ affine).T
+    if (away := np.abs(voxels - corners).max()) > SHIFT:
+        raise BadScan(f"label map is on another grid than the scan (its corners lie up to {away:.1f} voxels beside the scan's)")
+
+
+def ras_grid(shape: Sequence[int], affine: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
+    """Return the shape and the affine that an image has once its axes are in RAS order.
+
+    >>> ras_grid((10, 20, 30), np.array([[0, 0, 2, 0], [-1, 0, 0, 0], [0, 3, 0, 0], [0, 0, 0, 1]]))[0]
+    (30, 10, 20)
+    """
+    turn = nib.io_orientation(affine)
+    back = np.argsort(turn[:, 0])
+    return tuple(int(shape[axis]) for axis in back), affine @ nib.orientations.inv_ornt_aff(turn, shape)
+
+
+def indicators(labels: np.ndarray, classes: int, affine: np.ndarray) -> Iterator[Any]:
+    """Yield for background and each class of a label map an ANTs image that is 1 where it is and 0 elsewhere."""
+    for number in range(classes + 1):
+        yield ants_image(labels == number, affine)
+
+
+def likeliest(shares: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the number of the largest of some maps, the background's first, in every voxel, uint8; 0 where all are 0."""
+    best, labels = shares[0], np.zeros(shares[0].shape, np.uint8)
+    for number, share in enumerate(shares[1:], 1):
+        labels[share > best] = number
+        best = np.maximum(best, share)
+    return labels
