@@ -31,7 +31,8 @@ def watch(trainer: Trainer, training: Part, validation: Part) -> list[dict[str, 
     """Return what is wrong with a training, as a list of `kind` and `text`, and log it."""
     first = first_of(trainer.objective)
     if isinstance(first, Segmentation):
-        return logged(of_history(trainer.table(), 1.0, len(validation.ids) or len(training.ids)))  # a map of background alone has a Dice of 0
+        # A map of background alone has a Dice of 0.
+        return logged(of_history(trainer.table(), 1.0, len(validation.ids) or len(training.ids)))
     positions = sample(training, len(validation.ids))
     plain, changed = (predictions(trainer, training, positions, change) for change in (False, True))
     found = [
