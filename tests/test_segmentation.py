@@ -207,7 +207,10 @@ def settings_of(folder, **changes):
     dataset = {"title": "Tiny", "label_maps": {"classes": {name: [number] for number, name in enumerate(CLASSES, 1)}}}
     preprocess = {"channels": ["image", "label_map"], "voxel_mm": 4.0, "registration": "affine", "shape": [16, 16, 16]}
     settings = {"experiment": "tissues", "names": {"target": "tissues"}, "dataset": dataset, "preprocess": preprocess}
-    settings |= {"target": {"column": "label_map", "type": "segmentation"}, "training": {"tta": "mirror", "seeds": [0]}}
+    settings |= {
+        "target": {"column": "label_map", "type": "segmentation", "unit": ""},
+        "training": {"tta": "mirror", "seeds": [0]},
+    }
     (folder / "settings.json").write_text(json.dumps(settings | changes))
     return folder / "settings.json"
 

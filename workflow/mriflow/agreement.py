@@ -20,7 +20,7 @@ from mriflow.evaluation.label_maps import METHODS, compare_maps, long_rows, summ
 from mriflow.images.tissues import TISSUES
 from mriflow.prediction.ensemble import load_networks
 from mriflow.prediction.segment import VENTRICLES, atlas_of, by_mixture, by_template, probabilities_of
-from mriflow.prediction.tested import add_trained
+from mriflow.prediction.tested import about_experiment, add_trained
 from mriflow.tables.labels import LABEL_MAP, read_labels
 from mriflow.tables.splits import PARTS, read_splits
 from mriflow.training.device import choose_device
@@ -107,12 +107,7 @@ def agreement(
             maps[scan] = found["network"].astype(np.uint8)
     predicted = pd.DataFrame(rows).sort_values(["fold", "id"], ignore_index=True)
     result: dict[str, Any] = {
-        "experiment": experiment["experiment"],
-        "dataset": experiment["dataset"]["title"],
-        "simulated": "simulate" in experiment["dataset"],
-        "target": experiment["names"]["target"],
-        "type": "segmentation",
-        "unit": "",
+        **about_experiment(experiment),
         "classes": classes,
         "n": len(predicted),
         "n_excluded": int(excluded),

@@ -27,7 +27,7 @@ from mriflow.evaluation.stacking import blend, share_of_network
 from mriflow.evaluation.subgroups import subgroup_columns
 from mriflow.evaluation.summary import as_columns, summarise, values_of
 from mriflow.prediction.ensemble import predict_each
-from mriflow.prediction.tested import add_trained
+from mriflow.prediction.tested import about_experiment, add_trained
 from mriflow.tables.labels import read_indices, read_labels
 from mriflow.tables.splits import PARTS, read_splits
 from mriflow.training.covariates import read_covariates
@@ -152,12 +152,7 @@ def evaluate(
     predicted, found, calibration = summarise(predicted, validated, classes, groups, target["unit"])
 
     result: dict[str, Any] = {
-        "experiment": experiment["experiment"],
-        "dataset": experiment["dataset"]["title"],
-        "simulated": "simulate" in experiment["dataset"],
-        "target": experiment["names"]["target"],
-        "type": target["type"],
-        "unit": target["unit"],
+        **about_experiment(experiment),
         "n": len(predicted),
         "n_excluded": int(excluded),
         "folds": int(parts["fold"].nunique()),

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,16 +97,20 @@ class Tested(NamedTuple):
 
     def about(self) -> dict[str, Any]:
         """Return what a file of results says of the experiment."""
-        target = self.settings["target"]
-        return {
-            "experiment": self.settings["experiment"],
-            "dataset": self.settings["dataset"]["title"],
-            "simulated": "simulate" in self.settings["dataset"],
-            "target": self.settings["names"]["target"],
-            "type": target["type"],
-            "unit": target["unit"],
-            "metric": DECIDES[target["type"]],
-        }
+        return about_experiment(self.settings) | {"metric": DECIDES[self.settings["target"]["type"]]}
+
+
+def about_experiment(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what every file of results says first of an experiment, from its part of the config."""
+    target = settings["target"]
+    return {
+        "experiment": settings["experiment"],
+        "dataset": settings["dataset"]["title"],
+        "simulated": "simulate" in settings["dataset"],
+        "target": settings["names"]["target"],
+        "type": target["type"],
+        "unit": target["unit"],
+    }
 
 
 def read_tested(arrays: Sequence[Path], indices: Sequence[Path], labels: Path, splits: Path, settings: Path) -> Tested:
