@@ -7,10 +7,11 @@ import os
 import platform
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from mriflow.base.errors import UserError
@@ -34,7 +35,7 @@ def workers(processes: int) -> Iterator[Callable[..., Iterator[Any]]]:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, mp_context=context, initializer=begin)
     try:
-        yield pool.map
+        yield partial(results_in_order, pool)
     except BaseException as error:
         for child in multiprocessing.active_children():
             child.terminate()
@@ -46,6 +47,22 @@ def workers(processes: int) -> Iterator[Callable[..., Iterator[Any]]]:
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def results_in_order(pool: ProcessPoolExecutor, call: Callable[..., Any], *arguments: Iterable[Any]) -> Iterator[Any]:
+    """Start all calls at once, as `map` of the pool does, and give their results in turn.
+
+    A signal that comes just before a wait without end begins is only heard when the wait ends, so each wait is short.
+    """
+    futures = [pool.submit(call, *each) for each in zip(*arguments, strict=False)]
+
+    def results() -> Iterator[Any]:
+        for future in futures:
+            while not wait([future], timeout=1).done:
+                pass
+            yield future.result()
+
+    return results()
 
 
 def begin() -> None:
