@@ -715,10 +715,14 @@ def test_an_alternative_stands_in_for_a_scan_that_fails_under_the_same_id(brain,
     table.to_csv(scans, index=False)
     index = run(scans, tmp_path / "out")
     assert index[["id", "fingerprint"]].to_numpy().tolist() == [["scan-0", "scan-3"]] and index["problem"].isna().all()
-    assert "scan-0: scan-3.nii.gz is used in its place, for it has the problem scan: file is not compressed" in caplog.text
+    note = "session: another image is used than labels.csv names (scan-3.nii.gz; the first: file is not compressed"
+    assert f"scan-0: {note}" in caplog.text and index["notes"][0].startswith(note)
+    again = run(scans, tmp_path / "out")
+    assert again["notes"].tolist() == index["notes"].tolist(), "a second run says it, too"
     table.assign(alternatives=others.replace("scan-3", "scan-1").replace("scan-2", "scan-1")).to_csv(scans, index=False)
     index = run(scans, tmp_path / "none")
     assert index["problem"].str.startswith("scan: file is not compressed").all(), "the problem is that of the first choice"
     write_brain(tmp_path / "scan-0.nii.gz", brain)
     table.assign(fingerprint="mended").to_csv(scans, index=False)
-    assert run(scans, tmp_path / "out")["fingerprint"].tolist() == ["mended"]
+    mended = run(scans, tmp_path / "out")
+    assert mended["fingerprint"].tolist() == ["mended"] and mended["notes"].isna().all()

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -33,7 +34,7 @@ from mriflow.tables.labels import LABEL_MAP, MAP_FINGERPRINT, read_index, shard_
 log = logging.getLogger(__name__)
 
 CHANNELS = ("image", "gm", "wm", "csf", LABEL_MAP)
-INDEX_COLUMNS = ["id", "index", "problem", "brain_ml", "correlation", "scale", "fingerprint", "key"]
+INDEX_COLUMNS = ["id", "index", "problem", "notes", "brain_ml", "correlation", "scale", "fingerprint", "key"]
 
 
 def preprocess(
@@ -165,10 +166,10 @@ def finish_scan(
         instead = {**scan, **other}
         tried = finish_image(folder, settings, kept, cache, label_maps, instead, scan_key(instead, settings, label_maps))
         if tried.volume is not None:
-            log.warning(
-                "%s: %s is used in its place, for it has the problem %s", scan["id"], other["path"], result.row["problem"]
-            )
-            return tried
+            why = re.sub(r"[()]", "", result.row["problem"].removeprefix("scan: "))
+            note = f"session: another image is used than labels.csv names ({other['path']}; the first: {why})"
+            log.warning("%s: %s", scan["id"], note)
+            return tried._replace(row=tried.row | {"notes": note})
     return result
 
 
@@ -227,7 +228,7 @@ def earlier_results(array: Path, index: Path) -> dict[str, Result]:
         return {}
     if set(rows.columns) != set(INDEX_COLUMNS) or rows["index"].notna().sum() != len(volumes):
         return {}
-    rows = rows.where(rows.notna(), None)
+    rows = rows.where(rows.notna(), None).assign(notes=None)  # they told why it stood in for another image then
     return {row["key"]: Result(volumes[row["index"]], row) for row in rows.to_dict("records") if row["index"] is not None}
 
 

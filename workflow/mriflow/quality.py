@@ -25,6 +25,7 @@ from mriflow.reporting.scan_figures import SHOWN, montage, volume, wrap
 from mriflow.tables.labels import read_index, read_labels
 from mriflow.tables.problems import count_reasons
 
+OTHER_TITLE = "Another image of the session is used, for the first failed"
 FAR_TITLE = "Kept, but far from the others or the template"
 
 
@@ -55,19 +56,20 @@ def quality(
 
     Returns
     -------
-    The table written to `csv`: one row per scan of the shards with its `problem` (left out), `far` (kept, but far from the
+    The table written to `csv`: one row per scan of the shards with its `problem` (left out), `notes` (another image used), `far` (kept, but far from the
     others or the template: in what) and the quality measures, the lowest correlation first.
     """
     tables = [read_index(index).assign(array=str(array)) for array, index in zip(arrays, indices, strict=True)]
     table = pd.concat(tables, ignore_index=True)
     if table.empty:
         raise UserError(f"{', '.join(map(str, indices))}: no scans. `python -m mriflow.organize` says why none was found.")
-    table["problem"] = table["problem"].fillna("")
+    table[["problem", "notes"]] = table[["problem", "notes"]].fillna("")
     measures = table[list(MEASURES)].where(table["index"].notna())
     far = pd.concat([far_from_template(measures, registration), far_from_others(measures)], axis=1)
     table["far"] = ["; ".join(filter(None, texts)) for texts in far.to_numpy()]
     table = table.sort_values(["correlation", "id"], na_position="first", ignore_index=True)
     kept, failed, far = table[table["index"].notna()], table[table["problem"] != ""], table[table["far"] != ""]
+    other = table[table["notes"] != ""]
 
     counts = [
         ("scans to preprocess", len(table)),
@@ -84,6 +86,7 @@ def quality(
         section("Of the scans that were preprocessed", ["", "lowest", "5 %", "median", "95 %", "highest"], numbers),
         section("Why scans were left out", ["reason", "scans"], count_reasons(failed["problem"])) if len(failed) else "",
         section("Scans left out", ["id", "problem"], failed[["id", "problem"]].head(LISTED).to_numpy()) if len(failed) else "",
+        section(OTHER_TITLE, ["id", "note"], other[["id", "notes"]].head(LISTED).to_numpy()) if len(other) else "",
         section(FAR_TITLE, ["id", "in"], far[["id", "far"]].head(LISTED).to_numpy()) if len(far) else "",
         paragraph(
             f"A scan is left out if its correlation with the template is {QC_CORRELATION[registration]} or less (registration: "
@@ -96,7 +99,7 @@ def quality(
         ),
     ]
     write_text(PAGE.format(title=html.escape(f"Quality of preprocessing: {title}"), body="\n".join(body)), html_page)
-    result = table[["id", "problem", "far", *MEASURES]]
+    result = table[["id", "problem", "notes", "far", *MEASURES]]
     write_csv(result, csv)
     draw(table, labels, pdf, png, registration, channel, simulated)
     return result

@@ -63,8 +63,9 @@ def read_labels(path: str | Path, category: str | Sequence[str] | None = None) -
 
 def read_index(path: str | Path) -> pd.DataFrame:
     """Read the index of a shard, made by `preprocess`; a scan with a problem has no number (NA) in the column `index`."""
-    text = dict.fromkeys(["id", "problem", "fingerprint", "key"], str)
-    return pd.read_csv(path, dtype={**text, "index": "Int64"}, keep_default_na=False, na_values=[""])
+    text = dict.fromkeys(["id", "problem", "notes", "fingerprint", "key"], str)
+    table = pd.read_csv(path, dtype={**text, "index": "Int64"}, keep_default_na=False, na_values=[""])
+    return table if "notes" in table else table.assign(notes=None)  # shards of earlier versions have none
 
 
 def read_indices(paths: Sequence[str | Path]) -> pd.DataFrame:
