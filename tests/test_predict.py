@@ -30,6 +30,7 @@ from mriflow.prediction.seen import unlike
 from mriflow.prediction.sources import find_scans
 from mriflow.prediction.stored import read_stored, sha256
 from mriflow.preprocess import preprocess
+from mriflow.reporting.model_card import model_card
 from mriflow.split import split
 from mriflow.train import train
 from mriflow.training.loader import open_shards
@@ -296,6 +297,16 @@ def test_the_model_card_has_counts_ranges_results_and_licences(made):
     for words in ("simulated brains", "8 scans of 8 subjects", "| sex | F", "5.0 [4.0, 6.0]", "The scans: none", "voxels (mm)"):
         assert words in card
     assert max(map(len, card.splitlines())) < 140
+
+
+def test_the_model_card_shows_the_test_on_other_people(made):
+    facts = json.loads((made["plain"] / "configs/metadata.json").read_text())["mriflow"]
+    result = json.loads((made["folder"] / "metrics.json").read_text())
+    assert "other people" not in model_card(facts, result, True)
+    result["external"] = {"theirs": result | {"title": "Theirs", "n": 7, "simulated": True}, "unlabelled": {"title": "No ages", "n": 0, "simulated": False}}
+    card = model_card(facts, result, True)
+    assert "## On other people: Theirs (simulated)\n7 scans" in card and card.count("5.0 [4.0, 6.0]") == 2
+    assert "No ages" not in card
 
 
 def test_classes_have_probabilities_calibrated_ones_and_a_set():

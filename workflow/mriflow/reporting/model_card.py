@@ -36,7 +36,7 @@ beside what can be had without a network:
 
 {calibration}
 
-## Where it ends
+{external}## Where it ends
 - A scan is refused if it does not correlate with the template by more than {correlation:g}, or if its brain has less than
   {smallest} or more than {largest} ml.
 - It is predicted with a warning if its voxels, contrast, size or brain are not like those of training, if a covariate was not
@@ -77,14 +77,7 @@ def model_card(facts: Mapping[str, Any], metrics: Mapping[str, Any], calibrated:
     done = [f"registration {preprocess['registration']}", f"{preprocess['voxel_mm']:g} mm voxels"]
     done += ["brain alone already" if preprocess["stripped"] else "brain cut out by deepbet"]
     done += ["N4"] if preprocess["n4"] else []
-    names = METRICS[target["type"]]
-    methods = {method: words for method, words in METHODS.items() if method in metrics}
-    head = ["", *(name for key, name in names.items() if key in metrics["network"])]
-    body = [
-        [words, *(with_interval(metrics[method][key]) for key in names if key in metrics["network"])]
-        for method, words in methods.items()
-    ]
-    lines = [head, ["---"] * len(head), *body]
+    done += [f"channels {' and '.join(preprocess['channels'])}"] if len(preprocess["channels"]) > 1 else []
     return CARD.format(
         experiment=facts["experiment"],
         column=target["column"],
@@ -98,13 +91,35 @@ def model_card(facts: Mapping[str, Any], metrics: Mapping[str, Any], calibrated:
         seen="\n".join(f"| {name} | {text} |" for name, text in rows),
         prepared=", ".join(done),
         tested=metrics["n"],
-        results="\n".join(f"| {' | '.join(line)} |" for line in lines),
+        results=results_table(metrics, METRICS[target["type"]]),
         calibration=CALIBRATED if calibrated else "Nothing was fitted for new scans, so predictions have no interval.",
+        external="".join(on_others(found, METRICS[target["type"]]) for found in metrics.get("external", {}).values()),
         correlation=limits["correlation"],
         smallest=limits["brain_ml"][0],
         largest=limits["brain_ml"][1],
         licence=facts["dataset"]["licence"],
         citation=facts["dataset"]["citation"],
+    )
+
+
+def results_table(metrics: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Return the metrics of the network and of what it is compared with, with their intervals, as a table in Markdown."""
+    known = [key for key in names if key in metrics["network"]]
+    lines = [["", *(names[key] for key in known)], ["---"] * (len(known) + 1)]
+    for method, words in METHODS.items():
+        if method in metrics:
+            lines.append([words, *(with_interval(metrics[method][key]) for key in known)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def on_others(found: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Return the section on another dataset that the model was tested on; empty if none of its people has a label."""
+    if "network" not in found:
+        return ""
+    simulated = " (simulated)" if found["simulated"] else ""
+    return (
+        f"## On other people: {found['title']}{simulated}\n{found['n']} scans, none of which was trained on, predicted by all "
+        f"networks together:\n\n{results_table(found, names)}\n\n"
     )
 
 
