@@ -303,7 +303,10 @@ def test_the_model_card_shows_the_test_on_other_people(made):
     facts = json.loads((made["plain"] / "configs/metadata.json").read_text())["mriflow"]
     result = json.loads((made["folder"] / "metrics.json").read_text())
     assert "other people" not in model_card(facts, result, True)
-    result["external"] = {"theirs": result | {"title": "Theirs", "n": 7, "simulated": True}, "unlabelled": {"title": "No ages", "n": 0, "simulated": False}}
+    result["external"] = {
+        "theirs": result | {"title": "Theirs", "n": 7, "simulated": True},
+        "unlabelled": {"title": "No ages", "n": 0, "simulated": False},
+    }
     card = model_card(facts, result, True)
     assert "## On other people: Theirs (simulated)\n7 scans" in card and card.count("5.0 [4.0, 6.0]") == 2
     assert "No ages" not in card

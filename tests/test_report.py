@@ -18,9 +18,10 @@ from mriflow.config.resolve import settings
 from mriflow.evaluation.metrics import METHODS
 from mriflow.reporting.claim import ITEMS
 from mriflow.reporting.flow import steps_of
+from mriflow.reporting.report_page import what_ran
 from mriflow.reporting.result_tables import warnings
 from mriflow.reporting.results import with_interval
-from mriflow.reporting.words import careful, five_sentences
+from mriflow.reporting.words import careful, five_sentences, given_beside
 from test_config import resolved
 from test_plot import N, Tables, made  # noqa: F401, a fixture
 
@@ -102,7 +103,7 @@ def test_numbers_of_the_page_are_those_of_metrics_json(made, tmp_path):  # noqa:
     assert f"AUC is {with_interval(sex['network']['auc'])}" in whole
     age["network"]["mae"] = {"value": 3.21, "low": 2.98, "high": 3.44}
     (tmp_path / "results/my-age/metrics.json").write_text(json.dumps(age))
-    assert write(tmp_path).count("3.21 [2.98, 3.44]") == 3  # the sentence, the table on top, that of the experiment
+    assert write(tmp_path).count("3.21 [2.98, 3.44]") == 2  # the sentence and the table on top
     table = pd.read_csv(tmp_path / "results/results.csv")
     assert table["n"].eq(N).all() and table.loc[0, ["network", "network_low"]].tolist() == [3.21, 2.98]
     assert table.loc[0, "best"] == "network"
@@ -185,6 +186,30 @@ def test_careful_names_the_gravest(made):  # noqa: F811
     told = careful(result)
     assert "worse for site South (MAE 9.0 [8.0, 10.0])" in told and "hold the truth in 90% do so in 0.70 [0.60, 0.80]" in told
     assert len(five_sentences(result)) == 5
+
+
+def test_what_is_worse_is_called_so_and_single_networks_and_other_people_are_named(made):  # noqa: F811
+    result = json.loads((made / "age.json").read_text())
+    for one in result["differences"]:
+        one["verdict"] = "worse" if one["other"] == "classical" else "better"
+    assert "the network is worse than classical" in careful(result)
+    cell = {"value": 5.25, "low": 5.0, "high": 5.5}
+    result["single_seeds"] = {seed: {"mae": cell | {"value": value}} for seed, value in (("0", 5.12), ("1", 7.34))}
+    result["external"] = {"theirs": {"title": "Theirs", "n": 7, "network": {"mae": cell}}, "none": {"title": "None", "n": 0}}
+    told = five_sentences(result)[2]
+    assert "Networks of one seed alone: MAE 5.12 and 7.34." in told
+    assert "On other people (Theirs, 7 scans): MAE 5.25 [5.00, 5.50]." in told and "None" not in told
+
+
+def test_methods_tell_what_the_network_was_given_and_learned_beside():
+    used = {"covariates": ["head_size", "sex"], "auxiliary": [{"column": "sex"}], "target": {"column": "age"}}
+    assert given_beside(used) == "the network was told the size of the head and sex and learned sex beside age"
+    assert given_beside({"target": {"column": "age"}}) == ""
+
+
+def test_the_config_on_the_page_is_that_of_what_ran():
+    run = {"run": ["a"], "experiments": {"a": {"network": "n"}, "b": {"network": "m"}}, "networks": {"n": {}, "m": {}}}
+    assert what_ran(run) == {"run": ["a"], "experiments": {"a": {"network": "n"}}, "networks": {"n": {}}}
 
 
 def test_warnings_of_a_training_stand_before_everything(made, tmp_path):  # noqa: F811

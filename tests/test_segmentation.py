@@ -202,6 +202,18 @@ def test_intervals_are_over_subjects_and_a_scan_without_a_distance_is_left_out()
     assert found["network"]["dice"] == found["network"]["dice_gm"]
 
 
+def test_limits_of_agreement_are_those_of_the_differences_of_volumes():
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"subject": [f"s{n}" for n in range(50)], "true_gm": rng.normal(600, 50, 50)})
+    rows["network_volume_gm"] = rows["true_gm"] + rng.normal(5, 20, 50)
+    rows[["network_dice_gm", "network_hd95_gm", "network_surface_gm"]] = 0.8, 2.0, 1.0
+    found = summarise_maps(rows, ["network"], ["gm"])["volumes"]["gm"]
+    error = rows["network_volume_gm"] - rows["true_gm"]
+    assert found["mean"]["value"] == pytest.approx(error.mean())
+    assert found["upper_limit"]["value"] == pytest.approx(error.mean() + 1.96 * error.std())
+    assert found["lower_limit"]["low"] < error.mean() - 1.96 * error.std() < found["lower_limit"]["high"]
+
+
 def settings_of(folder, **changes):
     """Write the settings of an experiment on the tiny dataset with label maps."""
     dataset = {"title": "Tiny", "label_maps": {"classes": {name: [number] for number, name in enumerate(CLASSES, 1)}}}
@@ -229,6 +241,7 @@ def test_agreement_is_measured_on_each_test_scan_drawn_and_reported(labelled, tm
     assert result["mixture"]["dice_gm"]["value"] > 0.8, "three brightnesses are told apart"
     long = pd.read_csv(tmp_path / "metrics.csv")
     assert {"network", "network - atlas"} <= set(long["method"])
+    assert "volume of gm" in set(long["group"])
     for name, inputs in {
         "overlays": {"maps": tmp_path / "overlays.npz"},
         "volumes": {"predictions": files["predictions"]},

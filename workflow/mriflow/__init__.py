@@ -143,6 +143,7 @@ What they share::
         experiment_sections  what it says of an experiment
         map_sections    what the report says of a segmentation
         words           what the numbers say, in sentences
+        methods_text    the paragraph of methods
         flow            who came from the table to the test
         result_tables   the tables of results
         balance_tables  the tables of a split

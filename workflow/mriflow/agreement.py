@@ -21,7 +21,7 @@ from mriflow.images.tissues import TISSUES
 from mriflow.prediction.ensemble import load_networks
 from mriflow.prediction.segment import VENTRICLES, atlas_of, by_mixture, by_template, probabilities_of
 from mriflow.prediction.tested import about_experiment, add_trained
-from mriflow.tables.labels import LABEL_MAP, read_labels
+from mriflow.tables.labels import LABEL_MAP, read_indices, read_labels
 from mriflow.tables.splits import PARTS, read_splits
 from mriflow.training.device import choose_device
 from mriflow.training.loader import open_shards
@@ -72,6 +72,7 @@ def agreement(
     block = experiment["preprocess"]
     shards = open_shards(arrays, indices, block["channels"].index(LABEL_MAP))
     seen = [channel for channel in block["channels"] if channel != LABEL_MAP]
+    scales = read_indices(indices).set_index("id")["scale"]
     parts, table = read_splits(splits), read_labels(labels).set_index("id")
     tested = parts["part"] == "test"
     excluded = parts.loc[tested & ~parts["id"].isin(shards), "id"].nunique()
@@ -97,9 +98,10 @@ def agreement(
                 image = np.asarray(volume[seen.index("image")])
                 found["template"] = by_template(image, classes, voxel_mm)
                 found["mixture"] = by_mixture(image, classes, atlas)
+            scale = float(scales[scan])
             row: dict[str, Any] = {"id": scan, **table.loc[scan, about], "fold": int(fold)}
             for method, labelled in found.items():
-                compared = compare_maps(labelled, truth, classes, voxel_mm)
+                compared = compare_maps(labelled, truth, classes, voxel_mm, scale)
                 row |= {name: value for name, value in compared.items() if name.startswith("true_")}
                 told = classes if method in ("network", "atlas") else told_apart(classes, method)
                 row |= {f"{method}_{name}": value for name, value in compared.items() if name.partition("_")[2] in told}

@@ -56,8 +56,8 @@ def quality(
 
     Returns
     -------
-    The table written to `csv`: one row per scan of the shards with its `problem` (left out), `notes` (another image used), `far` (kept, but far from the
-    others or the template: in what) and the quality measures, the lowest correlation first.
+    The table written to `csv`: one row per scan of the shards with its `problem` (left out), `notes` (another image used),
+    `far` (kept, but far from the others or the template: in what) and the quality measures, the lowest correlation first.
     """
     tables = [read_index(index).assign(array=str(array)) for array, index in zip(arrays, indices, strict=True)]
     table = pd.concat(tables, ignore_index=True)

@@ -83,6 +83,7 @@ def power_of(
         texts.append(
             f"A true difference of {smallest:.3g} from the classical method would be told in four of five such studies. "
             f"If none is told, put it so: with {people} people a difference was not found, and one below {smallest:.3g} "
-            "could easily have been missed. Give the interval, and do not call the methods equal."
+            "could easily have been missed. Give the interval, and do not call the methods equal. A smaller one that is told "
+            "is likely smaller still in truth."
         )
     return {**result, "sentences": texts}

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from mriflow.evaluation.gaps import gap_metrics
 from mriflow.evaluation.long_table import COLUMNS, POOLED, cells
 from mriflow.evaluation.metrics import Metrics, Resampled, as_cell, intervals, once, resample
 
@@ -19,7 +20,9 @@ MEASURES = ("dice", "hd95", "surface", "volume_error", "volume_error_percent")
 METHODS = ("network", "atlas", "template", "mixture")
 
 
-def compare_maps(found: np.ndarray, truth: np.ndarray, classes: Sequence[str], voxel_mm: float) -> dict[str, float]:
+def compare_maps(
+    found: np.ndarray, truth: np.ndarray, classes: Sequence[str], voxel_mm: float, scale: float = 1.0
+) -> dict[str, float]:
     """Return the measures of each class of one scan.
 
     Parameters
@@ -29,19 +32,22 @@ def compare_maps(found: np.ndarray, truth: np.ndarray, classes: Sequence[str], v
     classes
         Their names.
     voxel_mm
-        Edge of a voxel, mm.
+        Edge of a voxel of the grid, mm.
+    scale
+        The volume of the person's brain over that on the grid, to which registration stretched it.
 
     Returns
     -------
-    For each class `dice_<class>`, `hd95_<class>` and `surface_<class>` (mm), `volume_<class>` and `true_<class>` (ml).
+    For each class `dice_<class>`, `hd95_<class>` and `surface_<class>` (mm), `volume_<class>` and `true_<class>` (ml), in the
+    person's own size.
     """
     row = {}
     for number, name in enumerate(classes, 1):
         ours, theirs = found == number, truth == number
         size, true = int(ours.sum()), int(theirs.sum())
         row[f"dice_{name}"] = 2 * int((ours & theirs).sum()) / (size + true) if size + true else np.nan
-        row[f"hd95_{name}"], row[f"surface_{name}"] = surface_distances(ours, theirs, voxel_mm)
-        row[f"volume_{name}"], row[f"true_{name}"] = (count * voxel_mm**3 / 1000 for count in (size, true))
+        row[f"hd95_{name}"], row[f"surface_{name}"] = surface_distances(ours, theirs, voxel_mm * scale ** (1 / 3))
+        row[f"volume_{name}"], row[f"true_{name}"] = (count * voxel_mm**3 * scale / 1000 for count in (size, true))
     return row
 
 
@@ -78,8 +84,8 @@ def summarise_maps(rows: pd.DataFrame, methods: Sequence[str], classes: Sequence
     Returns
     -------
     Of each method ``dice`` (mean of the classes) and ``<measure>_<class>``, each as value, low and high; volume_error is found
-    minus true (ml), volume_error_percent its amount. And ``differences``, a list of method, other, metric, value, low, high and
-    people.
+    minus true (ml), volume_error_percent its amount. ``differences``, a list of method, other, metric, value, low, high and
+    people. And ``volumes``, of each class n and what `gap_metrics` says of the network's volumes, ml: the limits of agreement.
     """
     subjects = rows["subject"].to_numpy(str)
     drawn = {method: resample_means(means_of(rows, method, classes), subjects) for method in methods}
@@ -91,7 +97,13 @@ def summarise_maps(rows: pd.DataFrame, methods: Sequence[str], classes: Sequence
             cell = as_cell(ours.metrics[metric] - theirs.metrics[metric], ours.draws[metric] - theirs.draws[metric])
             people = {"people": len(set(subjects))}
             differences.append({"method": "network", "other": other, "metric": metric, **cell, **people})
-    return {**result, "differences": differences}
+    return {**result, "differences": differences, "volumes": {name: volumes_of(rows, name, subjects) for name in classes}}
+
+
+def volumes_of(rows: pd.DataFrame, name: str, subjects: np.ndarray) -> dict[str, Any]:
+    """Return how far the network's volumes of a class, ml, agree with the true ones, by `gap_metrics` with intervals."""
+    true, found = rows[f"true_{name}"].to_numpy(float), rows[f"network_volume_{name}"].to_numpy(float)
+    return {"n": len(rows), **intervals(resample(gap_metrics, true, found, subjects))}
 
 
 def means_of(rows: pd.DataFrame, method: str, classes: Sequence[str]) -> pd.DataFrame:
@@ -125,4 +137,6 @@ def long_rows(result: Mapping[str, Any]) -> pd.DataFrame:
     for one in result["differences"]:
         pair = f"{one['method']} - {one['other']}"
         rows.append((POOLED, pair, "", one["metric"], one["value"], one["low"], one["high"], result["n"]))
+    for name, agreed in result["volumes"].items():
+        rows += cells(POOLED, "network", f"volume of {name}", agreed, agreed["n"])
     return pd.DataFrame(rows, columns=COLUMNS)

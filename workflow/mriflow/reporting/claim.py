@@ -46,7 +46,7 @@ ITEMS = [
     Item(23, "Software", "software", ""),
     Item(24, "Initial parameters", "software", ""),
     Item(25, "Training", "methods", ""),
-    Item(26, "Selection of the final model", "methods", ""),
+    Item(26, "Selection of the final model", "methods", "How settings were chosen, on whose scans, and how many were tried."),
     Item(27, "Ensembling", "methods", ""),
     Item(28, "Metrics", "results", "Why these metrics fit the clinical question."),
     Item(29, "Significance and uncertainty", "results", ""),

@@ -31,11 +31,14 @@ HOW = {
     "rarely give.",
     "training": "Curves should fall together and flatten. Bad: validation that rises while training falls, or that jumps to "
     "the end.",
-    "results": "Read the differences, not the metrics alone. Bad: not better than trivial or confounders.",
-    "subgroups": "The network in each group of people. Bad: a group that differs; what cannot be told is no proof of fairness.",
+    "results": "The metrics stand on top of the page; read the differences, not them alone. Bad: not better than trivial or "
+    "confounders.",
+    "subgroups": "The network in each group of people; verdicts are corrected for all of them, intervals are not. Bad: a group "
+    "that differs; what cannot be told is no proof of fairness.",
     "calibration": "Whether 0.8 comes true eight times in ten. Bad: an ECE that the temperature does not lower, or a mean "
     "probability outside the interval beside it.",
-    "gap": "Predicted minus true, raw and with the line on the truth taken away. Bad: a corrected slope far from 0.",
+    "gap": "Predicted minus true, raw and with the line on the truth taken away, which needs the true value. 95 % of gaps lie "
+    "between the limits, if they are normal. Bad: a corrected slope far from 0.",
     "conformal": "How often intervals or sets meant to hold the truth nine times in ten do so. Bad: an interval below 0.9, or "
     "a width as large as the range of the target.",
     "folds": "Each fold and seed alone. Bad: folds far apart, or a mean far from that of all scans.",
@@ -134,7 +137,6 @@ def of_result(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
             *tables.search(result),
         ],
         "results": [
-            tables.methods_table(result),
             *tables.differences(result),
             *pictures,
             *tables.of_cells(against_rest, "class against the rest"),

@@ -73,19 +73,36 @@ def hex_to_rgb(colour: str) -> list[float]:
 
 
 def volumes(predictions: Path, metrics: Path, pdf: Path, png: Path) -> None:
-    """Draw the volume of each class by the network over the true one, a dot per test scan, with the line of identity."""
+    """Draw the volumes of each class, a dot per test scan: by the network over true, their difference, and both over age.
+
+    The difference is drawn over the mean of both, with its mean and the limits of agreement (Bland & Altman 1986). Age is drawn
+    if the dataset has it.
+    """
     result = read_metrics(metrics)
     table = pd.read_csv(predictions, dtype={"id": str, "subject": str})
-    classes = result["classes"]
-    rows = -(-len(classes) // MOST)
+    classes, has_age = result["classes"], "age" in table and table["age"].notna().any()
+    lines = -(-len(classes) // MOST)
+    kinds = 3 if has_age else 2
     footer = f"n = {len(table)} scans, {count(table['fold'].nunique(), 'fold')}"
-    grid: dict[str, Any] = {"nrows": rows, "ncols": min(len(classes), MOST)}
-    with page(pdf, png, TWO_COLUMNS, 2.1 * rows + 0.2, footer, result["simulated"], **grid) as (_, axes):
-        for number, (ax, name) in enumerate(zip(axes.flat, classes, strict=False)):
-            true, found = table[f"true_{name}"], table[f"network_volume_{name}"]
+    grid: dict[str, Any] = {"nrows": kinds * lines, "ncols": min(len(classes), MOST)}
+    dots: dict[str, Any] = {"ls": "", "marker": "o", "ms": 3, "mew": 0, "alpha": 0.7}
+    with page(pdf, png, TWO_COLUMNS, 1.9 * kinds * lines + 0.2, footer, result["simulated"], **grid) as (_, axes):
+        for number, name in enumerate(classes):
+            line, column = divmod(number, MOST)
+            of_class = axes[kinds * line : kinds * (line + 1), column]
+            true, found, colour = table[f"true_{name}"], table[f"network_volume_{name}"], colour_of(number)
             ends = [min(true.min(), found.min()), max(true.max(), found.max())]
-            ax.plot(ends, ends, color=GREY, lw=0.8, ls="--", zorder=1)
-            ax.plot(true, found, ls="", marker="o", ms=3, mew=0, alpha=0.7, color=colour_of(number))
-            ax.set(title=name, xlabel="True volume (ml)", ylabel="By the network (ml)" if number % MOST == 0 else "")
-        for ax in axes.flat[len(classes) :]:
+            of_class[0].plot(ends, ends, color=GREY, lw=0.8, ls="--", zorder=1)
+            of_class[0].plot(true, found, color=colour, **dots)
+            of_class[0].set(title=name, xlabel="True (ml)", ylabel="" if column else "Network (ml)")
+            agreed = result["volumes"][name]
+            of_class[1].plot((true + found) / 2, found - true, color=colour, **dots)
+            for limit, style in (("mean", "-"), ("lower_limit", "--"), ("upper_limit", "--")):
+                of_class[1].axhline(agreed[limit]["value"], color=GREY, lw=0.8, ls=style, zorder=1)
+            of_class[1].set(xlabel="Mean of both (ml)", ylabel="" if column else "Network − true (ml)")
+            if has_age:
+                of_class[2].plot(table["age"], true, color=GREY, label="true", **dots)
+                of_class[2].plot(table["age"], found, color=colour, label="network", **dots)
+                of_class[2].set(xlabel="Age (years)", ylabel="" if column else "Grey: true (ml)")
+        for ax in (ax for ax in axes.flat if not ax.has_data()):
             ax.set_visible(False)

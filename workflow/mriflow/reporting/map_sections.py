@@ -9,7 +9,7 @@ from mriflow.reporting import result_tables as tables
 from mriflow.reporting.flow import Step
 from mriflow.reporting.parts import List, Part, Table, Text, figure
 from mriflow.reporting.results import with_interval
-from mriflow.reporting.words import people
+from mriflow.reporting.words import and_list, people
 
 COLUMNS = {
     "dice": "Dice",
@@ -20,7 +20,8 @@ COLUMNS = {
 }
 LEGEND = (
     "Mean over scans [95 % confidence interval, bootstrap over subjects]. Dice: overlap, 1 is perfect. HD95: 95th percentile "
-    "of the distances between the surfaces; surface distance: their mean; scans in which a map lacks the class are left out."
+    "of the distances between the surfaces; surface distance: their mean; scans in which a map lacks the class are left out. "
+    "Made on the grid of the network, and brought back to the person's size: no distance is finer than a voxel."
 )
 
 
@@ -28,10 +29,17 @@ def sentences_of_maps(result: Mapping[str, Any], steps: Sequence[Step] = ()) -> 
     """Return what was asked, on how many people, how well it works, against what, and what to be careful about."""
     classes = result["classes"]
     each = ", ".join(f"{name} {with_interval(result['network'][f'dice_{name}'])}" for name in classes)
-    others = [f"{method} {with_interval(result[method]['dice'])}" for method in METHODS[1:] if "dice" in result.get(method, {})]
+    away = {one["other"]: one for one in result["differences"] if one["metric"] == "dice"}
+    others = [
+        f"{method} {with_interval(result[method]['dice'])} (network − {method} {with_interval(away[method])})"
+        for method in METHODS[1:]
+        if "dice" in result.get(method, {})
+    ]
     careful = ["the data are simulated, so that nothing follows for real people"] if result["simulated"] else []
-    unsure = [one["other"] for one in result["differences"] if one["metric"] == "dice" and not (one["low"] or 0) > 0]
-    careful += [f"that the network is better than {' and '.join(unsure)} was not shown"] if unsure else []
+    worse = [other for other, one in away.items() if one["high"] is not None and one["high"] < 0]
+    careful += [f"the network is worse than {and_list(worse)}"] if worse else []
+    unsure = [other for other, one in away.items() if other not in worse and not (one["low"] or 0) > 0]
+    careful += [f"that the network is better than {and_list(unsure)} was not shown"] if unsure else []
     careful += ["the truth is as good as the label maps of the dataset, and made on the grid of the network"]
     return [
         f"Asked: how well can {', '.join(classes)} be told apart in a scan of the brain? Data: {result['dataset']}.",
@@ -50,6 +58,16 @@ def table_of_maps(result: Mapping[str, Any], title: str = "") -> Table:
             cells = [with_interval(result[method][f"{measure}_{name}"]) for measure in COLUMNS]
             rows.append([name, method, *cells])
     return Table(["class", "method", *COLUMNS.values()], rows, title)
+
+
+def table_of_volumes(result: Mapping[str, Any]) -> Table:
+    """Return how far the network's volumes agree with the true ones: a row for each class."""
+    rows = [
+        [name, agreed["n"], *(with_interval(agreed[key]) for key in ("mean", "lower_limit", "upper_limit", "slope"))]
+        for name, agreed in result["volumes"].items()
+    ]
+    head = ["class", "n", "network − true (ml)", "lower limit", "upper limit", "slope on the true volume"]
+    return Table(head, rows, "Volumes, with 95 % limits of agreement (Bland and Altman 1986)")
 
 
 def of_maps(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
@@ -75,7 +93,8 @@ def of_maps(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
             Text(LEGEND, "small"),
             *notes,
             *drawn("overlays", "Scan, true and found label map of the best, the median and the worst test scan by Dice"),
-            *drawn("volumes", f"Volume of each class by the network over the true one, {result['n']} test scans"),
+            table_of_volumes(result),
+            *drawn("volumes", f"Volumes of each class in {result['n']} test scans, by the network and true"),
             *([List(lines, "Differences on the same scans (mean of the paired differences)")] if lines else []),
         ],
     }

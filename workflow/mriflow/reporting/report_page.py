@@ -17,10 +17,12 @@ from mriflow.reporting.compute import compute_used
 from mriflow.reporting.experiment_sections import sections_of_applied, sections_of_experiment, steps_of_experiment
 from mriflow.reporting.html import Markup
 from mriflow.reporting.map_sections import sentences_of_maps
+from mriflow.reporting.methods_text import methods_paragraph
 from mriflow.reporting.parts import List, Part, Section, Table, Text, figure
 from mriflow.reporting.results import not_as_made, read_metrics
-from mriflow.reporting.words import five_sentences, methods_paragraph
+from mriflow.reporting.words import five_sentences
 
+BLOCKS = {"targets": "target", "preprocess": "preprocess", "splits": "split", "networks": "network", "training": "training"}
 TITLE = "Deep learning on brain MRI: report"
 
 
@@ -134,7 +136,8 @@ def summary(
         else:
             parts.append(List(five_sentences(results[name], steps[name]), name, "ol"))
     parts += [tables.methods_table(result, f"{name}: metrics by method") for name, result in results.items()]
-    parts += [Text(tables.LEGEND.strip(), "small")] if results else []
+    told = any(row["best"] for result in results.values() for row in tables.rows_of(result))
+    parts += [Text(tables.LEGEND.strip() + (tables.BOLD if told else ""), "small")] if results else []
     link = Markup('How the jobs depended on each other, and when they ran: <a href="{}">{}</a>, beside this file.')
     parts.append(Text(link.format_escaped(workflow, workflow), "small"))
     how = "Read this and the cohort flow first. Bad: a warning, or a network not better than trivial or confounders."
@@ -191,7 +194,7 @@ def closing(run: Mapping[str, Any], results: Mapping[str, Any], benchmarks: Path
         sections.append(Section("compute", "Compute used", how, used, 2))
     paragraphs: list[Part] = []
     for name, result in results.items():
-        if text := methods_paragraph(result) if result["type"] != "segmentation" else "":
+        if text := methods_paragraph(result):
             paragraphs += [Text(Markup("<b>{}</b>").format_escaped(name)), Text(text)]
     if paragraphs:
         how = "To copy into a paper, and to edit. The numbers are those of this run."
@@ -206,11 +209,22 @@ def closing(run: Mapping[str, Any], results: Mapping[str, Any], benchmarks: Path
             for name, one in made
         ]  # fmt: skip
         parts.append(Table(["experiment", "commit", "seeds", "seed of the split", "Python", "packages"], rows))
-    text = yaml.safe_dump({key: value for key, value in run.items() if key != "datasets"}, sort_keys=False, allow_unicode=True)
-    parts.append(Table(["config.yaml, all defaults filled in (datasets left out)"], [[preformatted(text)]], "", "The config"))
+    text = yaml.safe_dump(what_ran(run), sort_keys=False, allow_unicode=True)
+    parts.append(Table(["config.yaml of what was run, all defaults filled in"], [[preformatted(text)]], "", "The config"))
     how = "What is needed to make the numbers again. Bad: a commit that ends in -dirty, for its code is nowhere."
     sections.append(Section("software", "Software, seeds and config", how, parts, 2))
     return sections
+
+
+def what_ran(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a run without its datasets and without the blocks that none of its experiments names."""
+    experiments = {name: run["experiments"][name] for name in run["run"] if name in run["experiments"]}
+    kept = {key: value for key, value in run.items() if key != "datasets"} | {"experiments": experiments}
+    for section, key in BLOCKS.items():
+        if section in run:
+            named = {experiment[key] for experiment in experiments.values() if key in experiment}
+            kept[section] = {name: block for name, block in run[section].items() if name in named}
+    return kept
 
 
 def provenance(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,5 +247,6 @@ def checklist(sections: Sequence[Section], run: Mapping[str, Any], names: Sequen
     full = {kind for kind, keys in kinds.items() if all(one.get(key) for one in datasets for key in keys)}
     if "reference" in full and "data" in anchors:
         anchors["reference"] = anchors["data"]
+    full |= {kind for kind in ("external", "robustness", "attention") if kind in anchors}
     how = "CLAIM 2024 (Tejani et al.), items in our words. Bad: an item of which neither this page nor the paper says anything."
     return Section("claim", "Checklist for authors (CLAIM 2024)", how, [table_of_claim(anchors, full)], 2)

@@ -7,17 +7,22 @@ import pandas as pd
 
 from mriflow.evaluation.metrics import LESS_IS_BETTER, METHODS
 from mriflow.reporting.html import Markup
-from mriflow.reporting.parts import List, Part, Table, Text
+from mriflow.reporting.parts import Part, Table, Text
 from mriflow.reporting.results import ABOUT, METRICS, with_interval
 
 LEGEND = """
 Value [95 % confidence interval, bootstrap over subjects], on scans that were neither trained on nor used to choose a model; all
-folds together. Bold: best, and its interval overlaps with none of the others'. Network: as configured. Stacked: the weighted
+folds together. Network: as configured. Stacked: the weighted
 mean of network and classical. Classical: a linear model of all voxels, standardised (kernel ridge regression). Pca: principal
 components with ridge or logistic regression. Confounders: a linear model of head size, site, age and sex, without the image.
 Trivial: the median, or the share of each class. Slope of the residual: of predicted minus true on the true value; 0 is
 unbiased, −1 a constant guess. Differences: on the same scans, with the paired bootstrap's interval. Better or worse: p is below
 0.05, corrected for all comparisons of the experiment (Holm); it does not cover what another training run would change."""
+BOLD = " Bold: best, and its interval overlaps with none of the others'."
+VERDICTS = (
+    "First minus second method [95 % interval of this difference alone]; better or worse is said where p, corrected for all "
+    "comparisons of the experiment, is below 0.05. What cannot be told is not therefore equal."
+)
 NO_BEST = {"slope", "sensitivity", "specificity"}  # alone they rank nothing: naming one class always gives 1 and 0
 
 
@@ -56,6 +61,8 @@ def methods_table(result: Mapping[str, Any], title: str = "") -> Table:
 def named(metric: str, result: Mapping[str, Any]) -> str:
     """Return the name of a metric, with its unit."""
     label = METRICS[result["type"]].get(metric, metric.replace("_", " "))
+    if metric in ("sensitivity", "specificity") and len(result.get("classes", [])) == 2:
+        return f"{label} ({result['classes'][1 if metric == 'sensitivity' else 0]} found)"
     return f"{label} ({result['unit']})" if metric in (*LESS_IS_BETTER, "bias") and result["unit"] else label
 
 
@@ -79,9 +86,8 @@ def differences(result: Mapping[str, Any]) -> list[Part]:
         pair = f"{one['method']} − {one['other']}"
         lines.setdefault(pair, [pair]).append(f"{with_interval(one)}, {one['verdict']}")
     names = [METRICS[result["type"]][metric] for metric in dict.fromkeys(one["metric"] for one in found)]
-    sentences = [one["sentence"] for one in found if "sentence" in one]
     table = Table(["difference", *names], list(lines.values()), "Differences on the same scans")
-    return [table, *([List(sentences)] if sentences else [])] if lines else []
+    return [table, Text(VERDICTS, "small")] if lines else []
 
 
 def search(result: Mapping[str, Any]) -> list[Part]:

@@ -1,4 +1,4 @@
-"""What an experiment's numbers say, in sentences: the top of the report, and the paragraph of methods."""
+"""What an experiment's numbers say, in sentences: the top of the report."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +9,7 @@ from mriflow.reporting.results import METRICS, with_interval
 FEW = 100  # people: fewer are named among what to be careful about
 STEEP = -0.25  # slope of the residual
 NAMES = {"bias": "bias (mean residual)", **METRICS["regression"], **METRICS["classification"]}
+GIVEN = {"head_size": "the size of the head"}
 METHODS = {"trivial": "A guess that looks at no scan", "classical": "the linear model of all voxels (classical)"}
 
 
@@ -25,6 +26,24 @@ def asked(result: Mapping[str, Any]) -> str:
         return f"Asked: can {what} ({' or '.join(classes)}) be told from a scan of the brain? Data: {result['dataset']}."
     unit = f" in {result['unit']}" if result["unit"] else ""
     return f"Asked: how well can {what}{unit} be predicted from a scan of the brain? Data: {result['dataset']}."
+
+
+def and_list(names: Sequence[str]) -> str:
+    """Return names as a list in words.
+
+    >>> and_list(["csf", "gm", "wm"])
+    'csf, gm and wm'
+    """
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def given_beside(used: Mapping[str, Any]) -> str:
+    """Return what the network knows besides the scan and learns besides the target, from an experiment's settings."""
+    given = [GIVEN.get(name, name) for name in used.get("covariates", [])]
+    learned = [one["column"] for one in used.get("auxiliary", [])]
+    texts = [f"was told {and_list(given)}"] if given else []
+    texts += [f"learned {and_list(learned)} beside {used['target']['column']}"] if learned else []
+    return f"the network {and_list(texts)}" if texts else ""
 
 
 def people_of(result: Mapping[str, Any]) -> int | None:
@@ -48,7 +67,37 @@ def people(result: Mapping[str, Any], steps: Sequence[Step]) -> str:
 
 
 def how_well(result: Mapping[str, Any]) -> str:
-    """Return the network's metrics."""
+    """Return the network's metrics, also on other people, and what it knows besides the scan."""
+    beside = given_beside((result.get("provenance") or {}).get("settings") or {})
+    texts = [metrics_of(result), single_networks(result), f"{beside[0].upper()}{beside[1:]}." if beside else ""]
+    return " ".join(filter(None, [*texts, *on_others(result)]))
+
+
+def main_metric(result: Mapping[str, Any]) -> str:
+    """Return the metric by which an experiment is judged."""
+    return "mae" if result["type"] == "regression" else "auc" if "auc" in result["network"] else "accuracy"
+
+
+def single_networks(result: Mapping[str, Any]) -> str:
+    """Return what the networks of each seed reach alone, if their predictions were averaged."""
+    metric, seeds = main_metric(result), result.get("single_seeds", {})
+    values = [f"{one[metric]['value']:.3g}" for one in seeds.values() if one.get(metric, {}).get("value") is not None]
+    return f"Networks of one seed alone: {NAMES[metric]} {and_list(values)}." if len(values) > 1 else ""
+
+
+def on_others(result: Mapping[str, Any]) -> list[str]:
+    """Return how well the network does on other datasets, a sentence each."""
+    metric, texts = main_metric(result), []
+    for found in result.get("external", {}).values():
+        if found.get("network", {}).get(metric):
+            beside = f", classical {with_interval(found['classical'][metric])}" if "classical" in found else ""
+            value = with_interval(found["network"][metric])
+            texts.append(f"On other people ({found['title']}, {found['n']} scans): {NAMES[metric]} {value}{beside}.")
+    return texts
+
+
+def metrics_of(result: Mapping[str, Any]) -> str:
+    """Return the network's metrics on the test scans."""
     network = result["network"]
     if result["type"] == "regression":
         unit = f" {result['unit']}" if result["unit"] else ""
@@ -63,7 +112,7 @@ def how_well(result: Mapping[str, Any]) -> str:
 
 def against(result: Mapping[str, Any]) -> str:
     """Return what simpler methods reach, and whether the network is better."""
-    metric = "mae" if result["type"] == "regression" else "auc" if "auc" in result["network"] else "accuracy"
+    metric = main_metric(result)
     unit = f" {result['unit']}" if metric == "mae" and result["unit"] else ""
     ones = [f"{label} has {with_interval(result[name][metric])}{unit}" for name, label in METHODS.items() if name in result]
     pairs = [one for one in result.get("differences", []) if one["metric"] == metric and one["method"] == "network"]
@@ -74,10 +123,13 @@ def against(result: Mapping[str, Any]) -> str:
 def careful(result: Mapping[str, Any]) -> str:
     """Return what a reader should not forget, the gravest first."""
     found = ["the data are simulated, so that nothing follows for real people"] if result["simulated"] else []
-    metric = "mae" if result["type"] == "regression" else "auc"
-    beaten = [one for one in result.get("differences", []) if one["method"] == "network" and one["verdict"] != "better"]
-    beaten = [one["other"] for one in beaten if one["other"] in ("trivial", "confounders") and one["metric"] == metric]
-    found += [f"that the network is better than {' and '.join(beaten)} was not shown"] if beaten else []
+    metric = main_metric(result)
+    pairs = [one for one in result.get("differences", []) if one["method"] == "network" and one["metric"] == metric]
+    worse = [one["other"] for one in pairs if one["verdict"] == "worse"]
+    found += [f"the network is worse than {and_list(worse)}"] if worse else []
+    beaten = [one["other"] for one in pairs if one["verdict"] == "cannot be told"]
+    beaten = [other for other in beaten if other in ("trivial", "confounders")]
+    found += [f"that the network is better than {and_list(beaten)} was not shown"] if beaten else []
     found += [f"it {group}" for group in groups_that_differ(result)[:2]]
     if (slope := (result["network"].get("slope") or {}).get("value")) is not None and slope < STEEP:
         text = "low values are predicted too high and high ones too low (slope of the residual"
@@ -127,55 +179,8 @@ def can_be_trusted(result: Mapping[str, Any]) -> str:
         if row["low"] is not None and not row["low"] <= row["believed"] <= row["high"]
     ]
     text = f"Probabilities are off by {before} on average as they are, and by {after} after the temperature (ECE). "
+    if found["after"]["ece"]["value"] >= found["before"]["ece"]["value"]:
+        text += "Here the temperature does not bring them closer to the truth. "
     if off:
         return text + f"After it, those of {', '.join(off)} do not come true as often as they say."
     return text + "After it, no tenth of them contradicts how often they came true; few scans can contradict little."
-
-
-def methods_paragraph(result: Mapping[str, Any]) -> str:
-    """Return the methods of an experiment as they might stand in a paper, from its settings; '' if these are not known."""
-    made = result.get("provenance") or {}
-    used = made.get("settings")
-    if not used:
-        return ""
-    how, split, training, target = (used[key] for key in ("preprocess", "split", "training", "target"))
-    versions = made["versions"]
-    count = people_of(result)
-    dataset = used["dataset"]
-    unit = f" ({target['unit']})" if target.get("unit") else ""
-    registered = {"affine": "affinely registered", "rigid": "rigidly registered", "none": "resampled without registration"}
-    n4 = ", corrected for the bias field (N4)" if how["n4"] else ""
-    brain = "the brain, which the data show alone," if dataset["stripped"] else "the brain, cut out by deepbet,"
-    shape = " × ".join(map(str, how["shape"]))
-    folds = {
-        "k-fold": f"{result['folds']}-fold cross-validation",
-        "leave-site-out": f"leave-one-site-out ({result['folds']} folds)",
-        "file": f"a given split of {result['folds']} fold(s)",
-    }.get(split["method"], f"the split {split['method']!r} ({result['folds']} fold(s))")
-    strata = f", stratified by target and {' and '.join(split['stratify'])}" if split.get("stratify") else ""
-    kept = "the last epoch" if training["select"] == "last" else "the epoch that was best on the validation part"
-    seeds = len(result["seeds"])
-    mean = f" The predictions of {seeds} networks with different seeds in each fold were averaged." if seeds > 1 else ""
-    texts = [
-        f"{result['target'].capitalize()}{unit} was predicted from {dataset['modality']}-weighted MRI of the brain "
-        f"({dataset['title']}; {result['n']} scans{f' of {count} people' if count else ''} tested).",
-        f"Collected: {dataset['dates']}." if dataset.get("dates") else "",
-        f"Setting: {dataset['setting']}." if dataset.get("setting") else "",
-        f"Reference standard: {dataset['reference_standard']}." if dataset.get("reference_standard") else "",
-        f"Scans were reoriented; {brain} was {registered.get(how['registration'], how['registration'])} to the MNI152 "
-        f"template (ANTs){n4} and resampled to {shape} voxels of {how['voxel_mm']:g} mm; intensities were clipped at "
-        f"percentiles {how['percentiles'][0]:g} and {how['percentiles'][1]:g} and scaled to 8 bits.",
-        f"Subjects, never scans, were divided by {folds}{strata}; {split.get('validation', 0):.0%} of the learning subjects of "
-        "each fold were set aside for validation.",
-        f"A network ({used['network']['name']}) was trained for {training['epochs']} epochs with batches of "
-        f"{training['batch_size'] * training['accumulate']} ({training['optimizer']}, learning rate "
-        f"{training['learning_rate']:g}, weight decay {training['weight_decay']:g}, schedule {training['schedule']}); the "
-        f"weights of {kept} were used.{mean}",
-        "It was compared with kernel ridge regression on voxels, principal components, a model of head size, site, age and "
-        "sex, and a constant guess, each fitted to the same learning subjects.",
-        "Intervals are 95 % percentile bootstraps over subjects (1000 draws); differences are paired, their p values corrected "
-        "by Holm's method.",
-        f"Software: mriflow {versions['mriflow']}, PyTorch {versions['torch']}, MONAI {versions['monai']}, scikit-learn "
-        f"{versions['scikit-learn']}, ANTsPy {versions['antspyx']}, Python {made['python']}.",
-    ]
-    return " ".join(filter(None, texts))
