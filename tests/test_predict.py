@@ -99,7 +99,7 @@ def test_scans_are_prepared_byte_for_byte_as_those_of_training(made):
     shards, stored = open_shards(made["files"]["arrays"], made["files"]["indices"]), read_stored(made["plain"])
     for path in made["paths"][:3]:
         [scan] = find_scans([str(path)], [], made["folder"])
-        assert prepare(stored.settings, scan).result.volume.tobytes() == shards[path.name.split(".")[0]].tobytes()
+        assert prepare(stored.settings, False, scan).result.volume.tobytes() == shards[path.name.split(".")[0]].tobytes()
 
 
 def test_predictions_are_bit_for_bit_those_of_evaluate_with_the_same_models(made, tmp_path, monkeypatch):
@@ -351,11 +351,11 @@ def test_a_run_that_was_stopped_goes_on_from_the_scans_that_were_finished(made, 
     given, output = [str(path) for path in made["paths"][:3]], tmp_path / "p.csv"
     seen = []
 
-    def counted(settings, scan, stop_at=None):
+    def counted(settings, keep_transform, scan, stop_at=None):
         if len(seen) == stop_at:
             raise KeyboardInterrupt
         seen.append(Path(scan["path"]).name)
-        return prepare(settings, scan)
+        return prepare(settings, keep_transform, scan)
 
     monkeypatch.setattr(command, "prepare", partial(counted, stop_at=2))
     with pytest.raises(KeyboardInterrupt):

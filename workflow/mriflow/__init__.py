@@ -118,6 +118,7 @@ What they share::
         ensemble        several networks together
         tested          an experiment whose networks are trained
         segment         label maps of scans, by networks and without
+        own_space       label maps in the voxels of a scan, with volumes
         perturbations   scans as a worse scanner would have made them
         explain         occlusion and gradients
         maps            what maps of attention say, and whether to believe them

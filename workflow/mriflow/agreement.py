@@ -17,8 +17,10 @@ from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.files import whole_file, write_csv, write_json
 from mriflow.base.provenance import provenance
 from mriflow.evaluation.label_maps import METHODS, compare_maps, long_rows, summarise_maps
+from mriflow.images.outliers import usual
 from mriflow.images.tissues import TISSUES
 from mriflow.prediction.ensemble import load_networks
+from mriflow.prediction.own_space import CERTAINTY, measures_of_map, plausibility
 from mriflow.prediction.segment import VENTRICLES, atlas_of, by_mixture, by_template, probabilities_of
 from mriflow.prediction.tested import about_experiment, add_trained
 from mriflow.tables.labels import LABEL_MAP, read_indices, read_labels
@@ -59,8 +61,8 @@ def agreement(
     Returns
     -------
     experiment, dataset, simulated, target, type, unit, classes, n (test scans), n_excluded (of the split, but failed
-    preprocessing), people, folds, seeds; what `mriflow.evaluation.label_maps.summarise_maps` returns; warnings, notes and
-    provenance.
+    preprocessing), people, folds, seeds; what `mriflow.evaluation.label_maps.summarise_maps` returns; plausible (what is usual
+    of certainty and shares of volume, `mriflow.prediction.own_space.plausibility`); warnings, notes and provenance.
 
     Raises
     ------
@@ -83,6 +85,7 @@ def agreement(
     methods = [method for method in METHODS if method in ("network", "atlas") or known]
 
     rows: list[dict[str, Any]] = []
+    told_of_maps: list[dict[str, float]] = []
     maps: dict[str, np.ndarray] = {}
     for fold, of_fold in parts.groupby("fold"):
         _, _, test = (of_fold.loc[of_fold["part"] == part, "id"].tolist() for part in PARTS)
@@ -92,20 +95,24 @@ def agreement(
         atlas = atlas_of(shards, of_fold.loc[of_fold["part"] != "test", "id"].tolist(), len(classes))
         for scan in progress(test, desc=f"segment fold {fold}", unit="scan"):
             volume, truth = shards.maps_of(scan)
-            found = {"network": probabilities_of(networks, volume, device, experiment["training"]["tta"]).argmax(0)}
+            scale = float(scales[scan])
+            inside = np.asarray(volume[seen.index("image") if "image" in seen else 0]) > 0
+            probable = probabilities_of(networks, volume, device, experiment["training"]["tta"])
+            sure = measures_of_map(probable, inside, classes, voxel_mm, scale)
+            found = {"network": probable.argmax(0)}
             found["atlas"] = atlas.argmax(0)
             if known:
                 image = np.asarray(volume[seen.index("image")])
                 found["template"] = by_template(image, classes, voxel_mm)
                 found["mixture"] = by_mixture(image, classes, atlas)
-            scale = float(scales[scan])
-            row: dict[str, Any] = {"id": scan, **table.loc[scan, about], "fold": int(fold)}
+            row: dict[str, Any] = {"id": scan, **table.loc[scan, about], "fold": int(fold), CERTAINTY: sure[CERTAINTY]}
             for method, labelled in found.items():
                 compared = compare_maps(labelled, truth, classes, voxel_mm, scale)
                 row |= {name: value for name, value in compared.items() if name.startswith("true_")}
                 told = classes if method in ("network", "atlas") else told_apart(classes, method)
                 row |= {f"{method}_{name}": value for name, value in compared.items() if name.partition("_")[2] in told}
             rows.append(row)
+            told_of_maps.append(sure)
             maps[scan] = found["network"].astype(np.uint8)
     predicted = pd.DataFrame(rows).sort_values(["fold", "id"], ignore_index=True)
     result: dict[str, Any] = {
@@ -117,6 +124,7 @@ def agreement(
         "folds": int(parts["fold"].nunique()),
         "seeds": experiment["training"]["seeds"],
         **summarise_maps(predicted, methods, classes),
+        "plausible": {name: usual(values) for name, values in plausibility(pd.DataFrame(told_of_maps), classes).items()},
         "warnings": [one for path in warnings for one in json.loads(path.read_text())],
         "notes": {method: NOTES[method] for method in methods if method in NOTES},
         "provenance": provenance(experiment),

@@ -28,7 +28,8 @@ from mriflow.prediction.seen import seen_in_training
 from mriflow.prediction.stored import CALIBRATION, CHECKSUMS, FORMAT, METADATA, metadata_schema, sha256
 from mriflow.prediction.tested import add_trained
 from mriflow.reporting.model_card import model_card
-from mriflow.tables.labels import read_indices, read_labels
+from mriflow.reporting.words import and_list
+from mriflow.tables.labels import LABEL_MAP, read_indices, read_labels
 from mriflow.tables.splits import read_splits
 from mriflow.training.covariates import Covariates
 from mriflow.training.loader import Shards, open_shards
@@ -71,8 +72,9 @@ def bundle(
     The metadata written (prediction/metadata.schema.json).
     """
     experiment = json.loads(settings.read_text(encoding="utf-8"))
-    shards = open_shards(arrays, indices)
-    target = experiment["target"]
+    target, dataset = experiment["target"], experiment["dataset"]
+    stored = experiment["preprocess"]["channels"]
+    shards = open_shards(arrays, indices, stored.index(LABEL_MAP) if LABEL_MAP in stored else None)
     contents = {path: torch.load(path, map_location="cpu", weights_only=True) for path in models}
     names = {path: f"models/fold-{one['fold']}_seed-{one['seed']}.pt" for path, one in contents.items()}
     first = contents[models[0]]
@@ -82,16 +84,18 @@ def bundle(
     category = [target["column"]] if target["type"] == "classification" else []
     table = read_labels(labels, category=category).set_index("id", drop=False).loc[trained]
     preprocess = {key: experiment["preprocess"][key] for key in field_names() if key in experiment["preprocess"]}
-    preprocess |= {"stripped": experiment["dataset"]["stripped"]}
+    preprocess |= {"stripped": dataset["stripped"], "channels": [channel for channel in stored if channel != LABEL_MAP]}
     columns = list(dict.fromkeys([target["column"], *experiment["covariates"], "age", "sex"]))
     seen = seen_in_training(
         table,
         columns,
         category,
         pd.read_csv(headers).set_index("id").reindex(trained),
-        measures_of(shards, read_indices(indices).set_index("id").loc[trained], preprocess["channels"]),
+        measures_of(shards, read_indices(indices).set_index("id").loc[trained], stored),
     )
-    dataset = experiment["dataset"]
+    classes = list(dataset["label_maps"]["classes"] if target["type"] == "segmentation" else target.get("classes", []))
+    result = json.loads(metrics.read_text(encoding="utf-8"))
+    seen["measures"] |= result.get("plausible", {})
     facts = {
         "format": FORMAT,
         "version": mriflow.__version__,
@@ -103,7 +107,7 @@ def bundle(
             "column": target["column"],
             "type": target["type"],
             "unit": target.get("unit", ""),
-            "classes": list(target.get("classes", [])),
+            "classes": classes,
         },
         "preprocess": preprocess,
         "covariates": experiment["covariates"],
@@ -114,7 +118,6 @@ def bundle(
         # Without the dataset's block, which has paths of the machine.
         "provenance": provenance({key: block for key, block in experiment.items() if key not in ("dataset", "split")}),
     }
-    result = json.loads(metrics.read_text(encoding="utf-8"))
     metadata = metadata_of(facts, first)
     jsonschema.validate(metadata, metadata_schema())
     making = output.with_name(f".part.{output.name}")
@@ -155,14 +158,15 @@ def measures_of(shards: Shards, index: pd.DataFrame, channels: Sequence[str]) ->
     if "image" not in channels:
         return index
     place = list(channels).index("image")
-    images = {scan: shards[scan] if len(channels) == 1 else shards[scan][place] for scan in index.index}
+    images = {scan: volume if volume.ndim == 3 else volume[place] for scan in index.index for volume in [shards[scan]]}
     return index.join(pd.DataFrame.from_dict({scan: contrast_of(image) for scan, image in images.items()}, orient="index"))
 
 
 def metadata_of(facts: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
     """Return metadata as MONAI wants them, with `facts` beside."""
     target, channels = facts["target"], facts["preprocess"]["channels"]
-    what = f"{target['column']} from T1-weighted MRI of the head"
+    named = and_list(target["classes"]) if target["type"] == "segmentation" else target["column"]
+    what = f"{named} from T1-weighted MRI of the head"
     made_of = " (simulated brains)" if facts["simulated"] else ""
     outputs = load_objective(model["objective"]).outputs
     format_of = {"spatial_shape": model["shape"], "dtype": "float32", "is_patch_data": False}
@@ -195,7 +199,7 @@ def metadata_of(facts: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
             "outputs": {
                 "pred": {
                     **format_of,
-                    "spatial_shape": [],
+                    "spatial_shape": model["shape"] if target["type"] == "segmentation" else [],
                     "type": target["type"],
                     "format": f"as the objective {model['objective']['loss']} reads it",
                     "num_channels": outputs,

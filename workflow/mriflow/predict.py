@@ -1,7 +1,8 @@
 """Predict any scans with a model that the workflow made (results/<experiment>/model).
 
 SCANS are images, folders of them, BIDS datasets, or tables (csv, tsv, xls, xlsx) with a column `path`. They are prepared as the
-training scans were, by the same code, and predicted by all networks of the model together. The table that is written has a row
+training scans were, by the same code, and predicted by all networks of the model together. A model that segments writes a label
+map of each scan in its own voxels, too. The table that is written has a row
 for every scan. One that the model was not made for is refused (`problem`) or doubted (`warning`), in words; a bad one never
 stops the others.
 """
@@ -21,6 +22,7 @@ from mriflow.base.files import write_csv
 from mriflow.base.processes import workers as processes
 from mriflow.prediction.apply import Ensemble, Prepared, prepare
 from mriflow.prediction.finished import Finished, Row
+from mriflow.prediction.own_space import MapFolder
 from mriflow.prediction.sources import find_scans
 from mriflow.prediction.stored import CHECKSUMS, read_stored
 from mriflow.reporting.scan_figures import one_scan
@@ -38,6 +40,8 @@ def predict(
     device: str = "auto",
     workers: int = 1,
     figures: Path | None = None,
+    maps: Path | None = None,
+    probabilities: bool = False,
     shard: int = 0,
     shards: int = 1,
 ) -> pd.DataFrame:
@@ -59,13 +63,17 @@ def predict(
         Scans to prepare at once, each in a process of its own. The result is the same.
     figures
         A folder for a picture of each scan as the networks saw it.
+    maps, probabilities
+        Of a segmentation: the folder for label maps in each scan's own voxels (default: beside `output`, named after it), and
+        whether probabilities are written there, too.
     shard, shards
         Of tables, the rows of this part alone (`mriflow.tables.labels.shard_of`), from 0.
 
     Returns
     -------
-    The table written: path; the columns of `mriflow.prediction.calibrated.columns_of`; correlation, brain_ml, scale (as in the
-    index of `preprocess`); voxel_mm (as scanned); warning; problem (then there is no prediction).
+    The table written: path; the columns of `mriflow.prediction.calibrated.columns_of`, or of a segmentation
+    ``volume_<class>`` (ml, of probabilities), ``certainty`` and ``label_map``, its file; correlation, brain_ml, scale (as in
+    the index of `preprocess`); voxel_mm (as scanned); warning; problem (then there is no prediction).
 
     Raises
     ------
@@ -75,8 +83,18 @@ def predict(
     if workers < 1:
         raise UserError(f"--workers: {workers} is no number of processes; give 1 or more.")
     stored = read_stored(model)
-    ensemble = Ensemble(stored, device)
-    finished = Finished(output, f"{(model / CHECKSUMS).read_text(encoding='utf-8')}{figures} {device}")
+    of_voxels = stored.facts["target"]["type"] == "segmentation"
+    if (maps or probabilities) and not of_voxels:
+        raise UserError(
+            f"--maps, --probabilities: {model} predicts {stored.facts['target']['column']}, and makes no label maps."
+        )
+    folder = MapFolder(maps or output.with_suffix(""), stored.facts["target"]["classes"], probabilities) if of_voxels else None
+    ensemble = Ensemble(stored, device, folder)
+    made_by = f"{(model / CHECKSUMS).read_text(encoding='utf-8')}{figures} {device}"
+    if folder:
+        folder.begin()
+        made_by += f" {folder.folder} {probabilities}"
+    finished = Finished(output, made_by)
     with TemporaryDirectory() as unpacked, progress(desc="predict", unit="scan") as bar:
         found = find_scans(scans, stored.facts["covariates"], Path(unpacked), shard, shards)
         rows = [finished.row_of(scan) for scan in found]
@@ -88,7 +106,7 @@ def predict(
             for start in range(0, len(todo), AT_ONCE):
                 numbers = todo[start : start + AT_ONCE]
                 some, prepared = [found[number] for number in numbers], list[Prepared]()
-                for one in each(partial(prepare, stored.settings), some):
+                for one in each(partial(prepare, stored.settings, of_voxels), some):
                     prepared.append(one)
                     bar.update()
                 made = ensemble.predict(some, prepared).astype(object).to_dict("records")
@@ -106,7 +124,7 @@ def predict(
     log.info("%d scans: %d predicted, %d of these with a warning", len(table), len(table) - len(failed), doubted)
     for path, problem in failed[["path", "problem"]].to_numpy():
         log.warning("not predicted: %s: %s", path, problem)
-    if not stored.calibration:
+    if not stored.calibration and not of_voxels:
         log.warning("%s: nothing was fitted for new scans (no calibration.json), so there is no interval", model)
     if len(failed) == len(table) and shards == 1:
         first = failed.iloc[0]
@@ -125,7 +143,8 @@ def draw(
             continue
         volume = np.asarray(result.volume)
         shown = volume if volume.ndim == 3 else volume[channels.index("image") if "image" in channels else 0]
-        value = row["prediction"] if isinstance(row["prediction"], str) else f"{row['prediction']:.4g}"
+        value = row.get("prediction", "")
+        value = value if isinstance(value, str) else f"{value:.4g}"
         name = Path(row["path"]).name
         one_scan(shown, f"{name}\n{value}", folder / f"{number + 1:04d}_{name.split('.')[0]}.png")
 
@@ -141,6 +160,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--workers", type=int, default=1, help="scans to prepare at once, 1.3 GB of memory each (default: 1)")
     parser.add_argument("--figures", type=Path, help="folder for a picture of each scan as the networks saw it")
+    parser.add_argument("--maps", type=Path, help="of a segmentation: folder for label maps (default: --output without .csv)")
+    parser.add_argument("--probabilities", action="store_true", help="of a segmentation: write probabilities beside label maps")
     parser.add_argument("--shard", type=int, default=0, help="of tables, predict this part of the rows, from 0 (default: 0)")
     parser.add_argument("--shards", type=int, default=1, help="of so many (default: 1, all rows)")
     predict(**vars(parser.parse_args(argv)))

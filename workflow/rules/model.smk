@@ -16,7 +16,9 @@ rule bundle:
         headers=lambda wildcards: f"<results>/cohorts/{experiment(wildcards)['names']['dataset']}/headers.csv",
         settings="<results>/{experiment}/settings.json",
         metrics="<results>/{experiment}/metrics.json",
-        calibration="<results>/{experiment}/calibration.json",
+        calibration=lambda wildcards: (
+            [] if wildcards.experiment in SEGMENTATIONS else f"<results>/{wildcards.experiment}/calibration.json"
+        ),
     output:
         directory("<results>/{experiment}/model"),
     log:

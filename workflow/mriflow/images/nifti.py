@@ -66,9 +66,29 @@ def load_scan(path: Path, stripped: bool = False) -> Scan:
     in_mm = affine_mm(image)
     if not np.isfinite(in_mm).all() or not 1e-3 < 1000 * voxel_volume(in_mm) < 1e6:
         raise BadScan("the affine of the header places no voxels")
-    affine = in_mm if flirt is None else mni_affine(image, flirt)
+    affine = affine_of(image, flirt)
     in_ras = nib.as_closest_canonical(nib.Nifti1Image(data, affine))
     return Scan(np.asarray(in_ras.dataobj), in_ras.affine, voxel_volume(in_mm), in_mni=flirt is not None)
+
+
+def affine_of(image: Any, flirt: np.ndarray | None) -> np.ndarray:
+    """Return where an image's voxels lie, mm, shape (4, 4): in MNI space if it came with a transform to that."""
+    return affine_mm(image) if flirt is None else mni_affine(image, flirt)
+
+
+def as_scanned(data: np.ndarray, path: Path) -> nib.Nifti1Image:
+    """Return the image of voxels that lie as those of the scan in a file do after `load_scan`, with the axes that the file has.
+
+    `data` have the shape of the scan's data, and may have one more axis at the end.
+    """
+    image, flirt, _ = open_image(path)
+    order = nib.io_orientation(affine_of(image, flirt))
+    back = nib.orientations.ornt_transform(nib.io_orientation(np.eye(4)), order)
+    made = nib.Nifti1Image(nib.apply_orientation(data, back), affine_mm(image))
+    made.header.set_xyzt_units("mm")
+    for place, code in ((made.set_sform, image.header["sform_code"]), (made.set_qform, image.header["qform_code"])):
+        place(affine_mm(image), int(code) or 1)
+    return made
 
 
 def read_file(path: Path) -> tuple[Any, np.ndarray | None, np.ndarray]:

@@ -28,14 +28,17 @@ def usual(values: pd.Series) -> dict[str, float] | None:
 def far_from_usual(
     measures: Mapping[str, Any], of_others: Mapping[str, Mapping[str, float] | None], names: Mapping[str, str] = MEASURES
 ) -> str:
-    """Return in which measures a scan lies far from what is `usual` of others, as text; a high correlation is not far."""
+    """Return in which measures a scan lies far from what is `usual` of others, as text.
+
+    A high correlation or certainty is not far.
+    """
     far = []
     for name, words in names.items():
         value, known = measures[name], of_others.get(name)
         if known is None or pd.isna(value):
             continue
         away = (value - known["median"]) / known["spread"]
-        if away < -FAR or (away > FAR and name != "correlation"):
+        if away < -FAR or (away > FAR and name not in ("correlation", "certainty")):
             far.append(f"{words} ({value:.4g}, median {known['median']:.4g})")
     return "; ".join(far)
 

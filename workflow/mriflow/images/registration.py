@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,6 +119,26 @@ def to_grid(
         resize = registration != "affine" and not scan.in_mni
         correlation = likeness(moving, mask, transforms, folder, resize)
     return OnGrid(image, inside, on_grid, correlation, float(scale))
+
+
+def from_grid(maps: Iterable[np.ndarray], scan: Scan, transform: np.ndarray, voxel_mm: float) -> Iterator[np.ndarray]:
+    """Yield maps on a grid, each of its shape, resampled to a scan's own voxels, 0 beyond the grid: the way back of `to_grid`.
+
+    Returns
+    -------
+    float32, shape of the scan's data.
+    """
+    import ants
+
+    own = ants_image(np.zeros(scan.data.shape, np.float32), scan.affine)
+    with tempfile.TemporaryDirectory() as folder:
+        transforms = [f"{folder}/transform.mat"] if len(transform) else []
+        for file in transforms:
+            Path(file).write_bytes(transform.tobytes())
+        for one in maps:
+            moving = ants_image(one, grid_affine(voxel_mm, one.shape))
+            inverted = [True] * len(transforms)
+            yield ants.apply_transforms(own, moving, transforms, interpolator="linear", whichtoinvert=inverted).numpy()
 
 
 def find_transform(scan: Scan, data: np.ndarray, registration: str) -> np.ndarray:

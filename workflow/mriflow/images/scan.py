@@ -126,25 +126,8 @@ def preprocess_scan(
         If the file is no usable scan, or brain or registration fail.
     """
     scan = load_scan(path, settings.stripped)
-    kept = Kept(cache, scan)
-    stripped, registration, n4 = settings.stripped, settings.registration, settings.n4
-    brain = unpack(kept.get("mask", stripped, lambda: pack(mask_of(scan, stripped))), scan.data.shape)
-    brain_ml = float(brain.sum() * scan.voxel_ml)
-    if not BRAIN_ML[0] < brain_ml < BRAIN_ML[1]:
-        hint = "does it show the brain alone?" if stripped else "was it stripped before?"
-        raise BadScan(
-            f"implausible brain volume ({brain_ml:.0f} ml, expected {BRAIN_ML[0]} to {BRAIN_ML[1]}, {hint})",
-            {"brain_ml": round(brain_ml, 1)},
-        )
-    data = foreground(scan, brain)
-    maps: dict[str, Any] = {}
-    if n4 or set(settings.channels) & set(TISSUES):
-        field = kept.get("bias-field", stripped, lambda: bias_field(data, brain, scan.affine))
-        even = without_bias(data, brain, scan.affine, field)
-        if set(settings.channels) & set(TISSUES):
-            maps = tissue_maps(even, brain, scan.affine)
-        data = even if n4 else data
-    transform = kept.get("transform", [stripped, registration, n4], lambda: find_transform(scan, data, registration))
+    registration = settings.registration
+    data, brain, brain_ml, maps, transform = align(scan, settings, cache)
     chosen = [maps[channel] for channel in settings.channels if channel in maps]
     parts: Iterable[Any] = ()
     if labelled:
@@ -170,6 +153,52 @@ def preprocess_scan(
         else:
             channels.append(likeliest(moved.maps[len(chosen) :]) if name == LABEL_MAP else image)
     return channels[0] if len(channels) == 1 else np.stack(channels), quality
+
+
+class Aligned(NamedTuple):
+    """A scan's brain and where it lies.
+
+    Attributes
+    ----------
+    data
+        The voxels, 0 around the brain, without bias field if the settings say so; float32, shape (x, y, z) of the scan.
+    brain, brain_ml
+        Which of them are of the brain, and its volume, ml.
+    maps
+        The tissues, ANTs images, if they are among the channels.
+    transform
+        What brings it onto the template (`find_transform`).
+    """
+
+    data: np.ndarray
+    brain: np.ndarray
+    brain_ml: float
+    maps: dict[str, Any]
+    transform: np.ndarray
+
+
+def align(scan: Scan, settings: PreprocessSettings, cache: Path | None) -> Aligned:
+    """Find a scan's brain, tissues and transform; raise BadScan if the brain's volume is implausible."""
+    kept, stripped, n4 = Kept(cache, scan), settings.stripped, settings.n4
+    brain = unpack(kept.get("mask", stripped, lambda: pack(mask_of(scan, stripped))), scan.data.shape)
+    brain_ml = float(brain.sum() * scan.voxel_ml)
+    if not BRAIN_ML[0] < brain_ml < BRAIN_ML[1]:
+        hint = "does it show the brain alone?" if stripped else "was it stripped before?"
+        raise BadScan(
+            f"implausible brain volume ({brain_ml:.0f} ml, expected {BRAIN_ML[0]} to {BRAIN_ML[1]}, {hint})",
+            {"brain_ml": round(brain_ml, 1)},
+        )
+    data = foreground(scan, brain)
+    maps: dict[str, Any] = {}
+    if n4 or set(settings.channels) & set(TISSUES):
+        field = kept.get("bias-field", stripped, lambda: bias_field(data, brain, scan.affine))
+        even = without_bias(data, brain, scan.affine, field)
+        if set(settings.channels) & set(TISSUES):
+            maps = tissue_maps(even, brain, scan.affine)
+        data = even if n4 else data
+    depends_on = [stripped, settings.registration, n4]
+    transform = kept.get("transform", depends_on, lambda: find_transform(scan, data, settings.registration))
+    return Aligned(data, brain, brain_ml, maps, transform)
 
 
 def foreground(scan: Scan, brain: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,11 +15,13 @@ from mriflow.images.headers import read_header
 from mriflow.images.mask import surrounded_mask
 from mriflow.images.nifti import BadScan, Scan, load_scan
 from mriflow.images.outliers import MEASURES, contrast_of
-from mriflow.images.scan import PreprocessSettings, Result, run_scan
+from mriflow.images.scan import PreprocessSettings, Result, align, run_scan
 from mriflow.images.ukb_zip import split_path
 from mriflow.prediction.calibrated import columns_of
 from mriflow.prediction.ensemble import Trained, predict_one
+from mriflow.prediction.own_space import MapFolder, measures_of_map, plausibility
 from mriflow.prediction.seen import SPACING, unlike
+from mriflow.prediction.segment import probabilities_of
 from mriflow.prediction.sources import Named
 from mriflow.prediction.stored import Stored
 from mriflow.tables.labels import HEAD_SIZE
@@ -34,19 +37,29 @@ FOR_BRAINS = "this model is made for scans that show the brain alone (`stripped`
 
 
 class Prepared(NamedTuple):
-    """A scan as the networks want it, and what its file tells: doubts in words, edges of its voxels (mm), a hash of them."""
+    """A scan as the networks want it, and what its file tells: doubts in words, edges of its voxels (mm), a hash of them.
+
+    And, if asked for, the transform that brought it onto the template.
+    """
 
     result: Result
     doubts: list[str]
     edges: list[float]
     voxels: str
+    transform: np.ndarray | None = None
 
 
-def prepare(settings: PreprocessSettings, scan: Named) -> Prepared:
+def prepare(settings: PreprocessSettings, keep_transform: bool, scan: Named) -> Prepared:
     """Preprocess one scan as `preprocess` does; a bad one gives a problem, and no volume."""
     if scan["problem"]:
         return Prepared(Result(None, {"problem": scan["problem"]}), [], [], "")
-    result = run_scan({"id": scan["path"], "path": scan["file"].absolute(), "fingerprint": ""}, "", Path(), settings)
+    listed = {"id": scan["path"], "path": scan["file"].absolute(), "fingerprint": ""}
+    transform = None
+    with TemporaryDirectory() as cache:
+        kept = Path(cache) if keep_transform else None
+        result = run_scan(listed, "", Path(), settings, kept)
+        if keep_transform and result.volume is not None:
+            transform = align(load_scan(scan["file"], settings.stripped), settings, kept).transform
     if result.volume is None:
         problem = result.row["problem"].removeprefix("scan: ")
         if settings.stripped and ("implausible brain volume" in problem or "no background" in problem):
@@ -62,7 +75,7 @@ def prepare(settings: PreprocessSettings, scan: Named) -> Prepared:
         doubts.append(WAS_STRIPPED)
     edges = [header[edge] for edge in SPACING if edge in header]
     zipped = split_path(scan["file"])  # of UK Biobank: known by another fingerprint
-    return Prepared(result, doubts, edges, "" if zipped else voxels_of(fingerprint(scan["file"])))
+    return Prepared(result, doubts, edges, "" if zipped else voxels_of(fingerprint(scan["file"])), transform)
 
 
 def is_stripped(scan: Scan, brain_ml: float) -> bool:
@@ -82,9 +95,11 @@ class Ensemble:
         The model.
     device
         ``auto`` (a GPU if there is one), ``cpu`` or ``cuda``.
+    maps
+        Of a segmentation: where label maps go.
     """
 
-    def __init__(self, stored: Stored, device: str = "auto") -> None:
+    def __init__(self, stored: Stored, device: str = "auto", maps: MapFolder | None = None) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise UserError("--device cuda: PyTorch sees no GPU here. Leave it out, or see docs/gpu.md.")
         self.facts, self.calibration = stored.facts, stored.calibration
@@ -98,12 +113,13 @@ class Ensemble:
             for scan in part["scans"]
         }
         self.threads = torch.get_num_threads()
+        self.maps = maps
 
     def predict(self, scans: Sequence[Named], prepared: Sequence[Prepared]) -> pd.DataFrame:
         """Return a row for each scan: path, prediction and what belongs to it, quality measures, `warning` and `problem`."""
         measures = [*MEASURES, "voxel_mm", "warning", "problem"]
         rows: list[dict[str, Any]] = []
-        for scan, (result, _, edges, _) in zip(scans, prepared, strict=True):
+        for scan, (result, _, edges, *_) in zip(scans, prepared, strict=True):
             row = {name: result.row.get(name) for name in (*MEASURES, "problem")}
             row["voxel_mm"] = "x".join(f"{edge:.3g}" for edge in edges)
             rows.append({"path": scan["path"], **row})
@@ -121,14 +137,30 @@ class Ensemble:
             table = pd.DataFrame([covariates[number] for number in good], index=names, columns=self.facts["covariates"])
             shards = Shards([volumes], {name: (0, place) for place, name in enumerate(names)})
             torch.set_num_threads(self.threads)  # the brain's extractor takes one alone
-            # One at a time: what a scan is given must not depend, in its last digit, on which others are predicted with it.
-            each = [predict_one(member, shards, names, table, self.device, self.facts["tta"], 1) for member in self.members]
-            made = columns_of(np.stack(each), self.facts["target"]["classes"], self.calibration)
+            if self.facts["target"]["type"] == "segmentation":
+                made = pd.DataFrame([self.segment(scans[number], prepared[number]) for number in good])
+            else:
+                # One at a time: what a scan is given must not depend, in its last digit, on which others are predicted with it.
+                tta = self.facts["tta"]
+                each = [predict_one(member, shards, names, table, self.device, tta, 1) for member in self.members]
+                made = columns_of(np.stack(each), self.facts["target"]["classes"], self.calibration)
             made = made.set_index(pd.Index(good)).reindex(range(len(rows)))
             for number in good:
-                value = made.loc[number, "prediction"]
-                rows[number]["warning"] = "; ".join(self.doubts(prepared[number], covariates[number], value))
+                doubts = self.doubts(prepared[number], covariates[number], made.loc[number].to_dict())
+                rows[number]["warning"] = "; ".join(doubts)
         return pd.DataFrame(rows, columns=["path", *measures]).join(made)[["path", *made.columns, *measures]]
+
+    def segment(self, scan: Named, prepared: Prepared) -> dict[str, Any]:
+        """Return volumes and certainty of a scan's label map, and write the map."""
+        volume = np.asarray(prepared.result.volume)
+        channels = volume if volume.ndim == 4 else volume[None]
+        found = probabilities_of(self.members, channels, self.device, self.facts["tta"])
+        classes, settings = self.facts["target"]["classes"], self.facts["preprocess"]
+        inside = channels[settings["channels"].index("image") if "image" in settings["channels"] else 0] > 0
+        row: dict[str, Any] = measures_of_map(found, inside, classes, settings["voxel_mm"], prepared.result.row["scale"])
+        if self.maps is not None:
+            row["label_map"] = self.maps.write(scan, found, prepared.transform, settings)
+        return row
 
     def covariates_of(self, scan: Named, result: Result) -> dict[str, Any]:
         """Return the covariates of a scan as the networks read them; under `problem` what is wrong with one."""
@@ -145,14 +177,16 @@ class Ensemble:
                 return {"problem": f"the covariate {name!r} is {text!r}, expected a number"}
         return known
 
-    def doubts(self, prepared: Prepared, covariates: dict[str, Any], prediction: Any) -> list[str]:
-        """Return, in words, why a prediction is not to be trusted."""
+    def doubts(self, prepared: Prepared, covariates: dict[str, Any], made: dict[str, Any]) -> list[str]:
+        """Return, in words, why what was `made` of a scan, its columns of the table, is not to be trusted."""
         row, volume = prepared.result.row, np.asarray(prepared.result.volume)
         channels = self.facts["preprocess"]["channels"]
         if "image" in channels:
             row = row | contrast_of(volume if len(channels) == 1 else volume[channels.index("image")])
         labels = {name: value for name, value in covariates.items() if value is not None and name != HEAD_SIZE}
-        texts = [*prepared.doubts, *unlike(self.facts, row, prepared.edges, labels, prediction)]
+        if self.facts["target"]["type"] == "segmentation":
+            row = row | plausibility(pd.DataFrame([made]), self.facts["target"]["classes"]).iloc[0].to_dict()
+        texts = [*prepared.doubts, *unlike(self.facts, row, prepared.edges, labels, made.get("prediction"))]
         if prepared.voxels in self.trained_on:
             texts.append("the model was trained on this scan: how well it is predicted says nothing about others")
         return texts

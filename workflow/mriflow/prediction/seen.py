@@ -71,10 +71,11 @@ def unlike(
     labels
         Its covariates.
     prediction
-        A number, or the name of a class.
+        A number, the name of a class, or None if it is a label map.
     """
     seen, registration = facts["seen"], facts["preprocess"]["registration"]
-    words = [far_from_usual({name: measures.get(name) for name in NAMES}, seen["measures"], NAMES)]
+    names = {**NAMES, **{name: f"{name} of the label map" for name in seen["measures"] if name not in NAMES}}
+    words = [far_from_usual({name: measures.get(name) for name in names}, seen["measures"], names)]
     row = pd.DataFrame([{name: measures[name] for name in MEASURES}])
     words.append(far_from_template(row, registration).iloc[0])
     if seen["voxel_mm"] and len(edges):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mriflow.reporting.results import METRICS, with_interval
+from mriflow.tables.labels import LABEL_MAP
 
 CARD = """# {experiment}: {column} from T1-weighted MRI of the head
 
@@ -53,7 +54,15 @@ CALIBRATED = (
     "The interval or set of a new scan was fitted to these predictions: it holds the truth of nine in ten scans that are\nlike "
     "those of training."
 )
-METHODS = {"network": "this model", "classical": "linear model of the voxels", "trivial": "without the image: median or shares"}
+METHODS = {
+    "network": "this model",
+    "classical": "linear model of the voxels",
+    "trivial": "without the image: median or shares",
+    "atlas": "mean label map of the training scans",
+    "template": "tissues of the template",
+    "mixture": "mixture of three Gaussians",
+}
+OF_MAPS = "Each scan is given a label map in its own voxels, with the volume of each class in ml (a voxel may count in part)."
 
 
 def model_card(facts: Mapping[str, Any], metrics: Mapping[str, Any], calibrated: bool) -> str:
@@ -71,16 +80,21 @@ def model_card(facts: Mapping[str, Any], metrics: Mapping[str, Any], calibrated:
     target, preprocess, seen, limits = (facts[key] for key in ("target", "preprocess", "seen", "limits"))
     unit = f" ({target['unit']})" if target["unit"] else ""
     what = f"{target['column']}{unit}" if not target["classes"] else f"{target['column']}: {', '.join(target['classes'])}"
+    what = what.replace(LABEL_MAP, "the label map", 1)
     rows = [("site", in_words(seen["sites"])), *((name, in_words(known)) for name, known in seen["labels"].items())]
     rows += [("voxels (mm)", in_words(seen["voxel_mm"]))] if seen["voxel_mm"] else []
-    networks = len(facts["models"])
+    networks, of_maps = len(facts["models"]), target["type"] == "segmentation"
+    of_classes = {"dice": "Dice", **{f"dice_{name}": f"Dice, {name}" for name in target["classes"]}}
+    names = of_classes if of_maps else METRICS[target["type"]]
     done = [f"registration {preprocess['registration']}", f"{preprocess['voxel_mm']:g} mm voxels"]
     done += ["brain alone already" if preprocess["stripped"] else "brain cut out by deepbet"]
     done += ["N4"] if preprocess["n4"] else []
     done += [f"channels {' and '.join(preprocess['channels'])}"] if len(preprocess["channels"]) > 1 else []
+    told = CALIBRATED if calibrated else "Nothing was fitted for new scans, so predictions have no interval."
+    told = OF_MAPS if of_maps else told
     return CARD.format(
         experiment=facts["experiment"],
-        column=target["column"],
+        column=target["column"].replace(LABEL_MAP, "label map"),
         simulated="**Trained on simulated brains: it says nothing about people.**\n\n" if facts["simulated"] else "",
         networks=f"{networks} network{'' if networks == 1 else 's'}",
         what=what,
@@ -91,9 +105,9 @@ def model_card(facts: Mapping[str, Any], metrics: Mapping[str, Any], calibrated:
         seen="\n".join(f"| {name} | {text} |" for name, text in rows),
         prepared=", ".join(done),
         tested=metrics["n"],
-        results=results_table(metrics, METRICS[target["type"]]),
-        calibration=CALIBRATED if calibrated else "Nothing was fitted for new scans, so predictions have no interval.",
-        external="".join(on_others(found, METRICS[target["type"]]) for found in metrics.get("external", {}).values()),
+        results=results_table(metrics, names),
+        calibration=told,
+        external="".join(on_others(found, names) for found in metrics.get("external", {}).values()),
         correlation=limits["correlation"],
         smallest=limits["brain_ml"][0],
         largest=limits["brain_ml"][1],
@@ -108,7 +122,8 @@ def results_table(metrics: Mapping[str, Any], names: Mapping[str, str]) -> str:
     lines = [["", *(names[key] for key in known)], ["---"] * (len(known) + 1)]
     for method, words in METHODS.items():
         if method in metrics:
-            lines.append([words, *(with_interval(metrics[method][key]) for key in known)])
+            cells = metrics[method]
+            lines.append([words, *(with_interval(cells[key]) if key in cells else "–" for key in known)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
