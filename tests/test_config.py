@@ -14,7 +14,7 @@ from mriflow.config.comparable import comparable
 from mriflow.config.cost import cost
 from mriflow.config.external import cohorts_of, external_figures
 from mriflow.config.mistakes import PATTERNS, Validator
-from mriflow.config.resolve import columns_to_read, merge, resolve, settings, training_part, weights_to_start_from
+from mriflow.config.resolve import columns_to_read, merge, read_yaml, resolve, settings, training_part, weights_to_start_from
 from mriflow.reference import main
 from mriflow.tables.cells import read_value
 
@@ -790,7 +790,7 @@ def test_a_long_run_is_told_of_with_hours_memory_and_disk_and_a_short_one_is_not
     assert re.search(r"ixi-age: 15 networks, 60 epochs of 395 scans, SFCN at 40x48x40: about [\d.]+ hours of one core", text)
     assert re.search(r"memory +2.6 GB for preprocessing, [\d.]+ GB for training", text)
     assert "4.5 GB downloaded, 0.1 GB preprocessed" in text
-    assert re.search(r"hours of a GPU \(taken for \d+ times as fast as a core; not measured\)", costs(tmp_path, "ixi-age-gpu"))
+    assert "(how much faster a GPU is was not measured)" in costs(tmp_path, "ixi-age-gpu")
     demo = resolved()
     assert cost(demo, tmp_path, demo["datasets"]) == []
 
@@ -818,6 +818,13 @@ def test_what_is_there_costs_nothing_and_what_was_measured_goes_before_the_rule(
         file.write_text("id\n" + "scan\n" * 240)
     text = costs(tmp_path, "ixi-age")
     assert "230 scans (organized), 38 minutes of one core (measured by earlier jobs)" in text
+    assert "28 hours" not in text, "it is not known with which settings"
+    used = settings(resolved(ROOT / "config/experiments/ixi-age.yaml"), "ixi-age")
+    had = tmp_path / "results/ixi-age/settings.json"
+    had.write_text(json.dumps(used | {"training": used["training"] | {"epochs": 1}}))
+    assert "28 hours" not in costs(tmp_path, "ixi-age"), "a first try of one epoch tells nothing of sixty"
+    had.write_text(json.dumps(used))
+    text = costs(tmp_path, "ixi-age")
     assert "ixi-age: 14 networks" in text and "28 hours (measured by earlier jobs)" in text
     assert "downloaded" not in text
     for fold, seed in itertools.product(range(5), range(3)):
@@ -825,6 +832,17 @@ def test_what_is_there_costs_nothing_and_what_was_measured_goes_before_the_rule(
         model.parent.mkdir(exist_ok=True)
         model.touch()
     assert "training" not in costs(tmp_path, "ixi-age")
+
+
+def test_the_trials_of_a_search_cost_something(tmp_path):
+    files = [ROOT / "config/config.yaml", ROOT / "config/experiments/ixi-age.yaml"]
+    searches = {"s": {"method": "grid", "keys": {"learning_rate": [0.001, 0.002, 0.004]}, "trials": 3, "epochs": 30}}
+    overlay = {"searches": searches, "experiments": {"ixi-age": {"search": "s"}}}
+    overlay["splits"] = {"of-search": {"method": "k-fold", "folds": 5, "validation": 0.15}}
+    overlay["experiments"]["ixi-age"]["split"] = "of-search"
+    config = resolve(merge(merge(read_yaml(files[0]), read_yaml(files[1])), overlay), files, ROOT)
+    text = "\n".join(cost(config, tmp_path, config["datasets"]))
+    assert re.search(r"search +ixi-age: 15 trainings of 30 epochs: about [\d.]+ (hours|minutes) of one core", text)
 
 
 def test_scans_of_a_table_of_ones_own_are_counted_and_unknown_ones_are_said_to_be_unknown(tmp_path):

@@ -13,7 +13,7 @@ from conftest import training_settings, write_dataset
 from mriflow.base.errors import UserError
 from mriflow.config.resolve import training_part
 from mriflow.evaluate import evaluate, subgroup_columns
-from mriflow.evaluation.baselines import FLAT, classical, pca, penalty_folds, small_images, standardised_kernels, trivial
+from mriflow.evaluation.baselines import FLAT, classical, drawn, pca, penalty_folds, small_images, standardised_kernels, trivial
 from mriflow.evaluation.comparison import difference, judge
 from mriflow.evaluation.confounders import confounders_of, predict_from_confounders
 from mriflow.evaluation.metrics import (
@@ -340,6 +340,14 @@ def test_a_difference_that_is_not_defined_cannot_be_told():
     assert row["verdict"] == "cannot be told" and "not defined" in row["sentence"]
 
 
+def test_a_difference_that_only_the_correction_leaves_untold_is_said_to_be_so():
+    row = {"method": "network", "other": "pca", "metric": "mae", "people": 9, "unit": "years"}
+    row |= {"value": -1.0, "low": -1.9, "high": -0.1, "p": 0.03}
+    told = judge([dict(row) for _ in range(4)])[0]
+    assert told["verdict"] == "cannot be told" and "−1.9 to −0.1 years, holds no 0" in told["sentence"]
+    assert "better" in judge([dict(row)])[0]["sentence"]
+
+
 def test_share_is_half_without_knowledge_and_goes_to_the_better_method_with_it():
     rng = np.random.default_rng(0)
     truth = rng.uniform(20, 80, 600)
@@ -421,13 +429,28 @@ def test_what_is_predicted_of_a_scan_depends_on_no_other_that_is_predicted(metho
     assert all_ahead[:2] == pytest.approx(few)
 
 
-def test_classical_learns_from_no_more_than_it_can_hold(monkeypatch):
+def test_linear_methods_learn_from_no_more_than_they_can_hold(monkeypatch):
+    ids = [f"scan-{number}" for number in range(30)]
+    assert drawn(ids) == ids
     monkeypatch.setattr("mriflow.evaluation.baselines.MOST", 15)
+    few = drawn(ids)
+    assert len(set(few)) == 15 and few == sorted(few, key=ids.index) and few == drawn(ids)
+
+
+def test_images_of_many_scans_lie_in_a_file_and_give_the_same_predictions(monkeypatch):
     rng = np.random.default_rng(0)
-    labels = rng.uniform(20, 80, 40)
-    features = rng.uniform(size=(40, 50)) + labels[:, None] / 20
-    found = classical(features[:30], labels[:30], np.arange(30), features[30:], None)
-    assert np.corrcoef(found, labels[30:])[0, 1] > 0.9
+    age = rng.uniform(20, 80, 40)
+    volumes = [(rng.uniform(0, 60, (8, 8, 8)) + one).astype(np.uint8) for one in age]
+    found = []
+    for most in (40, 39):
+        monkeypatch.setattr("mriflow.evaluation.baselines.IN_MEMORY", most)
+        monkeypatch.setattr("mriflow.evaluation.baselines.AHEAD", 3)
+        features = small_images(volumes)
+        assert isinstance(features, np.memmap) == (most < 40) and features.dtype == (np.float32 if most == 40 else np.float16)
+        found.append(classical(features[:30], age[:30], np.arange(30), features[30:], None))
+        found.append(pca(features[:30], age[:30], features[30:], None))
+    assert found[0] == pytest.approx(found[2], abs=0.2) and found[1] == pytest.approx(found[3], abs=0.2)
+    assert np.corrcoef(found[2], age[30:])[0, 1] > 0.9
 
 
 @pytest.mark.parametrize("classes", [None, ["0", "1"]])

@@ -17,7 +17,7 @@ from mriflow.tables.labels import read_indices
 from mriflow.training.augment import augment, draw_changes
 from mriflow.training.covariates import Covariates, read_covariates
 from mriflow.training.loader import open_shards
-from mriflow.training.objectives import Classification, Joint, Regression, make_objective
+from mriflow.training.objectives import Classification, Joint, Regression, make_objective, shares
 from test_train import AGE, NONE, SEX, run, run_until
 
 AUGMENTATION = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())["properties"]["training"][
@@ -215,13 +215,15 @@ def test_auxiliary_target_that_is_missing_adds_nothing_and_the_first_alone_is_pr
     assert isinstance(objective, Joint)
     encoded = objective.encode(labels)
     outputs = torch.tensor([[0.0, 1.0, -1.0]] * 3, requires_grad=True)
-    objective.loss(outputs, encoded).backward()
+    total = (objective.losses(outputs, encoded) * shares(objective.weights(encoded))).sum()
+    total.backward()
     assert outputs.grad[2, 0] != 0
     assert outputs.grad[2, 1:].tolist() == [0, 0]
     assert objective.predict(outputs.detach()).tolist() == pytest.approx([60] * 3)
     alone = Regression("l1", 60, objective.parts[0].sd).loss(outputs[:, :1], encoded[:, :1])
     other = Classification(["F", "M"], [1, 1]).loss(outputs[:2, 1:], encoded[:2, 1:])
-    assert objective.loss(outputs, encoded).item() == pytest.approx((alone + other).item())
+    assert total.item() == pytest.approx((alone + other).item())
+    assert objective.loss(outputs, encoded).item() == pytest.approx(alone.item()), "what is followed is the target's"
 
 
 def test_without_a_validation_part_all_are_trained_on_and_the_curves_show_unchanged_scans(tmp_path):
@@ -270,3 +272,14 @@ def test_instance_norm_over_a_single_voxel_is_refused(data, tmp_path):
     network = {"name": "SFCN", "arguments": {"channels": [4, 8, 8, 8, 8], "norm": "instance"}}
     with pytest.raises(UserError, match="leaves a single voxel"):
         run(tmp_path, data, network=network)
+
+
+def test_a_covariate_that_no_training_scan_has_is_refused_or_imputed_and_never_taken_for_the_first():
+    table = pd.DataFrame({"site": ["A", "B", "A"], "score": [1.0, 2.0, 4.0]}, index=["s1", "s2", "s3"])
+    ahead = pd.DataFrame({"site": ["A", "NEW"], "score": [1.0, 2.0]}, index=["s4", "s5"])
+    with pytest.raises(UserError, match=r"'site' is 'NEW' for s5 \(1 of 2 scans\), expected one of A, B"):
+        Covariates.fit(table, impute=False).encode(ahead)
+    of_missing = Covariates.fit(table, impute=True).encode(ahead.assign(site=["A", None]))
+    assert Covariates.fit(table, impute=True).encode(ahead).tolist() == of_missing.tolist()
+    with pytest.raises(UserError, match="'score' is 'high' for s5 .* expected a number"):
+        Covariates.fit(table, impute=True).encode(ahead.assign(score=["1", "high"]))

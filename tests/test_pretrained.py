@@ -13,7 +13,7 @@ from mriflow.base.errors import UserError
 from mriflow.split import split
 from mriflow.training.freezing import freeze_features
 from mriflow.training.networks import SFCN, build_network
-from mriflow.training.pretrained import load_pretrained, read_start
+from mriflow.training.pretrained import load_pretrained, read_start, same_outputs
 from test_train import AGE, SMALL, command, run, run_until
 
 AGE_CHANNELS, SEX_CHANNELS = [32, 64, 128, 256, 256, 64], [28, 58, 128, 256, 256, 64]
@@ -203,6 +203,16 @@ def test_a_plain_file_knows_nothing_of_whom_it_saw_and_that_is_said(data, pretra
     torch.save(torch.load(pretrained, weights_only=True)["weights"], tmp_path / "plain.pt")
     run(tmp_path, data, fold=1, epochs=1, init=tmp_path / "plain.pt")
     assert caplog.text.count("does not say whose scans it was trained on") == 1
+    assert json.loads((tmp_path / "warnings.json").read_text())[0]["kind"] == "start from unknown people"
+
+
+def test_outputs_for_other_bins_start_anew():
+    soft = {"loss": "soft-label", "low": 10, "high": 95, "width": 1, "sigma": 1}
+    assert same_outputs(soft, soft | {"sigma": 2}) and not same_outputs(soft, soft | {"high": 170, "width": 2})
+    number = {"loss": "l1", "mean": 40.0, "sd": 9.0}
+    assert same_outputs(number, number | {"loss": "l2", "mean": 50.0}) and not same_outputs(number, soft)
+    joint = {"loss": "joint", "parts": [number, {"loss": "cross-entropy", "classes": ["F", "M"], "weights": [1, 1]}]}
+    assert same_outputs(joint, joint) and not same_outputs(joint, joint | {"parts": [number]})
 
 
 @pytest.mark.parametrize("select", ["last", "average"])

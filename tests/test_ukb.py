@@ -14,7 +14,7 @@ import yaml
 
 from conftest import ROOT
 from mriflow.base.errors import UserError
-from mriflow.config.checks import SECTIONS
+from mriflow.config.network_checks import SECTIONS
 from mriflow.config.resolve import resolve
 from mriflow.images.headers import read_header
 from mriflow.images.nifti import BadScan, load_scan

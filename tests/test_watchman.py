@@ -92,3 +92,15 @@ def test_two_or_three_more_wrong_classes_of_seventeen_are_chance_and_thirty_of_t
     right = np.where((epochs > 20) & (epochs < 30), 0.9, 0.745)
     history = pd.DataFrame({"epoch": epochs, "unchanged_accuracy": 1.0, "val_accuracy": right, "val_loss": 1.0})
     assert {one["kind"] for one in of_history(history, constant=0.48, scans=scans)} == told
+
+
+@pytest.mark.parametrize(("rank", "told"), [(0.86, set()), (0.45, {"worse than a constant guess"})])
+def test_a_network_that_weighs_a_rare_class_and_ranks_well_is_not_worse_than_a_guess(rank, told):
+    history = pd.DataFrame({"unchanged_accuracy": [0.86] * 20, "val_accuracy": 0.86, "val_auc": rank, "val_loss": 1.0})
+    assert {one["kind"] for one in of_history(history, constant=0.1, scans=300)} == told
+
+
+def test_one_scan_that_flips_among_seventeen_of_which_two_are_of_the_rare_class_is_chance():
+    right = np.where(np.arange(30) % 2, 15 / 17, 16 / 17)
+    history = pd.DataFrame({"unchanged_accuracy": 1.0, "val_accuracy": right, "val_loss": 1.0})
+    assert of_history(history, constant=2 / 17, scans=17) == []

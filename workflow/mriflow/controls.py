@@ -14,7 +14,7 @@ import pandas as pd
 
 from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.files import write_csv, write_json
-from mriflow.evaluation.baselines import classical, small_images, trivial
+from mriflow.evaluation.baselines import classical, drawn, small_images, trivial
 from mriflow.evaluation.comparison import against, judge
 from mriflow.evaluation.controls import RUNS, classical_of_shuffled, p_value, shuffled
 from mriflow.evaluation.metrics import LESS_IS_BETTER, as_cell, intervals
@@ -111,9 +111,10 @@ def permutation(
         seen, test = tested.ids(fold, "train", "validation"), tested.ids(fold, "test")
         of_network.append(predicted(tested, models, fold))
         of_guess.append(trivial(given[seen].to_numpy(), classes, len(test)))
-        known, ahead = features[row_of[seen]], features[row_of[test]]
-        subjects = tested.labels.loc[seen, "subject"].to_numpy()
-        made = classical_of_shuffled(known, ahead, [run[seen].to_numpy() for run in runs], subjects, classes)
+        few = drawn(seen)
+        known, ahead = features[row_of[few]], features[row_of[test]]
+        subjects = tested.labels.loc[few, "subject"].to_numpy()
+        made = classical_of_shuffled(known, ahead, [run[few].to_numpy() for run in runs], subjects, classes)
         for of_run, one in zip(of_runs, made, strict=True):
             of_run.append(one)
     network, guess = (tested.measure(everyone, np.concatenate(one), given) for one in (of_network, of_guess))
@@ -146,11 +147,12 @@ def fraction(tested: Tested, share: float, models: Sequence[Path], features: np.
     of_network, of_classical, people = [], [], []
     for fold in folds:
         train, test = tested.ids(fold, "train"), tested.ids(fold, "test")
-        subjects = tested.labels.loc[train, "subject"].to_numpy()
-        people.append(len(set(subjects)))
-        known, ahead = features[row_of[train]], features[row_of[test]]
+        people.append(tested.labels.loc[train, "subject"].nunique())
+        few = drawn(train)
+        subjects = tested.labels.loc[few, "subject"].to_numpy()
+        known, ahead = features[row_of[few]], features[row_of[test]]
         of_network.append(predicted(tested, models, fold))
-        of_classical.append(classical(known, truth[train].to_numpy(), subjects, ahead, tested.classes))
+        of_classical.append(classical(known, truth[few].to_numpy(), subjects, ahead, tested.classes))
     network, other = (tested.measure(everyone, np.concatenate(one)) for one in (of_network, of_classical))
     return {
         "fraction": share,

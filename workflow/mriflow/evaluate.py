@@ -16,7 +16,7 @@ import pandas as pd
 from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.files import write_csv, write_json
 from mriflow.base.provenance import provenance
-from mriflow.evaluation.baselines import classical, pca, small_images, trivial
+from mriflow.evaluation.baselines import MOST, classical, drawn, pca, small_images, trivial
 from mriflow.evaluation.confounders import NAMES, confounders_of, predict_from_confounders, size_column
 from mriflow.evaluation.decisions import curves_of
 from mriflow.evaluation.external import judge_all, read_external
@@ -115,8 +115,13 @@ def evaluate(
         return {"network": np.mean(list(each.values()), axis=0), **seeds}
 
     def fit_classical(known: list[str], ahead: list[str]) -> np.ndarray:
+        known = drawn(known)
         subjects = table.loc[known, "subject"].to_numpy()
         return classical(features[row_of[known]], label_of[known].to_numpy(), subjects, features[row_of[ahead]], classes)
+
+    def fit_pca(known: list[str], ahead: list[str]) -> np.ndarray:
+        known = drawn(known)
+        return pca(features[row_of[known]], label_of[known].to_numpy(), features[row_of[ahead]], classes)
 
     def rows_of(fold: int, ids: list[str], made: dict[str, np.ndarray]) -> pd.DataFrame:
         names = [*(method for method in METHODS if method in made), *(name for name in made if name not in METHODS)]
@@ -135,7 +140,7 @@ def evaluate(
         made = {
             **{name: one[: len(test)] for name, one in both.items()},
             "classical": fit_classical(seen, test),
-            "pca": pca(features[row_of[seen]], labels_seen, features[row_of[test]], classes),
+            "pca": fit_pca(seen, test),
             "trivial": trivial(labels_seen, classes, len(test)),
         }
         if len(confounders.columns):
@@ -159,7 +164,7 @@ def evaluate(
         "seeds": experiment["training"]["seeds"],
         **found,
         "warnings": [one for path in warnings for one in json.loads(path.read_text())],
-        "notes": notes_of(list(confounders), shares, unwatched, calibration["fitted_on"]),
+        "notes": notes_of(list(confounders), shares, unwatched, calibration["fitted_on"]) | few_learned_from(parts),
     }
     if search:
         result["search"] = json.loads(search.read_text())
@@ -170,11 +175,11 @@ def evaluate(
     result["provenance"] = provenance(experiment)
     images = table.loc[predicted["id"], "path"].to_numpy()
     failures = worst(predicted.assign(image=images), errors_of(*values_of(predicted, "network", classes), classes))
-    drawn = {method: values_of(predicted, method, classes) for method in ("network", "classical") if classes}
+    scores = {method: values_of(predicted, method, classes) for method in ("network", "classical") if classes}
     write_csv(validated, metrics.with_name("validation-predictions.csv"))
     write_json({"experiment": experiment["experiment"], **calibration}, metrics.with_name("calibration.json"))
     write_csv(failures, metrics.with_name("failures.csv"))
-    write_csv(curves_of(drawn, classes or []), metrics.with_name("curves.csv"))
+    write_csv(curves_of(scores, classes or []), metrics.with_name("curves.csv"))
     write_csv(long_table(result), metrics.with_name("metrics.csv"))
     write_csv(elsewhere, metrics.with_name("external-predictions.csv"))
     write_csv(predicted, predictions)
@@ -196,6 +201,15 @@ def notes_of(confounders: list[str], shares: list[float], unwatched: list[int], 
         "stacked": stacked,
         "calibration": f"Fitted on: {fitted_on[0].lower()}{fitted_on[1:]}",
     }
+
+
+def few_learned_from(parts: pd.DataFrame) -> dict[str, str]:
+    """Return a note if the linear methods learn from fewer scans than the networks do."""
+    most = int(parts[parts["part"] != "test"].groupby("fold")["id"].nunique().max())
+    if most <= MOST:
+        return {}
+    few = f"Learned from {MOST:,} scans of each fold, drawn at random; the networks from up to {most:,}."
+    return {"classical": few, "pca": few}
 
 
 def main(argv: list[str] | None = None) -> None:

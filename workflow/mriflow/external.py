@@ -17,7 +17,7 @@ import torch
 from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.errors import UserError
 from mriflow.base.files import write_csv
-from mriflow.evaluation.baselines import classical, pca, small_images, trivial
+from mriflow.evaluation.baselines import classical, drawn, pca, small_images, trivial
 from mriflow.evaluation.confounders import confounders_of, predict_from_confounders, size_column
 from mriflow.evaluation.failures import QUALITY
 from mriflow.evaluation.subgroups import subgroup_columns
@@ -135,11 +135,12 @@ def of_simpler_methods(
     """
     seen = ours.parts.loc[ours.parts["part"] != "test", "id"].unique().tolist()
     labels, classes = ours.truth[seen].to_numpy(), ours.classes
-    features = small_images([*(ours.shards[scan] for scan in seen), *(shards[scan] for scan in ahead.index)])
-    known, new = features[: len(seen)], features[len(seen) :]
+    few = drawn(seen)
+    features = small_images([*(ours.shards[scan] for scan in few), *(shards[scan] for scan in ahead.index)])
+    known, new, of_few = features[: len(few)], features[len(few) :], ours.truth[few].to_numpy()
     made = {
-        "classical": classical(known, labels, ours.labels.loc[seen, "subject"].to_numpy(), new, classes),
-        "pca": pca(known, labels, new, classes),
+        "classical": classical(known, of_few, ours.labels.loc[few, "subject"].to_numpy(), new, classes),
+        "pca": pca(known, of_few, new, classes),
         "trivial": trivial(labels, classes, len(ahead)),
     }
     # Without the site: those of the other dataset are others.

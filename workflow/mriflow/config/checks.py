@@ -9,23 +9,15 @@ from pathlib import Path
 
 from mriflow.config.map_checks import check_label_maps, check_segmentation
 from mriflow.config.mistakes import Mistakes, hint, in_short, instead
-from mriflow.tables.labels import HEAD_SIZE, LABEL_MAP, OF_PREDICTIONS, RESERVED
+from mriflow.config.network_checks import SECTIONS, check_batch, check_grid, check_init, check_network, check_start
+from mriflow.config.search import trials, with_keys
+from mriflow.tables.labels import HEAD_SIZE, LABEL_MAP, OF_PREDICTIONS, RESERVED, TEXT_COLUMNS
 
-# What an experiment names, and the section of the config in which it is looked up.
-SECTIONS = {
-    "dataset": "datasets",
-    "target": "targets",
-    "preprocess": "preprocess",
-    "split": "splits",
-    "network": "networks",
-    "training": "training",
-}
 LOSSES = {
     "regression": ("auto", "l1", "l2", "soft-label"),
     "classification": ("auto", "cross-entropy"),
     "segmentation": ("auto", "dice-ce"),
 }
-EXPERIMENT_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]*")  # a file's name has a dot or a slash
 
 
 def check_dataset_names(datasets: dict, published: dict, mistakes: Mistakes) -> None:
@@ -67,8 +59,10 @@ def check_blocks(whole: dict, mistakes: Mistakes) -> None:
             text = f"found {block['early_stopping']} with `select: {block['select']}`, expected 0, or `select: best`: a "
             text += "training that stops early is not brought to the end of its schedule"
             mistakes.add(("training", name, "early_stopping"), text)
+        check_batch(("training", name), block, mistakes)
     for name, block in whole["networks"].items():
         check_init(("networks", name, "init"), block.get("init"), mistakes)
+        check_network(("networks", name), block, mistakes)
     check_folders(whole, mistakes)
     check_pathvars(whole, mistakes)
     results = "" if mistakes.touch("pathvars") else whole["pathvars"]["results"]
@@ -92,14 +86,6 @@ def check_ascending(at: tuple, pair: list, mistakes: Mistakes) -> None:
     """Add a pair of limits that is not in ascending order."""
     if not pair[0] < pair[1]:
         mistakes.add(at, f"found {pair}, expected the smaller number first, then the larger")
-
-
-def check_init(at: tuple, init: dict | None, mistakes: Mistakes) -> None:
-    """Add weights to start from that are named twice, by `from` and by `weights`, its name of before, or not at all."""
-    if init is not None and {"from", "weights"} <= init.keys():
-        mistakes.add((*at, "weights"), "found beside `from`, its name now, expected `from` alone")
-    elif init is not None and not {"from", "weights"} & init.keys():
-        mistakes.add((*at, "from"), "missing, expected a file of weights, a model.pt, or an experiment of this config")
 
 
 def check_split_file(at: tuple, split: dict, results: str, mistakes: Mistakes) -> None:
@@ -220,12 +206,14 @@ def check_experiments(whole: dict, published: dict, mistakes: Mistakes) -> None:
             check_labels(experiment, names, blocks["dataset"], blocks["target"], mistakes)
         if {"dataset", "target", "preprocess"} <= blocks.keys():
             check_covariates(experiment, names, blocks, mistakes)
-            check_auxiliary(experiment, names, blocks["dataset"], whole["targets"], known, mistakes)
+            check_auxiliary(experiment, names, blocks, whole["targets"], known, mistakes)
         if "dataset" in blocks:
             check_subgroups(experiment, names, blocks["dataset"], mistakes)
         if {"split", "training"} <= blocks.keys():
             check_select(experiment, names, blocks["split"], blocks["training"], mistakes)
-        check_search(experiment, names, blocks.get("split"), known.get("searches", {}), mistakes)
+        check_search(experiment, names, blocks, whole["searches"], known.get("searches", {}), mistakes)
+        if {"network", "preprocess"} <= blocks.keys():
+            check_grid(experiment, names, blocks, mistakes)
         if {"dataset", "preprocess"} <= blocks.keys():
             check_channels(experiment, names, blocks["dataset"], blocks["preprocess"], mistakes)
         if {"dataset", "target", "preprocess", "training"} <= blocks.keys():
@@ -257,64 +245,6 @@ def check_test_on(
                 mistakes.add(at, f"{lacking(column, experiment, of_other, other)}: it is a covariate")
             if blocks["target"]["column"] in columns_of(other):
                 check_labels(experiment, of_other, other, blocks["target"], mistakes)
-
-
-def start_of(config: dict, experiment: str) -> str | None:
-    """Return the experiment that the training of another starts from, or None; it need not be there."""
-    network = config["networks"].get(config["experiments"][experiment]["network"], {})
-    start = network.get("init", {}).get("from", "")
-    return start if EXPERIMENT_NAME.fullmatch(start) else None
-
-
-def check_start(experiment: str, whole: dict, known: dict[str, dict], mistakes: Mistakes) -> None:
-    """Add an experiment to start from that there is not, that itself starts from this one, or that does not fit it."""
-    experiments, start = whole["experiments"], start_of(whole, experiment)
-    at = ("networks", experiments[experiment]["network"], "init", "from")
-    if start is None:
-        return
-    if start not in known.get("experiments", [start]):
-        text = f"found {start!r}, which is no experiment{instead(start, known['experiments'])}; a file is written with its "
-        mistakes.add(at, f"{text}folder, ./{start}")
-    chain: list[str] = [experiment]
-    following: str | None = start
-    while following and following in experiments and following not in chain:
-        chain.append(following)
-        following = start_of(whole, following)
-    if following == experiment:
-        text = ", which starts from ".join(repr(name) for name in [*chain, experiment])
-        mistakes.add(at, f"found {text}, expected no circle: one of them needs a network block without `init`")
-    elif start in experiments:
-        check_start_fits(at, experiment, start, whole, mistakes)
-
-
-def check_start_fits(at: tuple, experiment: str, start: str, whole: dict, mistakes: Mistakes) -> None:
-    """Add an experiment to start from that has another network, or another split of the same dataset."""
-    ours, theirs = (
-        {kind: whole[section].get(whole["experiments"][name][kind]) for kind, section in SECTIONS.items()}
-        for name in (experiment, start)
-    )
-    found = f"found {start!r}, which experiment {experiment!r} cannot start from"
-    of_network = [layout(used["network"]) for used in (ours, theirs)]
-    if theirs["network"] and of_network[0] != of_network[1]:
-        mistakes.add(at, f"{found}: its network is {in_short(of_network[1])}, here it is {in_short(of_network[0])}")
-    channels = [(used["preprocess"] or {}).get("channels", ["image"]) for used in (ours, theirs)]
-    if channels[0] != channels[1]:
-        mistakes.add(
-            at, f"{found}: its scans have the channels {in_short(channels[1])}, here they have {in_short(channels[0])}"
-        )
-    same_dataset = whole["experiments"][experiment]["dataset"] == whole["experiments"][start]["dataset"]
-    drawn = [[used["split"], used["target"] and used["target"]["column"]] for used in (ours, theirs)]
-    methods = {split["method"] for split, _ in drawn if split}
-    if same_dataset and "k-fold" in methods and "file" not in methods and drawn[0] != drawn[1]:
-        text = "of the same dataset, with another split or target, so that it sees subjects who are tested here; expected the "
-        mistakes.add(at, f"{found}: it is {text}same split for both, with `method: file` if the targets are two")
-
-
-def layout(network: dict | None) -> dict:
-    """Return what of a network block has to be the same for weights to be handed on."""
-    arguments = (network or {}).get("arguments", {})
-    kept = {key: value for key, value in arguments.items() if key != "head" and not key.startswith("drop")}
-    return {"name": (network or {}).get("name"), "arguments": kept}
 
 
 def check_loss(experiment: str, names: dict, target: dict, training: dict, mistakes: Mistakes) -> None:
@@ -368,13 +298,18 @@ def check_covariates(experiment: str, names: dict, blocks: dict, mistakes: Mista
             mistakes.add(at, lacking(name, experiment, names, blocks["dataset"]))
         elif name == blocks["target"]["column"]:
             mistakes.add(at, f"found {name!r}, the target itself, expected other columns")
+        elif name in set(TEXT_COLUMNS) - {"site"}:
+            mistakes.add(at, f"found {name!r}, which is no measure of a person, expected other columns")
+        elif name == "site" and blocks.get("split", {}).get("method") == "leave-site-out":
+            text = f"found 'site', but by {names['split']!r} people of a site are tested that was not trained on"
+            mistakes.add(at, f"{text}: nothing is known of it. Expected other columns")
 
 
 def check_auxiliary(
-    experiment: str, names: dict, dataset: dict, targets: dict, known: dict[str, dict], mistakes: Mistakes
+    experiment: str, names: dict, blocks: dict, targets: dict, known: dict[str, dict], mistakes: Mistakes
 ) -> None:
     """Add auxiliary targets that there are not, that the dataset does not have, or that the network is given or predicts."""
-    at = ("experiments", experiment, "auxiliary")
+    at, dataset, target = ("experiments", experiment, "auxiliary"), blocks["dataset"], blocks["target"]
     for name in names["auxiliary"]:
         if name not in known.get("targets", [name]):
             mistakes.add(at, f"found {name!r}, which is not in `targets`{instead(name, known['targets'])}")
@@ -384,8 +319,9 @@ def check_auxiliary(
                 mistakes.add(at, f"found {name!r}, a segmentation, expected a number or classes")
             elif column not in columns_of(dataset):
                 mistakes.add(at, lacking(column, experiment, names, dataset))
-            if column in names["covariates"] or name == names["target"]:
-                what = "the target itself" if name == names["target"] else "a covariate, too"
+            itself = target["column"] == column
+            if column in names["covariates"] or itself:
+                what = "the target itself" if itself else "a covariate, too"
                 mistakes.add(at, f"found {name!r}, {what}, expected another target")
 
 
@@ -407,16 +343,23 @@ def check_select(experiment: str, names: dict, split: dict, training: dict, mist
         mistakes.add(("training", names["training"], "select"), text)
 
 
-def check_search(experiment: str, names: dict, split: dict | None, searches: dict, mistakes: Mistakes) -> None:
-    """Add a search that there is not, or that has no validation scans to choose by."""
-    at, search = ("experiments", experiment, "search"), names.get("search")
-    if search is not None and search not in searches:
+def check_search(
+    experiment: str, names: dict, blocks: dict, whole: dict, searches: dict[str, dict], mistakes: Mistakes
+) -> None:
+    """Add a search that there is not, that has no validation scans to choose by, or a trial whose batch cannot be shared."""
+    at, search, split = ("experiments", experiment, "search"), names.get("search"), blocks.get("split")
+    if search is None:
+        return
+    if search not in searches:
         mistakes.add(at, f"found {search!r}, which is not in `searches`{instead(search, searches)}")
-    elif search is not None and split and split["method"] != "file" and not split["validation"]:
+    elif split and split["method"] != "file" and not split["validation"]:
         text = (
             f"found {search!r}, but {names['split']!r}, the split of the experiment, has `validation: 0`; expected a share for "
         )
         mistakes.add(at, f"{text}validation, for the trial with the lowest validation loss is chosen")
+    elif search in whole and "training" in blocks and not mistakes.touch("searches", search):
+        for keys in trials(whole[search]).values():
+            check_batch(("searches", search, "keys"), with_keys(blocks["training"], keys), mistakes, keys)
 
 
 def check_split(experiment: str, names: dict, dataset: dict, split: dict, mistakes: Mistakes) -> None:

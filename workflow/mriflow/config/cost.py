@@ -5,6 +5,7 @@ What was measured by earlier jobs of the same kind here (benchmarks/) goes befor
 """
 
 import csv
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,11 +15,11 @@ from typing import Any, NamedTuple
 from mriflow.config.controls import altered
 from mriflow.config.external import datasets_of
 from mriflow.config.resolve import settings, weights_to_start_from
+from mriflow.config.search import training_of_trial, trial_runs
 from mriflow.tables.split_file import folds_of
 
 LONG = 600  # seconds of one core from which on a run is told of
 CORE = 10e9  # multiply-adds of a forward pass that a core makes in a second of training: forward, backward and update
-GPU = 300  # times as fast as a core; no card was measured
 SCAN = {"reading and registration": 3.5, "brain mask": 2.5, "N4": 1.5, "tissues": 1.5}  # seconds of a core, for a head of 1 mm
 AGAIN = 1.0  # in another block, for masks, transforms and bias fields are kept
 SIMULATED_SCAN = 0.5
@@ -85,7 +86,11 @@ def cost(config: Mapping[str, Any], folder: Path, datasets: Iterable[str]) -> li
             disk["preprocessed"] += left * voxels * channels(config["preprocess"][block]) / 1e9
             lines.append(f"  preprocessing  {name}, {block}: {left:,} scans ({source}), {hours(of_core)} of one core ({how})")
     for used in experiments:
-        text, of_core, gb, of_models = training(used, models[used["experiment"]], scans[used["names"]["dataset"]][0], paths)
+        count = scans[used["names"]["dataset"]][0]
+        text, of_core = searched(used, count, paths)
+        lines += [text] if text else []
+        seconds += of_core
+        text, of_core, gb, of_models = training(used, models[used["experiment"]], count, paths)
         if text:
             lines.append(text)
             seconds += of_core
@@ -174,14 +179,14 @@ def training(
     if not left:
         return "", 0.0, 0.0, 0.0
     size = size_of(used)
-    trained = round(count * (1 - (1 / folds if folds > 1 else 0.2)) * (1 - used["split"]["validation"]))
-    voxels = volume(used["preprocess"])
-    of_core = left * block["epochs"] * trained * voxels * size.work / CORE
+    trained, voxels = trained_on(used, count, folds), volume(used["preprocess"])
+    of_core = left * block["epochs"] * seconds_of_epoch(used, count, folds)
     where = f"about {hours(of_core)} of one core"
     if block["gpu"]:
-        where = f"{hours(of_core / GPU)} of a GPU (taken for {GPU} times as fast as a core; not measured), or {where}"
+        where += " (how much faster a GPU is was not measured)"
     measured = benchmarks(paths["benchmarks"] / "train", f"{name}_fold-*_seed-*.tsv", "s")
-    if measured:
+    # What an earlier try with fewer epochs or another network took says nothing of these.
+    if measured and had_settings(paths["results"] / name / "settings.json", used):
         of_core = left * fmean(measured)
         where = f"{hours(of_core)} (measured by earlier jobs)"
     gb = 1 + block["batch_size"] / block["accumulate"] * voxels * size.numbers * 4 * 1.5 / 1e9
@@ -190,6 +195,37 @@ def training(
     networks = f"{left} networks" if left > 1 else "a network"
     text = f"{name}: {networks}, {block['epochs']} epochs of {trained:,} scans, {used['network']['name']} at {grid}: {where}"
     return f"  training       {text}", of_core, gb, disk
+
+
+def had_settings(path: Path, used: Mapping[str, Any]) -> bool:
+    """Return whether an experiment was trained with the same blocks before."""
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return all(before.get(key) == json.loads(json.dumps(used[key])) for key in ("preprocess", "network", "training", "split"))
+
+
+def searched(used: Mapping[str, Any], count: int, paths: Mapping[str, Path]) -> tuple[str, float]:
+    """Return what is left of the search of an experiment, in words, and the seconds of one core."""
+    if "search" not in used:
+        return "", 0.0
+    place, folds, name = paths["results"] / used["experiment"] / "search", folds_of(used), used["experiment"]
+    left = [run for run in trial_runs(dict(used), folds) if not (place / run / "history.csv").exists()]
+    epochs = [training_of_trial(used["training"], used["search"], run.split("/")[0])["epochs"] for run in left]
+    of_core = sum(epochs) * seconds_of_epoch(used, count, folds)
+    text = f"  search         {name}: {len(left)} trainings of {fmean(epochs):.0f} epochs: " if left else ""
+    return text and f"{text}about {hours(of_core)} of one core", of_core
+
+
+def seconds_of_epoch(used: Mapping[str, Any], count: int, folds: int) -> float:
+    """Return how many seconds of one core an epoch takes by the rule of thumb."""
+    return trained_on(used, count, folds) * volume(used["preprocess"]) * size_of(used).work / CORE
+
+
+def trained_on(used: Mapping[str, Any], count: int, folds: int) -> int:
+    """Return how many scans a fold is trained on."""
+    return round(count * (1 - (1 / folds if folds > 1 else 0.2)) * (1 - used["split"]["validation"]))
 
 
 def size_of(used: Mapping[str, Any]) -> Size:

@@ -1,6 +1,7 @@
 """What no schema can check of label maps, and of experiments that segment."""
 
 import re
+from collections.abc import Iterable
 
 from mriflow.config.mistakes import Mistakes, in_short, instead
 from mriflow.tables.labels import LABEL_MAP
@@ -62,6 +63,7 @@ def check_segmentation(experiment: str, names: dict, blocks: dict, mistakes: Mis
     ].keys():
         text = f"found {name!r}, which is no class of dataset {names['dataset']!r}"
         mistakes.add((*at_synthesis, "order"), text + instead(name, (maps or {"classes": {}})["classes"]))
+    check_sides(names, blocks, (maps or {"classes": {}})["classes"], mistakes)
     for key in ("covariates", "auxiliary"):
         if names[key]:
             mistakes.add(("experiments", experiment, key), f"found {in_short(names[key])}, expected none of a segmentation")
@@ -69,3 +71,28 @@ def check_segmentation(experiment: str, names: dict, blocks: dict, mistakes: Mis
         mistakes.add(
             ("experiments", experiment, "controls", key), "found in a segmentation, which has no controls, expected none"
         )
+
+
+def check_sides(names: dict, blocks: dict, classes: Iterable[str], mistakes: Mistakes) -> None:
+    """Add mirror images where a class is of one side: the left one of a mirrored scan would be called right."""
+    lower = {name.lower(): name for name in classes}
+    sides = [(lower[one], lower[other]) for one in lower for other in other_side(one) if other in lower]
+    training = blocks["training"]
+    if not sides:
+        return
+    why = f"for {sides[0][0]!r} and {sides[0][1]!r} are of two sides"
+    if training["augmentation"]["mirror"]:
+        found = f"found {training['augmentation']['mirror']:g}, expected 0, {why}"
+        mistakes.add(("training", names["training"], "augmentation", "mirror"), found)
+    if training["tta"] == "mirror":
+        mistakes.add(("training", names["training"], "tta"), f"found 'mirror', expected none, {why}")
+
+
+def other_side(name: str) -> list[str]:
+    """Return the names that the same structure may have on the right, if a name in small letters is of the left.
+
+    >>> other_side("left-hippocampus"), other_side("hippocampus_l"), other_side("lh_gm"), other_side("wm")
+    (['right-hippocampus'], ['hippocampus_r'], ['rh_gm'], [])
+    """
+    swapped = (("left", "right"), (r"(?<![a-z])lh(?![a-z])", "rh"), (r"(?<![a-z])l(?![a-z])", "r"))
+    return [other for one, right in swapped if (other := re.sub(one, right, name)) != name]

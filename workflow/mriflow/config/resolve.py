@@ -14,9 +14,10 @@ import yaml
 
 from mriflow.base.errors import UserError
 from mriflow.base.files import as_path
-from mriflow.config.checks import EXPERIMENT_NAME, SECTIONS, check_blocks, check_dataset_names, check_experiments, start_of
+from mriflow.config.checks import check_blocks, check_dataset_names, check_experiments
 from mriflow.config.external import datasets_of
 from mriflow.config.mistakes import Mistakes, Source, in_short, instead
+from mriflow.config.network_checks import EXPERIMENT_NAME, SECTIONS, start_of
 from mriflow.config.search import check_searches, searchable, training_of_trial
 from mriflow.tables.cells import as_text
 from mriflow.tables.labels import LABEL_MAP

@@ -6,6 +6,7 @@ All are fitted to the scans that they are given, with a penalty chosen by cross-
 import logging
 import warnings
 from collections.abc import Sequence
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ log = logging.getLogger(__name__)
 COMPONENTS = 100
 FOLDS = 3  # of the search for the penalty of `pca`'s logistic regression
 KERNEL_FOLDS = 5  # of that for `classical`
-MOST = 5000  # scans that `classical` learns from: its kernel holds a number for each pair of them
+MOST = 5000  # scans that `classical` and `pca` learn from: the kernel holds a number for each pair of them
+AHEAD = 500  # scans that `pca` predicts at once
+IN_MEMORY = 2 * MOST  # scans whose images are kept in memory
 EDGE = 40  # voxels along the shortest axis of the images that these methods see
 FLAT = 0.02  # standard deviation of a voxel, 5 of 255 grey levels, below which it is left out: standardised, it is noise
 CHUNK = 8192  # voxels that are standardised at once
@@ -39,16 +42,28 @@ def small_images(volumes: Sequence[np.ndarray]) -> np.ndarray:
 
     Returns
     -------
-    float32 between 0 and 1, shape (scans, features): 0.3 MB a scan and channel.
+    float32 between 0 and 1, shape (scans, features): 0.3 MB a scan and channel. Of more than `IN_MEMORY` scans float16, in a
+    temporary file: all of UK Biobank's would fill the memory.
     """
     grid = volumes[0].shape[-3:]
     factor = max(1, min(grid) // EDGE)
     channels = volumes[0].size // int(np.prod(grid))
-    features = np.empty((len(volumes), channels * int(np.prod([edge // factor for edge in grid]))), np.float32)
+    shape = (len(volumes), channels * int(np.prod([edge // factor for edge in grid])))
+    features: np.ndarray = np.empty(shape if len(volumes) <= IN_MEMORY else 0, np.float32)
+    if len(volumes) > IN_MEMORY:
+        with TemporaryFile() as file:
+            features = np.memmap(file, np.float16, "w+", shape=shape)
     for row, volume in zip(features, volumes, strict=True):
         whole = torch.from_numpy(np.array(volume)).view(channels, *grid).float() / 255
         row[:] = torch.nn.functional.avg_pool3d(whole, factor).flatten()
     return features
+
+
+def drawn(ids: Sequence[Any]) -> list[Any]:
+    """Return the scans that the linear methods learn from: all, or of more than `MOST` so many, drawn at random."""
+    if len(ids) <= MOST:
+        return list(ids)
+    return [ids[place] for place in np.sort(np.random.default_rng(0).choice(len(ids), MOST, replace=False))]
 
 
 def trivial(labels: np.ndarray, classes: list[str] | None, count: int) -> np.ndarray:
@@ -97,9 +112,6 @@ def classical(
     -------
     Shape (scans,) or (scans, classes).
     """
-    if len(labels) > MOST:
-        drawn = np.sort(np.random.default_rng(0).choice(len(labels), MOST, replace=False))
-        features, labels, subjects = features[drawn], labels[drawn], subjects[drawn]
     folds = penalty_folds(labels, subjects, classes)
     if not folds:
         log.warning("too few subjects, or of a class, to choose a penalty: the classical baseline is the trivial one")
@@ -181,10 +193,12 @@ def pca(features: np.ndarray, labels: np.ndarray, ahead: np.ndarray, classes: li
     -------
     Shape (scans,) or (scans, classes).
     """
+    features = features.astype(np.float32, copy=False)
     components = PCA(min(COMPONENTS, len(features) - 1, features.shape[1]), random_state=0)
+    parts = [ahead[start : start + AHEAD] for start in range(0, len(ahead), AHEAD)]
     if classes is None:
-        model = make_pipeline(components, RidgeCV(np.logspace(-2, 5, 15)))
-        return model.fit(features, labels.astype(float)).predict(ahead)
+        model = make_pipeline(components, RidgeCV(np.logspace(-2, 5, 15))).fit(features, labels.astype(float))
+        return np.concatenate([model.predict(part.astype(np.float32, copy=False)) for part in parts])
     logistic: Any = LogisticRegressionCV(
         Cs=np.logspace(-6, 1, 8), cv=FOLDS, class_weight="balanced", scoring="neg_log_loss", max_iter=2000
     )
@@ -196,4 +210,4 @@ def pca(features: np.ndarray, labels: np.ndarray, ahead: np.ndarray, classes: li
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         model.fit(features, numbers)
-    return model.predict_proba(ahead)
+    return np.concatenate([model.predict_proba(part.astype(np.float32, copy=False)) for part in parts])

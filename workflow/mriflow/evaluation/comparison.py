@@ -113,7 +113,7 @@ def sentence(row: Mapping[str, Any], comparisons: int) -> str:
         return f"The {metric} of {pair} is the same, in every draw of people: their predictions agree."
     if row["verdict"] == UNDECIDED:
         reach = f"{row['low']:.3g} to {row['high']:.3g}{unit}".replace("-", "−")
-        if row["low"] * row["high"] > 0:
+        if row["low"] * row["high"] > 0 and row["p_holm"] is not None:
             return (
                 f"Which of {pair} has the better {metric} cannot be told when {comparisons} comparisons are corrected for "
                 f"(p = {row['p_holm']:.2g}), though the interval of this one alone, {reach}, holds no 0."

@@ -87,7 +87,7 @@ def classical_of_shuffled(
 ) -> list[np.ndarray]:
     """Return what the classical method (`mriflow.evaluation.baselines.classical`) predicts, once for each row of labels.
 
-    What does not depend on labels is computed once. From more than `MOST` scans, so many drawn at random are learned from.
+    What does not depend on labels is computed once.
 
     Parameters
     ----------
@@ -96,14 +96,11 @@ def classical_of_shuffled(
     labels
         For each run those of the former scans.
     """
-    drawn = np.arange(len(subjects))
-    if len(drawn) > MOST:
-        drawn = np.sort(np.random.default_rng(0).choice(drawn, MOST, replace=False))
-    rows, rows_ahead = kernel_axes(features[drawn], ahead)
+    rows, rows_ahead = kernel_axes(features, ahead)
     found = []
     for of_run in labels:
-        folds = penalty_folds(of_run[drawn], subjects[drawn], classes)
-        made = from_axes(rows, rows_ahead, of_run[drawn], folds, classes) if folds else trivial(of_run, classes, len(ahead))
+        folds = penalty_folds(of_run, subjects, classes)
+        made = from_axes(rows, rows_ahead, of_run, folds, classes) if folds else trivial(of_run, classes, len(ahead))
         found.append(made)
     return found
 

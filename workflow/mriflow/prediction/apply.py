@@ -171,6 +171,8 @@ class Ensemble:
             if text is None and column["missing"] is None:
                 needed = ", ".join(["path", *(one for one in self.facts["covariates"] if one != HEAD_SIZE)])
                 return {"problem": f"the model needs the covariate {name!r} of it: give a table with the columns {needed}"}
+            if "values" in column and column["missing"] is None and text not in column["values"]:
+                return {"problem": f"the covariate {name!r} is {text!r}, expected one of {', '.join(column['values'])}"}
             try:
                 known[name] = text if text is None or "values" in column else float(text)
             except ValueError:

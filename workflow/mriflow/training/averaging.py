@@ -40,10 +40,11 @@ class RunningMean:
 
 @torch.no_grad()
 def recalibrate(net: nn.Module, batches: Iterable[Batch], precision: torch.dtype) -> None:
-    """Take the statistics of batch norm anew, from some scans of the training (Wu & Johnson 2021, arXiv:2105.07576).
+    """Take the statistics of batch norm anew, from some scans of the training, as the mean of their batches' own.
 
-    The running ones of small batches lag behind weights that change fast, by tens of years of age, and averaged weights have
-    none at all. Nothing is done to a network without batch norm.
+    The idea is Wu & Johnson's (2021, arXiv:2105.07576), who pool the scans of all batches; here a batch is normalised as one of
+    training is, without the differences between batches. The running ones of small batches lag behind weights that change fast,
+    by tens of years of age, and averaged weights have none at all. Nothing is done to a network without batch norm.
     """
     norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     norms = [norm for norm in norms if not is_frozen(norm)]

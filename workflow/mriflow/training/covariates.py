@@ -103,11 +103,11 @@ class Covariates:
         Raises
         ------
         UserError
-            If a covariate is missing and was not to be imputed.
+            If a covariate is missing, or has a value that no training scan has, and was not to be imputed.
         """
         numbers: list[np.ndarray] = []
         for name, column in self.columns.items():
-            values = table[name]
+            values = self.known(name, table[name])
             if values.isna().any():
                 if column["missing"] is None:
                     lacking = values.index[values.isna()]
@@ -122,3 +122,21 @@ class Covariates:
                 numbers.append((values.to_numpy(float) - column["mean"]) / column["sd"])
         stacked = np.stack(numbers, 1) if numbers else np.zeros((len(table), 0))
         return torch.tensor(stacked, dtype=torch.float32)
+
+    def known(self, name: str, values: pd.Series) -> pd.Series:
+        """Return a covariate of scans, missing where no training scan has such a value, if it may be imputed."""
+        column = self.columns[name]
+        if "values" in column:
+            strange = values.notna() & ~values.astype(str).isin(column["values"])
+            expected = f"one of {', '.join(column['values'])}, which the training scans have"
+        else:
+            strange = values.notna() & pd.to_numeric(values, errors="coerce").isna()
+            expected = "a number"
+        if strange.any() and (column["missing"] is None or "values" not in column):
+            scan = strange.index[strange][0]
+            cure = ", or set `impute: true`" if "values" in column else ""
+            raise UserError(
+                f"the covariate {name!r} is {str(values[scan])!r} for {scan} ({strange.sum()} of {len(values)} scans), "
+                f"expected {expected}. Give it by the same names, or leave it out{cure}."
+            )
+        return values.where(~strange, None)

@@ -301,6 +301,7 @@ class Trainer:
             case "average":
                 self.net.load_state_dict(self.average.mean)
                 recalibrate(self.net, self.for_statistics(training), self.precision)
+                self.best_epoch = self.epoch
                 log.info("weights averaged over the last %d of %d epochs", self.average.count, self.epoch)
             case _:
                 self.best_epoch = self.epoch

@@ -197,7 +197,7 @@ class Segmentation(Objective):
         """Return the mean Dice over scans and classes, and that of each class."""
         each = np.nanmean(predictions, axis=0)
         named = {f"dice_{name}": float(value) for name, value in zip(self.classes, each, strict=True)}
-        return {"dice": float(each.mean()), **named}
+        return {"dice": float(np.nanmean(each)), **named}
 
     def state(self) -> dict[str, Any]:
         return {"loss": "dice-ce", "classes": self.classes}
@@ -231,6 +231,10 @@ class Joint(Objective):
     def of(self, encoded: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the encoded labels of each target."""
         return encoded.split([part.width for part in self.parts], dim=1)
+
+    def loss(self, outputs: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        """Return the loss of the target alone: the others help to learn, and choose nothing."""
+        return self.parts[0].loss(self.outputs_of(outputs)[0], self.of(encoded)[0])
 
     def values(self, outputs: torch.Tensor) -> torch.Tensor:
         return self.parts[0].values(self.outputs_of(outputs)[0])

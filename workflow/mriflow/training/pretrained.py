@@ -15,6 +15,8 @@ from mriflow.training.networks import WithCovariates
 
 log = logging.getLogger(__name__)
 
+MEANING = ("classes", "low", "high", "width")  # of an objective's state: what its outputs stand for
+
 
 class Start(NamedTuple):
     """What a training starts from.
@@ -37,8 +39,8 @@ class Start(NamedTuple):
 def load_pretrained(net: nn.Module, start: Start, here: Mapping[str, Any] | None = None) -> None:
     """Load weights into a network: all of them, but for an output layer that does not fit, which starts anew.
 
-    It does not fit if it has another size, or if a model.pt was trained for another target. What covariates add to the outputs
-    is taken from a model of the same covariates; else it starts anew, too.
+    It does not fit if it has another size, or if a model.pt was trained for another target, loss or bins. What covariates add
+    to the outputs is taken from a model of the same covariates; else it starts anew, too.
 
     The weights published with SFCN (Peng et al. 2021) have names that begin with ``module.``, from training on several GPUs;
     that is taken off. Their age model has 40 outputs, for the bins of 42 to 82 years; their sex model has 2 outputs and
@@ -51,7 +53,7 @@ def load_pretrained(net: nn.Module, start: Start, here: Mapping[str, Any] | None
     start
         From `read_start`.
     here
-        `target`, `channels` and `covariates` as the model.pt of this training will have them.
+        `target`, `channels`, `covariates` and `objective` as the model.pt of this training will have them.
 
     Raises
     ------
@@ -72,7 +74,8 @@ def load_pretrained(net: nn.Module, start: Start, here: Mapping[str, Any] | None
     last = output_layer(inner)
     head = {name for name in expected if name.rpartition(".")[0] == last}
     different = {name for name in expected.keys() & given if given[name].shape != expected[name].shape}
-    anew = head if differs(facts, here, "target") or (different and different <= head) else set()
+    other = differs(facts, here, "target") or not same_outputs(facts.get("objective"), here.get("objective"))
+    anew = head if other or (different and different <= head) else set()
     wrong = [f"{name}: not in the file" for name in expected if name not in given]
     wrong += [f"{name}: not in this network" for name in given if name not in expected]
     wrong += [f"{name}: {shapes(given[name], expected[name])}" for name in expected if name in different - anew]
@@ -88,7 +91,7 @@ def load_pretrained(net: nn.Module, start: Start, here: Mapping[str, Any] | None
     if not anew and "target" not in facts:
         log.info("the output layer is kept, too, for its size fits: see that it was trained for the same classes or bins")
     for name in sorted(anew):
-        why = shapes(given[name], expected[name]) if name in different else "it was trained for another target"
+        why = shapes(given[name], expected[name]) if name in different else "it was trained for another target, loss or bins"
         log.info("%s starts anew: %s", name, why)
     load_covariates(net, of_covariates, same=not differs(facts, here, "covariates"))
 
@@ -109,6 +112,17 @@ def differs(facts: Mapping[str, Any], here: Mapping[str, Any], key: str) -> bool
     if key not in facts or key not in here:
         return False
     return list(facts[key]) != list(here[key]) if key == "covariates" else facts[key] != here[key]
+
+
+def same_outputs(theirs: Mapping[str, Any] | None, ours: Mapping[str, Any] | None) -> bool:
+    """Return whether the outputs of two objectives stand for the same, as far as is known; their weights do not matter."""
+    if theirs is None or ours is None:
+        return True
+    if "parts" in theirs and "parts" in ours:
+        pairs = zip(theirs["parts"], ours["parts"], strict=False)
+        return len(theirs["parts"]) == len(ours["parts"]) and all(same_outputs(*pair) for pair in pairs)
+    same_kind = theirs["loss"] == ours["loss"] or {theirs["loss"], ours["loss"]} <= {"l1", "l2"}
+    return same_kind and all(theirs.get(key) == ours.get(key) for key in MEANING)
 
 
 def unwrapped(weights: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:

@@ -155,6 +155,7 @@ def prepare(
     )
     if start:
         here = {"target": target, "channels": inputs["channels"], "covariates": covariates.columns}
+        here["objective"] = objective.state()
         load_pretrained(net, start, here)
     if freeze == "features":
         freeze_features(net, objective.outputs)
@@ -203,8 +204,9 @@ def read_checked(
         return None, []
     start = read_start(init)
     if "seen" not in start.facts:
-        log.info("%s does not say whose scans it was trained on: see that nobody is tested here who was among them", init)
-        return start, []
+        text = f"{init} does not say whose scans it was trained on: see that nobody is tested here who was among them."
+        log.warning("%s", text)
+        return start, [{"kind": "start from unknown people", "text": text}]
     return start, check_seen(start.facts["seen"], people, dataset, init)
 
 

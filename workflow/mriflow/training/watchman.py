@@ -44,7 +44,8 @@ def watch(trainer: Trainer, training: Part, validation: Part) -> list[dict[str, 
         *of_changes(first, plain, changed, labels_of(training)),
     ]
     seen = predictions(trainer, validation, torch.arange(len(validation.ids)), False) if validation.ids else plain
-    if isinstance(first, Classification) and len(seen) > 1 and len(set(seen.argmax(1))) == 1:
+    true = labels_of(validation) if validation.ids else labels_of(training)[positions.numpy()]
+    if isinstance(first, Classification) and len(set(seen.argmax(1))) == 1 and pd.Series(true).astype(str).nunique() > 1:
         name = first.classes[int(seen[0].argmax())]
         text = f"every scan is called {name!r}. The network learned nothing, or one class is rare: train longer, lower"
         found.append({"kind": "one class", "text": f"{text} `learning_rate`, and see how many scans each class has."})
@@ -103,7 +104,9 @@ def of_history(history: pd.DataFrame, constant: float, scans: int) -> list[dict[
     means = error.rolling(LAST).mean()
     end, best = float(means.iloc[-1]), float(means.min())
     found = []
-    if end >= constant > 0:
+    ranks = history.get(f"{part}_auc", pd.Series(dtype=float)).tail(LAST).mean()
+    # Where a class is rare, a network that weighs both alike is wrong more often than one that never names it, and better.
+    if end >= constant > 0 and not ranks > 0.5:
         fitted = float(seen.tail(LAST).mean())
         cause = (
             f"it does not even learn its training scans ({fitted:.3g}): train longer, or change `learning_rate`"
@@ -114,12 +117,12 @@ def of_history(history: pd.DataFrame, constant: float, scans: int) -> list[dict[
         found.append({"kind": "worse than a constant guess", "text": text})
     tail = error.tail(max(LAST, len(error) // 3))
     swing = float(tail.diff().abs().mean())
-    if swing > SWING * constant:
+    # Of seventeen scans two or three are wrong by turns, and the lowest of fifty means is luck.
+    chance = 2 * float(np.sqrt(end * (1 - end) / scans)) if name == "accuracy" else 0.0
+    if swing > max(SWING * constant, chance):
         text = f"from epoch to epoch the {what} changes by {swing:.3g} on average, even in the last third of the training. The "
         text += "learning rate is too high or does not fall (`schedule`), or scans are changed in training as they never "
         found.append({"kind": "swings", "text": text + "look when they are predicted (`augmentation`)."})
-    # Of seventeen scans two or three are wrong by turns, and the lowest of fifty means is luck.
-    chance = 2 * float(np.sqrt(end * (1 - end) / scans)) if name == "accuracy" else 0.0
     if end > WORSE_THAN_BEST * best and end - best > max(0.1 * constant, chance):
         text = f"the {what} is {end:.3g} at the end, it was {best:.3g} at best (means of {LAST} epochs). The network "
         text += "overfits, or diverged late: fewer `epochs`, a lower `learning_rate`."

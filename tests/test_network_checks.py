@@ -1,0 +1,70 @@
+"""Mistakes about networks, batches and trials are told before anything runs, not after days of preprocessing."""
+
+import pytest
+import yaml
+
+from conftest import ROOT
+from mriflow.base.errors import UserError
+from mriflow.config.map_checks import other_side
+from mriflow.config.resolve import merge, read_yaml, resolve
+
+SEARCH = "{searches: {s: {method: grid, keys: %s, trials: 9}}, experiments: {demo-age: {search: s}}}"
+
+
+def told_of(overlay, *others):
+    """Return what is said of the default config with an overlay."""
+    files = [ROOT / "config/config.yaml", *(ROOT / f"config/experiments/{name}.yaml" for name in others)]
+    config = {}
+    for tree in [*map(read_yaml, files), yaml.safe_load(overlay)]:
+        config = merge(config, tree)
+    with pytest.raises(UserError) as told:
+        resolve(config, files, ROOT)
+    return str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "phrase"),
+    [
+        ("networks: {densenet121: {name: DenseNet1212}}", "found 'DenseNet1212', expected SFCN or a network of MONAI"),
+        (
+            "networks: {sfcn-small: {arguments: {chanels: [8, 8]}}}",
+            "not an argument of SFCN; did you mean 'channels'?",
+        ),
+        ("networks: {sfcn-small: {arguments: {head: flatt}}}", "head: found 'flatt', expected one of average, flat"),
+        ("networks: {sfcn-small: {arguments: {norm: layer}}}", "norm: found 'layer', expected one of batch, instance, group"),
+        ("networks: {sfcn-small: {arguments: {channels: []}}}", "channels: found [], expected the channels of two blocks"),
+        ("networks: {sfcn-small: {arguments: {channels: [a, 8]}}}", "channels: found ['a', 8], expected the channels of two"),
+        ("networks: {sfcn-small: {arguments: {dropout: 1}}}", "dropout: found 1, expected a share"),
+        ("networks: {sfcn-small: {arguments: {channels: [8, 8, 8, 8, 8, 8, 8]}}}", "halve the grid 6 times"),
+        (
+            "training: {short: {accumulate: 3}}",
+            "batch_size: found 4 with `accumulate: 3` and `gpu: 0`, expected a multiple of 3",
+        ),
+        ("training: {short: {gpu: 3}}", "expected a multiple of 3"),
+        (SEARCH % "{batch_size: [4, 6], accumulate: [1, 4]}", "expected a multiple of 4"),
+        (SEARCH % "{synthesis: [{share: 0.5}, {share: 1}]}", "not a key that can be searched"),
+        ("experiments: {demo-age: {covariates: [subject]}}", "found 'subject', which is no measure of a person"),
+        ("experiments: {demo-age: {covariates: [site], split: leave-site-out}}", "of a site are tested that was not trained"),
+        (
+            "{targets: {years: {column: age, type: regression}}, experiments: {demo-age: {auxiliary: [years]}}}",
+            "found 'years', the target itself",
+        ),
+    ],
+)
+def test_it_is_told_before_the_run(overlay, phrase):
+    assert phrase in told_of(overlay)
+
+
+def test_what_fits_is_taken():
+    files = [ROOT / "config/config.yaml"]
+    overlay = "{training: {short: {batch_size: 6, accumulate: 3, gpu: 2}}, networks: {densenet121: {name: resnet18}}}"
+    assert resolve(merge(read_yaml(files[0]), yaml.safe_load(overlay)), files, ROOT)["training"]["short"]["accumulate"] == 3
+
+
+def test_classes_of_two_sides_take_no_mirror_images():
+    sides = "{demo: {label_maps: {classes: {left_gm: [12], right_gm: [13]}}}}"
+    order = "segment-generated: {synthesis: {order: [[csf], [gm, left_gm, right_gm], [wm]]}}"
+    told = told_of(f"{{datasets: {sides}, training: {{{order}}}}}", "demo-tissues")
+    assert "mirror: found 0.5, expected 0, for 'left_gm' and 'right_gm' are of two sides" in told
+    assert "tta: found 'mirror', expected none" in told
+    assert other_side("gm") == other_side("glial") == []
