@@ -15,12 +15,15 @@ from mriflow.base.errors import UserError
 from mriflow.config.resolve import merge, read_yaml, resolve, settings, training_part
 from mriflow.evaluation.label_maps import summarise_maps, surface_distances
 from mriflow.plot import main as plot
+from mriflow.prediction.ensemble import Trained
+from mriflow.prediction.segment import probabilities_of
 from mriflow.reporting.map_sections import of_maps, sentences_of_maps, table_of_maps
 from mriflow.reporting.results import read_metrics
 from mriflow.training.augment import augment, draw_changes, moved_maps
-from mriflow.training.loader import ScanLoader, open_shards
+from mriflow.training.loader import Batch, ScanLoader, open_shards
 from mriflow.training.objectives import Segmentation, load_objective
 from mriflow.training.overlap import counts, dice_and_cross_entropy, dice_of
+from mriflow.training.patches import over_windows, random_patches
 from mriflow.training.synthesis import blurred, draw, generate
 from test_train import NONE, SEGMENTATION, run
 
@@ -96,6 +99,31 @@ def test_it_learns_to_segment_and_tells_dice_of_each_class(labelled, tmp_path):
 def test_from_generated_images_alone_it_segments_scans_that_it_never_saw(labelled, tmp_path):
     table = run(tmp_path, labelled, epochs=20, **SEGMENTATION, synthesis=synthesis(slice_mm=0, blur_mm=2, scale=0.05))
     assert table["val_dice"].iloc[-1] > 0.7
+
+
+def test_it_learns_from_patches_and_segments_whole_scans_in_windows(labelled, tmp_path):
+    run(tmp_path, labelled, epochs=12, patch=[8, 12, 16], learning_rate=0.02, **SEGMENTATION)
+    last = pd.read_csv(tmp_path / "history.csv").iloc[-1]
+    assert last["val_dice"] > 0.8
+    model = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert model["shape"] == [8, 12, 16]
+    network = Trained.of(model, torch.device("cpu"))
+    volume = np.load(labelled["arrays"][0])[0, :1]
+    found = probabilities_of([network], volume, torch.device("cpu"), "none")
+    assert found.shape == (4, 16, 16, 16) and found.sum(0) == pytest.approx(1, abs=1e-5)
+    [expected] = over_windows(network.net, [8, 12, 16])(torch.tensor(volume)[None] / 255).softmax(1).detach().numpy()
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_patch_is_cut_at_a_place_that_follows_from_its_scans_seed_alone_image_and_map_alike():
+    values = torch.arange(2 * 10 * 10 * 10).reshape(2, 10, 10, 10)
+    batch = Batch(values[:, None].float(), torch.zeros(2, 0), values)
+    cut = random_patches(batch, [5, 9], [4, 10, 6])
+    assert cut.images.shape == (2, 1, 4, 10, 6) and torch.equal(cut.images[:, 0], cut.labels.float())
+    alone = random_patches(Batch(*(part[1:] for part in batch)), [9], [4, 10, 6])
+    assert torch.equal(alone.labels[0], cut.labels[1])
+    places = {int(random_patches(batch, [seed, 0], [4, 10, 6]).labels[0, 0, 0, 0]) for seed in range(40)}
+    assert len(places) > 15
 
 
 def test_what_is_generated_of_a_scan_follows_from_its_seed_whatever_is_beside_it():
@@ -271,6 +299,8 @@ def test_agreement_is_measured_on_each_test_scan_drawn_and_reported(labelled, tm
         ("targets: {tissues: {classes: {gm: a, wm: b}}}", "expected none: they stand in the dataset's `label_maps`"),
         ("targets: {tissues: {column: age}}", "column: found 'age', expected label_map"),
         ("training: {segment: {loss: l1}}", "found 'l1', expected one of auto, dice-ce"),
+        ("training: {segment: {patch: [48, 48, 40]}}", "patch: found [48, 48, 40], expected no more than [40, 48, 40]"),
+        ("training: {short: {patch: [16, 16, 16]}}", "patch: found in the training of experiment 'demo-age', which segments"),
     ],
 )
 def test_a_mistake_in_the_config_of_a_segmentation_is_told(overlay, phrase):

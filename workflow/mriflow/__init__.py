@@ -83,6 +83,7 @@ What they share::
         objectives      what is learned, and what an error costs
         overlap         the loss of a segmentation, and Dice
         synthesis       training images made of label maps
+        patches         patches of scans, and windows over them
         optimizers      optimiser and learning rate
         forward         precision, compilation, a network run over scans
         loop            the training loop

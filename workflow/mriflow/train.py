@@ -143,7 +143,7 @@ def train(
                     "target": target,
                     "objective": trainer.objective.state(),
                     "covariates": prepared.covariates.columns,
-                    "shape": list(data.shards.shape),
+                    "shape": list(training.get("patch") or data.shards.shape),
                     "channels": inputs["channels"],
                     "epoch": trainer.best_epoch,
                     "fold": fold,

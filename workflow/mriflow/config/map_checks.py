@@ -46,11 +46,15 @@ def check_segmentation(experiment: str, names: dict, blocks: dict, mistakes: Mis
         if LABEL_MAP in channels:
             text = f"found {LABEL_MAP!r}, expected a block without it: experiment {experiment!r} segments nothing"
             mistakes.add(at_channels, text)
-        if synthesis is not None:
-            mistakes.add(
-                at_synthesis, f"found in the training of experiment {experiment!r}, which segments nothing, expected none"
-            )
+        for key in ("synthesis", "patch"):
+            if key in blocks["training"]:
+                text = f"found in the training of experiment {experiment!r}, which segments nothing, expected none"
+                mistakes.add(("training", names["training"], key), text)
         return
+    patch, shape = blocks["training"].get("patch"), blocks["preprocess"]["shape"]
+    if patch and any(part > whole for part, whole in zip(patch, shape, strict=True)):
+        text = f"found {patch}, expected no more than {list(shape)}, the grid of {names['preprocess']!r}"
+        mistakes.add(("training", names["training"], "patch"), text)
     if LABEL_MAP not in channels or len(channels) < 2:
         text = f"found [{', '.join(channels)}], expected [image, {LABEL_MAP}], for experiment {experiment!r} is a segmentation"
         mistakes.add(at_channels, text)

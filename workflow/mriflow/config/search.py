@@ -11,7 +11,7 @@ from mriflow.config.mistakes import Mistakes, Validator, in_words, instead
 
 # What changes how a training runs but not its result, or what its validation loss and history mean: no trial can tell.
 NOT_SEARCHED = {"seeds", "gpu", "allow_cpu", "tta", "mixed_precision", "compile", "checkpoint_minutes", "copy_to_scratch"}
-NOT_SEARCHED |= {"loss", "bins", "bin_width", "bin_sigma", "select", "early_stopping", "augmentation", "synthesis"}
+NOT_SEARCHED |= {"loss", "bins", "bin_width", "bin_sigma", "select", "early_stopping", "augmentation", "synthesis", "patch"}
 MOST_COMBINATIONS = 100_000
 
 

@@ -27,12 +27,16 @@ def unchanged(images: torch.Tensor, places: slice) -> torch.Tensor:
 
 
 class Trained(NamedTuple):
-    """A trained network in evaluation mode, what makes predictions of its outputs, numbers of its covariates, its seed."""
+    """A trained network in evaluation mode, what makes predictions of its outputs, numbers of its covariates, its seed.
+
+    And the shape of what it was trained on: the grid, or a patch of it.
+    """
 
     net: nn.Module
     objective: Objective
     covariates: Covariates
     seed: int = 0
+    shape: Sequence[int] = ()
 
     @classmethod
     def of(cls, model: dict[str, Any], device: torch.device, random_seed: int | None = None) -> "Trained":
@@ -46,7 +50,7 @@ class Trained(NamedTuple):
         net = build_network(name, arguments, objective.outputs, *sizes, of_voxels=of_voxels)
         if random_seed is None:
             net.load_state_dict(model["weights"])
-        return cls(net.to(device).eval(), objective, numbers, model["seed"])
+        return cls(net.to(device).eval(), objective, numbers, model["seed"], model["shape"])
 
 
 def load_networks(models: Sequence[Path], fold: int, device: torch.device, random_seed: int | None = None) -> Iterator[Trained]:

@@ -13,6 +13,7 @@ from mriflow.images.tissues import TISSUES, probabilities
 from mriflow.prediction.ensemble import Trained
 from mriflow.training.forward import mirrored, outputs_of
 from mriflow.training.loader import Batch, Shards, as_float
+from mriflow.training.patches import over_windows
 
 VENTRICLES = "ventricles"  # full of CSF: told from other CSF by their place alone
 
@@ -35,9 +36,10 @@ def probabilities_of(networks: Sequence[Trained], volume: np.ndarray, device: to
     total: Any = 0
     for network in networks:
         network.net.eval()
-        total = total + outputs_of(network.net, Batch(images, none, none)).softmax(1)
+        whole = over_windows(network.net, network.shape if tuple(network.shape) != volume.shape[1:] else None)
+        total = total + outputs_of(whole, Batch(images, none, none)).softmax(1)
         if tta == "mirror":
-            total = total + mirrored(outputs_of(network.net, Batch(mirrored(images), none, none)).softmax(1))
+            total = total + mirrored(outputs_of(whole, Batch(mirrored(images), none, none)).softmax(1))
     return (total[0] / (len(networks) * (2 if tta == "mirror" else 1))).cpu().numpy()
 
 

@@ -105,6 +105,9 @@ def trained(result: Mapping[str, Any], used: Mapping[str, Any]) -> list[str]:
     ]
     if synthesis := training.get("synthesis"):
         texts.append(f"{synthesis['share']:.0%} of the training images were generated from label maps (Billot et al. 2023).")
+    if patch := training.get("patch"):
+        size = " × ".join(map(str, patch))
+        texts.append(f"It was trained on random patches of {size} voxels, and predicted in overlapping windows of that size.")
     if training["tta"] == "mirror":
         texts.append("Each prediction is the mean of those of the scan and of its mirror image.")
     if seeds > 1:

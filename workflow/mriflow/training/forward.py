@@ -105,7 +105,7 @@ def outputs_of(net: Callable[..., Any], batch: Batch) -> torch.Tensor:
 
 @torch.inference_mode()
 def run_network(
-    net: nn.Module,
+    net: Callable[..., Any],
     scans: ScanLoader,
     batch: int,
     positions: torch.Tensor | None = None,
@@ -122,7 +122,8 @@ def run_network(
     keep
         What is kept of the outputs of a batch, given its labels (`mriflow.training.objectives.Objective.kept`).
     """
-    net.eval()
+    if isinstance(net, nn.Module):
+        net.eval()
     wanted = torch.arange(len(scans)) if positions is None else positions
     outputs: list[torch.Tensor] = []
     for number, volumes in enumerate(scans.batches(wanted, batch)):

@@ -29,6 +29,7 @@ from mriflow.training.loader import Batch, ScanLoader
 from mriflow.training.memory import MemoryTrial, batch_sizes
 from mriflow.training.objectives import Objective, Segmentation
 from mriflow.training.optimizers import make_optimizer, make_schedule
+from mriflow.training.patches import over_windows, random_patches
 from mriflow.training.plan import generator, places_of_process, seed_of, shares_of_steps
 from mriflow.training.stop import StopFlag
 from mriflow.training.synthesis import generate
@@ -224,7 +225,7 @@ class Trainer:
             yield
 
     def changed(self, batch: Batch, changes: Changes) -> Batch:
-        """Return a batch with its changes; label maps are moved with their images, and new images made of them if asked for."""
+        """Return a batch with its changes, label maps with their images; of generated images and of patches if asked for."""
         images, labels = batch.images, batch.labels
         if isinstance(self.objective, Segmentation):
             if settings := self.settings.get("synthesis"):
@@ -232,7 +233,9 @@ class Trainer:
                     images, labels, changes.seeds.tolist(), self.objective.classes, settings, self.voxel_mm
                 )
             labels = moved_maps(labels, changes, self.settings["augmentation"])
-        return batch._replace(images=augment(images, changes, self.settings["augmentation"], self.image), labels=labels)
+        batch = batch._replace(images=augment(images, changes, self.settings["augmentation"], self.image), labels=labels)
+        patch = self.settings.get("patch")
+        return random_patches(batch, changes.seeds.tolist(), patch) if patch else batch
 
     def loss(self, batch: Batch, weights: torch.Tensor) -> torch.Tensor:
         """Return what a piece of a batch adds to the step's loss."""
@@ -272,7 +275,9 @@ class Trainer:
         """Return loss and metrics, each by its name after `name`, on some scans of a part as they are."""
         mine = positions[self.team.share(len(positions))]
         some = mine if len(mine) else positions[:1]  # a process that has none, too, for networks refuse an empty batch
-        outputs = run_network(self.net, part.scans, self.micro_batch, some, self.precision, keep=self.objective.kept)
+        whole = over_windows(self.net, self.settings.get("patch"))
+        self.net.eval()
+        outputs = run_network(whole, part.scans, self.micro_batch, some, self.precision, keep=self.objective.kept)
         outputs = self.team.join(outputs[: len(mine)])
         outputs = outputs.cpu()  # where the same numbers give the same loss, and end of training, in all processes
         scores = {"loss": self.objective.loss(outputs, part.scans.labels[positions]).item()}

@@ -2,6 +2,7 @@
 
 import gc
 import mmap
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -58,11 +59,12 @@ class MemoryTrial:
         failed
             What the error says.
         """
-        grid = "x".join(map(str, scans.shape))
+        shape = settings.get("patch") or scans.shape
+        grid = "x".join(map(str, shape))
         text = f"{micro_batch} scans of {grid} voxels do not fit into the memory of this {self.device.type} ({failed}). "
         self.reserve.close()
         smaller = [2**power for power in range(10, 0, -1) if 2**power < micro_batch]
-        largest = next((count for count in smaller if self.fits(count, scans)), 0)
+        largest = next((count for count in smaller if self.fits(count, scans, shape)), 0)
         if not largest:
             return text + "Not even 2 scans fit: use a coarser grid (`preprocess`), a smaller network, or more memory."
         batch, of_all = settings["batch_size"], largest * processes
@@ -72,7 +74,7 @@ class MemoryTrial:
                 return f"{text}, or `accumulate: {parts}`, which trains with the same batches of {batch} in smaller parts."
         return f"{text}."
 
-    def fits(self, count: int, scans: ScanLoader) -> bool:
+    def fits(self, count: int, scans: ScanLoader, shape: Sequence[int]) -> bool:
         """Return whether a step with `count` empty scans, and half more, works: what a step takes differs between runs.
 
         Two are tried as two. It is tried as for evaluation, which takes the same memory: batch norm would ask the other
@@ -85,7 +87,7 @@ class MemoryTrial:
             torch.cuda.empty_cache()
         try:
             tried = count if count == 2 else count + count // 2
-            images = torch.zeros(tried, scans.channels, *scans.shape, device=self.device)
+            images = torch.zeros(tried, scans.channels, *shape, device=self.device)
             covariates = torch.zeros(tried, scans.covariates.shape[1], device=self.device)
             with autocast(self.device, self.precision):
                 outputs_of(self.net, Batch(images, covariates, covariates)).sum().backward()

@@ -144,11 +144,12 @@ def prepare(
         )
         for part, ids in data.ids.items()
     )
+    shape = tuple(training.get("patch") or data.shards.shape)
     net = build_network(
         network["name"],
         network["arguments"],
         objective.outputs,
-        data.shards.shape,
+        shape,
         data.shards.channels,
         covariates.width,
         of_voxels=isinstance(objective, Segmentation),
@@ -159,7 +160,7 @@ def prepare(
         load_pretrained(net, start, here)
     if freeze == "features":
         freeze_features(net, objective.outputs)
-    of_voxel = partial(work_of, net, data.shards.shape, data.shards.channels, covariates.width)
+    of_voxel = partial(work_of, net, shape, data.shards.channels, covariates.width)
     chosen = precision(team.device, training, of_voxel)
     if chosen != torch.float32:
         log.info("computing in %s (`mixed_precision`)", str(chosen).removeprefix("torch."))
