@@ -148,10 +148,11 @@ def run_until(looks, folder, data, monkeypatch, **changes):
     return tuple(stopped.values())
 
 
-@pytest.mark.parametrize("kind", ["age", "maps", "generated"])
+@pytest.mark.parametrize("kind", ["age", "maps", "generated", "patches"])
 def test_training_stopped_by_the_clock_ends_with_the_same_bytes(kind, data, labelled, tmp_path, monkeypatch):
     data, options = (data, {}) if kind == "age" else (labelled, SEGMENTATION)
     options = options | ({"synthesis": synthesis()} if kind == "generated" else {})
+    options = options | ({"patch": [8, 12, 8]} if kind == "patches" else {})
     run(tmp_path / "whole", data, **options)
     folder = tmp_path / "broken"
     stops = []
