@@ -19,6 +19,7 @@ from mriflow.prediction.ensemble import Trained
 from mriflow.prediction.segment import probabilities_of
 from mriflow.reporting.map_sections import of_maps, sentences_of_maps, table_of_maps
 from mriflow.reporting.results import read_metrics
+from mriflow.robustness import robustness
 from mriflow.training.augment import augment, draw_changes, moved_maps
 from mriflow.training.loader import Batch, ScanLoader, open_shards
 from mriflow.training.objectives import Segmentation, load_objective
@@ -250,6 +251,7 @@ def settings_of(folder, **changes):
     settings |= {
         "target": {"column": "label_map", "type": "segmentation", "unit": ""},
         "training": {"tta": "mirror", "seeds": [0]},
+        "covariates": [],
     }
     (folder / "settings.json").write_text(json.dumps(settings | changes))
     return folder / "settings.json"
@@ -277,6 +279,15 @@ def test_agreement_is_measured_on_each_test_scan_drawn_and_reported(labelled, tm
         flags = [word for key, path in {**inputs, "metrics": files["metrics"]}.items() for word in (f"--{key}", str(path))]
         plot([name, "--pdf", str(tmp_path / f"{name}.pdf"), "--png", str(tmp_path / f"{name}.png"), *flags])
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    worse = {"result": tmp_path / "robustness.json", "table": tmp_path / "robustness.csv"}
+    found = robustness(**worse, models=models, settings=tmp_path / "settings.json", **labelled)
+    assert found["unchanged"]["dice"]["value"] == pytest.approx(result["network"]["dice"]["value"])
+    by_kind = {(one["kind"], one["strength"]): one["metrics"]["dice"]["value"] for one in found["changes"]}
+    assert by_kind["inverted contrast", 1] < by_kind["noise", 0.02] - 0.2, "it was shown one contrast alone"
+    assert by_kind["thick slices", 3] == found["unchanged"]["dice"]["value"] != by_kind["thick slices", 8], "voxels have 4 mm"
+    assert {"dice", "dice_gm", "dice_difference"} <= set(pd.read_csv(worse["table"])["metric"])
+    drawings = [f"--{name}={tmp_path / f'robustness.{name}'}" for name in ("pdf", "png")]
+    plot(["robustness", f"--result={worse['result']}", *drawings])
     read = read_metrics(files["metrics"])
     assert len(sentences_of_maps(read)) == 5
     assert len(table_of_maps(read).rows) == 3 * 4
@@ -295,7 +306,7 @@ def test_agreement_is_measured_on_each_test_scan_drawn_and_reported(labelled, tm
             "experiments: {demo-tissues: {covariates: [height]}}",
             "covariates: found ['height'], expected none of a segmentation",
         ),
-        ("experiments: {demo-tissues: {controls: {permutation: true}}}", "found in a segmentation, which has no controls"),
+        ("experiments: {demo-tissues: {controls: {permutation: true}}}", "found in a segmentation, which has robustness alone"),
         ("targets: {tissues: {classes: {gm: a, wm: b}}}", "expected none: they stand in the dataset's `label_maps`"),
         ("targets: {tissues: {column: age}}", "column: found 'age', expected label_map"),
         ("training: {segment: {loss: l1}}", "found 'l1', expected one of auto, dice-ce"),

@@ -166,6 +166,7 @@ What they share::
         controls        what controls and attention add to a run
         label_maps      what jobs are told of label maps
         map_checks      what no schema can check of label maps
+        network_checks  what no schema can check of networks
         mistakes        a mistake in words
         external        the other datasets that an experiment is tested on
         lookup          a dataset by its name

@@ -1,6 +1,6 @@
 """Say how good the predictions of test scans stay if these are worse: noisy, uneven, blurred, moved, of other contrast.
 
-The trained networks predict the test scans as they are, and changed after preprocessing in six ways of five strengths each.
+The trained networks predict the test scans as they are, and changed after preprocessing in six ways of up to five strengths.
 Nothing is trained, and nothing is chosen by the result. What preprocessing would make up for (a shift before registration, a
 bias field before N4) is more than this shows; what it leaves over is like this.
 """
@@ -16,9 +16,11 @@ import torch
 from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.files import write_csv, write_json
 from mriflow.evaluation.comparison import against, judge
+from mriflow.evaluation.label_maps import dice
 from mriflow.evaluation.metrics import intervals
-from mriflow.prediction.ensemble import predict
-from mriflow.prediction.perturbations import KINDS, OF_INTENSITIES, perturb
+from mriflow.prediction.ensemble import load_networks, predict
+from mriflow.prediction.perturbations import KINDS, OF_INTENSITIES, OF_SEGMENTATION, perturb
+from mriflow.prediction.segment import probabilities_of
 from mriflow.prediction.tested import Tested, add_tested, read_tested
 
 MOST = 1000  # test scans: of more, so many are drawn
@@ -59,11 +61,14 @@ def robustness(
     """
     tested = read_tested(arrays, indices, labels, splits, settings)
     scans = test_scans(tested)
-    kinds = {name: kind for name, kind in KINDS.items() if tested.image is not None or name not in OF_INTENSITIES}
+    of_voxels = tested.settings["target"]["type"] == "segmentation"
+    known = OF_SEGMENTATION if of_voxels else KINDS
+    kinds = {name: kind for name, kind in known.items() if tested.image is not None or name not in OF_INTENSITIES}
     wanted = [("", 0.0), *((name, strength) for name, kind in kinds.items() for strength in kind.strengths)]
     bar = progress(wanted, desc="robustness", unit="change")
     everyone = [scan for ids in scans.values() for scan in ids]
-    found = {change: tested.measure(everyone, predicted(tested, models, scans, *change)) for change in bar}
+    made = segmented if of_voxels else predicted
+    found = {change: tested.measure(everyone, made(tested, models, scans, *change)) for change in bar}
     unchanged = found.pop(("", 0.0))
     metric, pair = tested.about()["metric"], tested.pair("changed scans", "unchanged scans", everyone)
     summary = {
@@ -74,8 +79,8 @@ def robustness(
             {
                 "kind": name,
                 "strength": strength,
-                "unit": KINDS[name].unit,
-                "meaning": KINDS[name].strength,
+                "unit": kinds[name].unit,
+                "meaning": kinds[name].strength,
                 "metrics": intervals(one),
                 "difference": against(one, unchanged, metric, pair),
             }
@@ -115,6 +120,22 @@ def predicted(tested: Tested, models: Sequence[Path], scans: dict[int, list[str]
 
         rows.append(predict(models, fold, tested.shards, ids, tested.covariates, tested.device, tta, change))
     return np.concatenate(rows)
+
+
+def segmented(tested: Tested, models: Sequence[Path], scans: dict[int, list[str]], kind: str, strength: float) -> np.ndarray:
+    """Return the Dice of each class, shape (scans, classes), of the test scans of all folds, changed as in `predicted`."""
+    voxel_mm, tta = tested.settings["preprocess"]["voxel_mm"], tested.settings["training"]["tta"]
+    numbers, rows = range(1, 1 + len(tested.classes or [])), []
+    for fold, ids in ((fold, ids) for fold, ids in scans.items() if ids):
+        networks = list(load_networks(models, fold, tested.device))
+        for scan in ids:
+            volume, truth = tested.shards.maps_of(scan)
+            if kind:
+                given = torch.tensor(volume).float() / 255
+                volume = perturb(given, kind, strength, voxel_mm, tested.image, scan).mul(255).round().byte().numpy()
+            found = probabilities_of(networks, volume, tested.device, tta).argmax(0)
+            rows.append([dice(found == number, truth == number) for number in numbers])
+    return np.array(rows)
 
 
 def as_table(summary: dict[str, Any]) -> pd.DataFrame:

@@ -250,9 +250,7 @@ def results(wildcards):
             wanted += [f"<results>/{name}/balance.csv", *external_figures(CONFIG, name)]
             wanted += [f"{cohort}/scans_{names['preprocess']}.png" for cohort in cohorts]
             wanted += [f"{cohort}/quality_{names['preprocess']}.{suffix}" for cohort in cohorts for suffix in ("html", "png")]
-            wanted += [f"<results>/{name}/model"]
-        if name in PREDICTING_EXPERIMENTS:
-            wanted += asked_for(name, CONFIG["experiments"][name])
+            wanted += [f"<results>/{name}/model", *asked_for(name, CONFIG["experiments"][name], name in SEGMENTATIONS)]
         wanted += [f"{cohort}/{page}" for cohort in cohorts for page in ("cohort.png", "cohort.html", "check.html")]
         wanted += [] if name in SEGMENTATIONS else [f"<data>/{names['dataset']}/{names['target']}/labels.csv"]
     return list(dict.fromkeys(wanted))

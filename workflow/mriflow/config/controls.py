@@ -42,8 +42,8 @@ def models_of(experiment: str, names: Sequence[str], folds: int, seed: int) -> l
     return [f"{folder}/fold-{fold}_seed-{seed}/model.pt" for folder in folders for fold in range(folds)]
 
 
-def asked_for(experiment: str, block: Mapping[str, Any]) -> list[str]:
-    """Return the files that the keys `controls` and `attention` of an experiment add to a run.
+def asked_for(experiment: str, block: Mapping[str, Any], segments: bool = False) -> list[str]:
+    """Return the files that the keys `controls` and `attention` (but of one that `segments`) of an experiment add to a run.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def asked_for(experiment: str, block: Mapping[str, Any]) -> list[str]:
         for name, asked in {
             "training-size": controls["fractions"],
             "robustness": controls["robustness"],
-            "attention": block["attention"] != "none",
+            "attention": block["attention"] != "none" and not segments,
         }.items()
         if asked
     ]

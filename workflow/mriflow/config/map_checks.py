@@ -71,10 +71,9 @@ def check_segmentation(experiment: str, names: dict, blocks: dict, mistakes: Mis
     for key in ("covariates", "auxiliary"):
         if names[key]:
             mistakes.add(("experiments", experiment, key), f"found {in_short(names[key])}, expected none of a segmentation")
-    for key in (key for key, asked in names["controls"].items() if asked):
-        mistakes.add(
-            ("experiments", experiment, "controls", key), "found in a segmentation, which has no controls, expected none"
-        )
+    for key in (key for key in ("permutation", "fractions") if names["controls"][key]):
+        text = "found in a segmentation, which has robustness alone, expected none"
+        mistakes.add(("experiments", experiment, "controls", key), text)
 
 
 def check_sides(names: dict, blocks: dict, classes: Iterable[str], mistakes: Mistakes) -> None:

@@ -14,7 +14,7 @@ from scipy.special import ndtr, ndtri
 from mriflow.evaluation.metrics import LESS_IS_BETTER, Resampled, as_cell, number
 
 LEVEL = 0.05  # of the corrected p, below which a difference is told
-NAMES = {"mae": "MAE", "auc": "AUC", "accuracy": "accuracy", "bias": "bias"}
+NAMES = {"dice": "Dice", "mae": "MAE", "auc": "AUC", "accuracy": "accuracy", "bias": "bias"}
 UNDECIDED = "cannot be told"
 
 Scored = tuple[Resampled, np.ndarray]  # the metrics of a method, and its predictions: (scans,) or (scans, classes)

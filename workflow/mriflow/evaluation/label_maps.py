@@ -45,10 +45,16 @@ def compare_maps(
     for number, name in enumerate(classes, 1):
         ours, theirs = found == number, truth == number
         size, true = int(ours.sum()), int(theirs.sum())
-        row[f"dice_{name}"] = 2 * int((ours & theirs).sum()) / (size + true) if size + true else np.nan
+        row[f"dice_{name}"] = dice(ours, theirs)
         row[f"hd95_{name}"], row[f"surface_{name}"] = surface_distances(ours, theirs, voxel_mm * scale ** (1 / 3))
         row[f"volume_{name}"], row[f"true_{name}"] = (count * voxel_mm**3 * scale / 1000 for count in (size, true))
     return row
+
+
+def dice(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Return the overlap of two masks, twice what both have over the sum of both; no number if both are empty."""
+    total = int(ours.sum()) + int(theirs.sum())
+    return 2 * int((ours & theirs).sum()) / total if total else np.nan
 
 
 def surface_distances(ours: np.ndarray, theirs: np.ndarray, voxel_mm: float) -> tuple[float, float]:

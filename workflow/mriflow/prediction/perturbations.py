@@ -13,6 +13,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from mriflow.training.augment import resample
+from mriflow.training.synthesis import thick
 
 FWHM = np.sqrt(8 * np.log(2))  # full width at half maximum of a Gaussian, in standard deviations
 
@@ -33,7 +34,13 @@ KINDS = {
     "shift": Kind("distance", "mm", (1, 2, 4, 8, 12)),
     "rotation": Kind("angle", "degrees", (1, 2, 5, 10, 15)),
 }
-OF_INTENSITIES = ("noise", "bias field", "contrast")  # maps of tissues have none, so the image alone changes
+OF_INTENSITIES = ("noise", "bias field", "contrast", "inverted contrast")  # maps of tissues have none: the image alone changes
+# Of a segmentation, whose truth does not move with the scan: other contrasts and slices instead of shifts and rotations.
+OF_SEGMENTATION = {
+    **{name: KINDS[name] for name in ("noise", "bias field", "contrast", "blur")},
+    "inverted contrast": Kind("all of it", "", (1,)),
+    "thick slices": Kind("thickness, along the body's axis", "mm", (3, 4, 5, 6, 8)),
+}
 
 
 def perturb(scan: torch.Tensor, kind: str, strength: float, voxel_mm: float, image: int | None, name: str) -> torch.Tensor:
@@ -44,7 +51,7 @@ def perturb(scan: torch.Tensor, kind: str, strength: float, voxel_mm: float, ima
     scan
         float32 between 0 (around the brain) and 1, shape (channels, x, y, z), on the CPU.
     kind, strength
-        One of `KINDS`, and how strong, in its unit.
+        One of `KINDS` or `OF_SEGMENTATION`, and how strong, in its unit.
     voxel_mm
         Edge of a voxel, mm.
     image
@@ -63,6 +70,9 @@ def perturb(scan: torch.Tensor, kind: str, strength: float, voxel_mm: float, ima
     if kind == "blur":
         inside = (scan > 0).any(0)
         return torch.as_tensor(GaussianSmooth(float(strength / FWHM / voxel_mm))(scan)).clamp(0, 1) * inside
+    if kind == "thick slices":
+        slices = torch.tensor([[1.0, 1.0, max(1.0, strength / voxel_mm)]] * len(scan))
+        return thick(scan, slices).clamp(0, 1) * (scan > 0).any(0)
     direction = rng.standard_normal(3)
     direction /= np.linalg.norm(direction)
     if kind == "shift":
@@ -84,6 +94,8 @@ def other_intensities(image: torch.Tensor, kind: str, strength: float, rng: np.r
         gain = torch.as_tensor(bias(torch.ones(1, *image.shape)))[0].log()
         # MONAI gives a range of coefficients; what can be told of a scanner is how much the brightness varies.
         changed = image * ((gain - gain[inside].mean()) / gain[inside].std() * (strength / 100)).exp()
+    elif kind == "inverted contrast":
+        changed = image[inside].min() + image[inside].max() - image
     else:
         gamma = strength if rng.random() < 0.5 else 1 / strength
         changed = torch.as_tensor(AdjustContrast(gamma)(image[None]))[0]

@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mriflow.evaluation.label_maps import resample_means
 from mriflow.evaluation.metrics import Resampled, classification_metrics, regression_metrics, resample
-from mriflow.tables.labels import read_indices, read_labels
+from mriflow.tables.labels import LABEL_MAP, read_indices, read_labels
 from mriflow.tables.splits import read_splits
 from mriflow.training.covariates import read_covariates
 from mriflow.training.device import choose_device
 from mriflow.training.loader import Shards, open_shards
 
-DECIDES = {"regression": "mae", "classification": "auc"}  # the metric that comparisons are about
+DECIDES = {"regression": "mae", "classification": "auc", "segmentation": "dice"}  # the metric that comparisons are about
 
 
 class Tested(NamedTuple):
@@ -34,7 +35,7 @@ class Tested(NamedTuple):
     parts
         splits.csv without scans that failed preprocessing.
     classes
-        Of a classification.
+        Of a classification or a segmentation.
     device
         Where its networks are run.
     """
@@ -54,8 +55,8 @@ class Tested(NamedTuple):
 
     @property
     def image(self) -> int | None:
-        """The number of the channel that is the image, if there is one among the maps of tissues."""
-        channels = self.settings["preprocess"]["channels"]
+        """The number of the channel that is the image, among those that networks see, if there is one."""
+        channels = [channel for channel in self.settings["preprocess"]["channels"] if channel != LABEL_MAP]
         return channels.index("image") if "image" in channels else None
 
     def ids(self, fold: int, *parts: str) -> list[str]:
@@ -70,9 +71,13 @@ class Tested(NamedTuple):
     def measure(self, ids: Sequence[str], predictions: np.ndarray, labels: pd.Series | None = None) -> Resampled:
         """Return the metrics of predictions for some scans, with those of the resamples of the people.
 
-        The scans are true to `labels`, or to the target's own.
+        The scans are true to `labels`, or to the target's own. Of a segmentation, predictions are the Dice of each class.
         """
         subjects = self.labels.loc[list(ids), "subject"].tolist()
+        if self.settings["target"]["type"] == "segmentation":
+            assert self.classes is not None
+            table = pd.DataFrame(predictions, columns=[f"dice_{name}" for name in self.classes])
+            return resample_means(table.assign(dice=table.mean(axis=1)), np.array(subjects, str))
         truth = self.numbers((self.truth if labels is None else labels).loc[list(ids)])
         metrics = regression_metrics if self.classes is None else classification_metrics
         return resample(metrics, truth, predictions, subjects)
@@ -131,8 +136,11 @@ def read_tested(arrays: Sequence[Path], indices: Sequence[Path], labels: Path, s
     used = json.loads(settings.read_text())
     target = used["target"]
     classes = list(target["classes"]) if target["type"] == "classification" else None
-    shards, parts = open_shards(arrays, indices), read_splits(splits)
+    channels, of_voxels = used["preprocess"]["channels"], target["type"] == "segmentation"
+    shards = open_shards(arrays, indices, channels.index(LABEL_MAP) if of_voxels else None)
+    parts = read_splits(splits)
     table = read_labels(labels, category=target["column"] if classes else None).set_index("id")
+    classes = list(used["dataset"]["label_maps"]["classes"]) if of_voxels else classes
     covariates = read_covariates(used["covariates"], labels, read_indices(indices))
     return Tested(used, shards, covariates, table, parts[parts["id"].isin(shards)], classes, choose_device())
 

@@ -129,7 +129,8 @@ def draw_points(ax: Axes, places: Any, cells: list[dict[str, Any]], shade: str, 
 
 def axis_of(found: dict[str, Any]) -> str:
     """Return the label of the metric's axis."""
-    return with_unit(METRICS[found["type"]][found["metric"]], found["unit"] if found["metric"] == "mae" else "")
+    names = METRICS.get(found["type"], {"dice": "Mean Dice"})
+    return with_unit(names[found["metric"]], found["unit"] if found["metric"] == "mae" else "")
 
 
 def read_made(path: Path, key: str, maker: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from mriflow.evaluation.label_maps import METHODS
 from mriflow.reporting import result_tables as tables
 from mriflow.reporting.flow import Step
-from mriflow.reporting.parts import List, Part, Table, Text, figure
+from mriflow.reporting.parts import List, Part, Table, Text, figure, table_of
 from mriflow.reporting.results import with_interval
 from mriflow.reporting.words import and_list, people
 
@@ -96,5 +96,9 @@ def of_maps(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
             table_of_volumes(result),
             *drawn("volumes", f"Volumes of each class in {result['n']} test scans, by the network and true"),
             *([List(lines, "Differences on the same scans (mean of the paired differences)")] if lines else []),
+        ],
+        "robustness": [
+            *drawn("robustness", "Mean Dice by strength of each change of the scans"),
+            *table_of(place / "robustness.csv", "On changed scans, and the difference", ("dice", "dice_difference")),
         ],
     }
