@@ -283,3 +283,14 @@ def test_a_covariate_that_no_training_scan_has_is_refused_or_imputed_and_never_t
     assert Covariates.fit(table, impute=True).encode(ahead).tolist() == of_missing.tolist()
     with pytest.raises(UserError, match="'score' is 'high' for s5 .* expected a number"):
         Covariates.fit(table, impute=True).encode(ahead.assign(score=["1", "high"]))
+
+
+def test_a_covariate_that_a_test_scan_lacks_is_told_before_the_training(data, tmp_path):
+    labels, parts = pd.read_csv(data["labels"]), pd.read_csv(data["splits"])
+    tested = parts.loc[(parts["fold"] == 0) & (parts["part"] == "test"), "id"].iloc[0]
+    labels["score"] = np.arange(len(labels)) % 7 + 1.0
+    labels.loc[labels["id"] == tested, "score"] = np.nan
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    with pytest.raises(UserError, match=f"'score' is missing for 1 of .* \\({tested}"):
+        run(tmp_path, data | {"labels": tmp_path / "labels.csv"}, inputs=training_inputs(covariates=["score"]))
+    run(tmp_path, data | {"labels": tmp_path / "labels.csv"}, fold=1, inputs=training_inputs(covariates=["score"], impute=True))

@@ -130,6 +130,8 @@ def prepare(
     start, warnings = read_checked(init, freeze, data.people, dataset)
     objective = make_objective(target, training, raw["train"])
     covariates = Covariates.fit(data.covariates.loc[data.ids["train"]], inputs["impute"])
+    tested = data.people.index[data.people["part"] == "test"].intersection(data.covariates.index)
+    covariates.encode(data.covariates.loc[tested])  # what cannot be predicted is told before the training, not after it
     training_part, validation_part = (
         Part(
             ScanLoader(
