@@ -324,7 +324,7 @@ def test_a_small_difference_is_told_if_the_methods_err_alike():
     named = {"method": "a", "other": "b", "people": 100, "unit": ""}
 
     def verdict(one, other, metric):
-        return judge([{**named, "metric": metric, **difference(one, other, metric)}])[0]["verdict"]
+        return judge([{**named, "metric": metric, **difference(one, other, metric, 100)}])[0]["verdict"]
 
     assert verdict(better, worse, "mae") == "better"
     assert verdict(worse, better, "mae") == "worse"
@@ -334,9 +334,9 @@ def test_a_small_difference_is_told_if_the_methods_err_alike():
 def test_a_difference_that_is_not_defined_cannot_be_told():
     truth = np.zeros(10)
     found = resample(regression_metrics, truth, truth + 1, range(10))
-    assert difference(found, found, "r") == {"value": None, "low": None, "high": None, "p": None, "test": "bootstrap"}
+    assert difference(found, found, "r", 10) == {"value": None, "low": None, "high": None, "p": None, "test": "bootstrap"}
     named = {"method": "a", "other": "b", "people": 10, "unit": ""}
-    [row] = judge([{**named, "metric": "mae", **difference(found, found, "r")}])
+    [row] = judge([{**named, "metric": "mae", **difference(found, found, "r", 10)}])
     assert row["verdict"] == "cannot be told" and "not defined" in row["sentence"]
 
 

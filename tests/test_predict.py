@@ -1,6 +1,7 @@
 """A model in its folder, used on scans: what it sees and says is the workflow's, and bad input is refused in words."""
 
 import json
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -98,8 +99,11 @@ def make(made, name, output=None, **changes):
 def test_scans_are_prepared_byte_for_byte_as_those_of_training(made):
     shards, stored = open_shards(made["files"]["arrays"], made["files"]["indices"]), read_stored(made["plain"])
     for path in made["paths"][:3]:
-        [scan] = find_scans([str(path)], [], made["folder"])
-        assert prepare(stored.settings, False, scan).result.volume.tobytes() == shards[path.name.split(".")[0]].tobytes()
+        [scan] = find_scans([str(path)], [])
+        assert (
+            prepare(stored.settings, False, made["folder"], scan).result.volume.tobytes()
+            == shards[path.name.split(".")[0]].tobytes()
+        )
 
 
 def test_predictions_are_bit_for_bit_those_of_evaluate_with_the_same_models(made, tmp_path, monkeypatch):
@@ -129,7 +133,7 @@ def test_files_folders_tables_and_bids_name_the_same_scans(made, tmp_path):
     (tmp_path / "bids/participants.tsv").write_text("participant_id\tsex\nsub-01\tM\n00\tF\n")
     (tmp_path / "table.csv").write_text("path,sex\nfolder/sub-00.nii.gz,F\nfolder/sub-01.nii.gz,M\n,F\n")
     of_files, of_folder, of_bids, of_table = (
-        find_scans(given, ["sex"], tmp_path)
+        find_scans(given, ["sex"])
         for given in ([*map(str, scans)], [tmp_path / "folder"], [tmp_path / "bids"], [tmp_path / "table.csv"])
     )
     for found in (of_files, of_folder, of_bids, of_table[:2]):
@@ -194,7 +198,8 @@ def test_a_model_with_covariates_asks_for_them_and_takes_them_from_a_table(made,
     (tmp_path / "table.csv").write_text(f"path,sex\n{path},F\n{path},M\n{path},X\n")
     table = predict(made["with-sex"], [str(path), str(tmp_path / "table.csv")], tmp_path / "p.csv")
     assert "needs the covariate 'sex' of it: give a table with the columns path, sex" in table["problem"][0]
-    assert table["prediction"][1] != table["prediction"][2] and "'X' was not in training" in table["warning"][3]
+    assert table["prediction"][1] != table["prediction"][2]
+    assert table["problem"][3] == "the covariate 'sex' is 'X', expected one of F, M"
 
 
 def renewed(folder):
@@ -308,7 +313,7 @@ def test_the_model_card_shows_the_test_on_other_people(made):
         "unlabelled": {"title": "No ages", "n": 0, "simulated": False},
     }
     card = model_card(facts, result, True)
-    assert "## On other people: Theirs (simulated)\n7 scans" in card and card.count("5.0 [4.0, 6.0]") == 2
+    assert "## On other people: Theirs (simulated)\n7 scans" in card and card.count("5.0 [4.0, 6.0]") == 4
     assert "No ages" not in card
 
 
@@ -351,11 +356,11 @@ def test_a_run_that_was_stopped_goes_on_from_the_scans_that_were_finished(made, 
     given, output = [str(path) for path in made["paths"][:3]], tmp_path / "p.csv"
     seen = []
 
-    def counted(settings, keep_transform, scan, stop_at=None):
+    def counted(settings, keep_transform, unpacked, scan, stop_at=None):
         if len(seen) == stop_at:
             raise KeyboardInterrupt
         seen.append(Path(scan["path"]).name)
-        return prepare(settings, keep_transform, scan)
+        return prepare(settings, keep_transform, unpacked, scan)
 
     monkeypatch.setattr(command, "prepare", partial(counted, stop_at=2))
     with pytest.raises(KeyboardInterrupt):
@@ -414,3 +419,45 @@ def test_a_training_can_start_from_a_file_of_the_folder_and_not_if_it_has_seen_w
     assert outputs[0].exists()
     with pytest.raises(UserError, match="has seen"):
         train(*outputs[:3], tmp_path / "other", **made["files"], fold=1, seed=0, dataset="tiny", init=start, **blocks)
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "told"),
+    [
+        ("table.csv", {"output": "table.csv"}, "is one of the SCANS, and would be written over"),
+        ("table.csv", {"output": "scan.nii.gz"}, "is no .csv; expected the table to write"),
+        ("table.csv", {"output": "folder"}, "is a folder; expected the table to write"),
+        ("table.csv", {"shards": 0}, "parts have the numbers 0 to -1"),
+        ("table.csv", {"shard": 5, "shards": 2}, "parts have the numbers 0 to 1"),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_is_read(made, tmp_path, given, options, told):
+    (tmp_path / "table.csv").write_text("path,diagnosis\nscan.nii.gz,AD\n")
+    (tmp_path / "folder").mkdir()
+    output = tmp_path / options.pop("output", "p.csv")
+    with pytest.raises(UserError, match=re.escape(told)):
+        predict(made["plain"], [str(tmp_path / given)], output, **options)
+    assert (tmp_path / "table.csv").read_text() == "path,diagnosis\nscan.nii.gz,AD\n"
+
+
+def test_a_covariate_that_is_no_number_or_was_not_in_training_spoils_its_row_alone(made, tmp_path):
+    paths = [str(path) for path in made["paths"][:2]]
+    pd.DataFrame({"path": paths, "sex": ["other", "F"]}).to_csv(tmp_path / "t.csv", index=False)
+    table = predict(made["with-sex"], [str(tmp_path / "t.csv")], tmp_path / "p.csv", device="cpu")
+    assert table["problem"].tolist() == ["the covariate 'sex' is 'other', expected one of F, M", ""]
+
+
+def test_label_maps_of_an_earlier_run_are_no_scans(tmp_path, made):
+    for name in ("a_dseg.nii.gz", "a_probseg.nii.gz", "b.nii.gz"):
+        shutil.copy(made["paths"][0], tmp_path / name)
+    assert [Path(scan["path"]).name for scan in find_scans([str(tmp_path)], [])] == ["b.nii.gz"]
+
+
+def test_images_of_freesurfer_are_rewritten_one_by_one_and_removed(made, tmp_path, monkeypatch):
+    scan = nib.load(made["paths"][0])
+    nib.save(nib.MGHImage(np.asarray(scan.dataobj).astype(np.float32), scan.affine), tmp_path / "T1.mgz")
+    seen = []
+    monkeypatch.setattr(command, "prepare", lambda *given: seen.append(given[2]) or prepare(*given))
+    table = predict(made["plain"], [str(tmp_path / "T1.mgz"), str(made["paths"][0])], tmp_path / "p.csv", device="cpu")
+    assert table["prediction"][0] == pytest.approx(table["prediction"][1], abs=1)
+    assert not seen[0].exists()

@@ -1,6 +1,7 @@
 """A model that segments, used on scans: label maps in each scan's own voxels, volumes in its own size."""
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -132,3 +133,26 @@ def test_maps_are_refused_of_a_model_that_makes_none(made, tmp_path, monkeypatch
     )
     with pytest.raises(UserError, match="predicts age, and makes no label maps"):
         predict(made["model"], [str(made["paths"][0])], tmp_path / "p.csv", maps=tmp_path / "maps")
+
+
+def test_a_map_that_is_gone_is_made_again_by_a_run_that_goes_on(made, tmp_path, monkeypatch):
+    given = [str(path) for path in made["paths"][:2]]
+    monkeypatch.setattr("mriflow.predict.Finished.remove", lambda self: None)
+    first = predict(made["model"], given, tmp_path / "p.csv", device="cpu")
+    Path(first["label_map"][0]).unlink()
+    again = predict(made["model"], given, tmp_path / "p.csv", device="cpu")
+    assert all(Path(path).exists() for path in again["label_map"])
+
+
+def test_both_places_that_a_header_gives_stay(made, tmp_path):
+    scan = nib.load(made["paths"][0])
+    other = nib.Nifti1Image(np.asarray(scan.dataobj), scan.affine)
+    moved = scan.affine.copy()
+    moved[0, 3] += 30
+    other.set_sform(scan.affine, 4)
+    other.set_qform(moved, 1)
+    nib.save(other, tmp_path / "two.nii.gz")
+    table = predict(made["model"], [str(tmp_path / "two.nii.gz")], tmp_path / "p.csv", device="cpu")
+    found = nib.load(table["label_map"][0])
+    assert np.allclose(found.get_qform(), moved, atol=1e-3) and np.allclose(found.get_sform(), scan.affine)
+    assert (found.header["qform_code"], found.header["sform_code"]) == (1, 4)

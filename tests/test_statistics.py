@@ -14,6 +14,7 @@ from mriflow.evaluation.calibration import (
     ON_VALIDATION,
     apply_all,
     calibration_metrics,
+    enough,
     fit,
     fit_all,
     fit_temperature,
@@ -25,9 +26,9 @@ from mriflow.evaluation.decisions import POINTS, curves_of, decision_metrics, th
 from mriflow.evaluation.failures import WORST, errors_and_quality, worst
 from mriflow.evaluation.gaps import gaps_of
 from mriflow.evaluation.long_table import long_table
-from mriflow.evaluation.metrics import METHODS, regression_metrics, resample
+from mriflow.evaluation.metrics import METHODS, intervals, regression_metrics, resample
 from mriflow.evaluation.subgroups import groups_of, subgroups_of
-from mriflow.evaluation.summary import summarise, values_of
+from mriflow.evaluation.summary import reflected, reliability, summarise, values_of
 from mriflow.tables.labels import OF_PREDICTIONS
 
 ONE_SCAN_EACH = [f"p{i}" for i in range(4)]
@@ -74,9 +75,25 @@ def test_delong_by_hand():
 
 def test_conformal_half_width_by_hand():
     """Of nine errors, 1 to 9, the ceil(10 x 0.9) = 9th; of eight there is no 9th, and any width might be too small."""
-    table = pd.DataFrame({"truth": np.zeros(9), "network": [-1, 2, -3, 4, -5, 6, -7, 8, -9.0]})
+    table = pd.DataFrame({"truth": np.zeros(9), "network": [-1, 2, -3, 4, -5, 6, -7, 8, -9.0], "subject": list("abcdefghi")})
     assert fit(table.assign(truth=np.linspace(0, 1e-9, 9)), None)["half_width"]["0.9"] == pytest.approx(9)
     assert fit(table.head(8).assign(truth=np.linspace(0, 1e-9, 8)), None)["half_width"]["0.9"] is None
+
+
+def test_conformal_intervals_hold_the_truth_of_new_people_also_where_some_have_many_scans():
+    rng, held = np.random.default_rng(0), []
+    for _ in range(400):
+        scans = rng.integers(1, 9, 40)
+        person = np.repeat(np.arange(40), scans)
+        errors = np.abs(rng.normal(size=40)[person] + 0.2 * rng.normal(size=len(person)))
+        new = np.abs(rng.normal(size=200) + 0.2 * rng.normal(size=200))
+        held.append((new <= conformal_quantile(errors, person)).mean())
+    assert 0.9 - 0.01 < np.mean(held) < 0.93
+
+
+def test_scans_of_few_people_are_not_fitted_to():
+    ten = numbers(60).assign(subject=np.resize([f"s{n}" for n in range(5)], 60))
+    assert not enough(ten, None) and enough(ten.assign(subject=[f"s{n}" for n in range(60)]), None)
 
 
 def test_calibration_by_hand():
@@ -155,7 +172,7 @@ def test_ninety_percent_intervals_hold_the_truth_nine_times_in_ten():
     held = []
     for _ in range(300):
         errors, new = np.abs(rng.standard_t(3, 40)), np.abs(rng.standard_t(3, 200))
-        held.append((new <= conformal_quantile(errors)).mean())
+        held.append((new <= conformal_quantile(errors, np.arange(len(errors)))).mean())
     assert np.mean(held) == pytest.approx(37 / 41, abs=0.01)  # the 37th of 40: what theory says, and no less than 0.9
     predicted = numbers(600)
     _, found, _ = summarise(predicted, predicted.iloc[:0], None, [], "years")
@@ -221,13 +238,64 @@ def test_delong_rejects_equal_methods_one_time_in_twenty_and_agrees_with_the_boo
     assert row["delong_high"] - row["delong_low"] == pytest.approx(row["high"] - row["low"], rel=0.15)
 
 
+def test_p_of_few_people_is_not_too_small():
+    told = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        truth = rng.uniform(20, 80, 10)
+        methods = {name: truth + rng.normal(0, 8, 10) for name in "ab"}
+        found = {name: (resample(regression_metrics, truth, made, range(10)), made) for name, made in methods.items()}
+        [row] = differences_of(found, [("a", "b")], truth, range(10), None)
+        told += row["p"] < 0.05
+    assert told / 300 < 0.085, "0.099 with a normal distribution"
+
+
+def test_an_auc_of_few_people_of_a_class_has_no_p_and_a_perfect_one_is_better_than_a_guess():
+    rng = np.random.default_rng(0)
+    few = delong_difference(np.arange(40) < 3, rng.normal(size=40), rng.normal(size=40), list(range(40)))
+    assert few["p"] is None and few["test"] == "none: fewer than 10 people of a class"
+    positive = np.arange(40) < 20
+    perfect = delong_difference(positive, positive + 0.0, np.zeros(40), list(range(40)))
+    assert perfect["p"] < 1e-6
+
+
+def test_of_groups_with_few_people_of_a_class_no_auc_is_compared():
+    table = categories(["F", "M"], 120).assign(site=["A"] * 100 + ["B"] * 20)
+    table.loc[table["site"] == "B", "truth"] = ["F"] * 15 + ["M"] * 5
+    rows = subgroups_of(table, ["site"], *values_of(table, "network", ["F", "M"]), ["F", "M"])
+    of_b = {row["metric"]: row for row in rows if row["group"] == "B"}
+    of_a = {row["metric"]: row for row in rows if row["group"] == "A"}
+    assert of_a["auc"]["difference"] is None and of_a["auc"]["note"] == "too few to compare AUCs, others: 5 M"
+    assert of_a["accuracy"]["difference"] and of_b["auc"]["value"] is not None
+
+
+def test_a_share_that_is_whole_has_the_exact_interval():
+    table = categories(["F", "M"], 60)
+    table["network_M"] = (table["truth"] == "M").astype(float)
+    table["network_F"], table["network"] = 1 - table["network_M"], table["truth"]
+    _, found, _ = summarise(table, table.iloc[:0], ["F", "M"], [], "")
+    assert found["network"]["accuracy"]["value"] == 1 and 0.93 < found["network"]["accuracy"]["low"] < 0.95
+
+
+def test_well_calibrated_probabilities_are_seldom_said_to_be_off_and_the_error_lies_in_its_interval():
+    off = outside = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        chance = rng.uniform(0.02, 0.98, 145)
+        truth, both = (rng.uniform(size=145) < chance).astype(int), np.stack([1 - chance, chance], 1)
+        off += any(row["off"] for row in reliability(truth, both, np.arange(145)))
+        cell = reflected(intervals(resample(calibration_metrics, truth, both, range(145)))["ece"])
+        outside += not cell["low"] <= cell["value"] <= cell["high"]
+    assert off <= 7 and outside == 0
+
+
 def test_many_comparisons_ask_for_more():
     row = {"method": "a", "other": "b", "metric": "mae", "people": 100, "unit": "years", "value": -1.0, "low": -2, "high": -0.2}
     [alone] = judge([row | {"p": 0.01}])
     assert alone["verdict"] == "better" and alone["p_holm"] == 0.01
     among = judge([row | {"p": 0.01}, *(row | {"p": 0.9} for _ in range(5))])[0]
     assert among["verdict"] == "cannot be told" and among["p_holm"] == pytest.approx(0.06)
-    assert "−2 to −0.2 years" in among["sentence"] and "not to say that they are equal" in among["sentence"]
+    assert "−2 to −0.2 years" in among["sentence"] and "6 comparisons are corrected for" in among["sentence"]
 
 
 def write_experiment(folder, name, table, **about):
@@ -344,7 +412,10 @@ def test_every_number_of_the_csv_is_that_of_the_json(classes, tmp_path):
             predicted[column.replace("network", f"seed-{seed}")] = predicted[column]
     _, found, _ = summarise(predicted, predicted.iloc[:0], classes, ["site", "age"], "")
     result = json.loads(json.dumps({"n": len(predicted), **found}, allow_nan=False))
-    assert set(result["single_seeds"]) == {"0", "1"} and result["single_seeds"]["1"] == result["network"]
+    assert set(result["single_seeds"]) == {"0", "1"}
+    assert {name: cell["value"] for name, cell in result["single_seeds"]["1"].items()} == {
+        name: cell["value"] for name, cell in result["network"].items()
+    }
     long_table(result).to_csv(tmp_path / "metrics.csv", index=False)
     table = pd.read_csv(tmp_path / "metrics.csv")
     assert not table.duplicated(["part", "method", "group", "metric"]).any()

@@ -16,7 +16,7 @@ from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.files import write_csv, write_json
 from mriflow.evaluation.baselines import classical, drawn, small_images, trivial
 from mriflow.evaluation.comparison import against, judge
-from mriflow.evaluation.controls import RUNS, classical_of_shuffled, p_value, shuffled
+from mriflow.evaluation.controls import MOST, RUNS, classical_of_shuffled, p_value, shuffled
 from mriflow.evaluation.metrics import LESS_IS_BETTER, as_cell, intervals
 from mriflow.prediction.ensemble import predict
 from mriflow.prediction.tested import Tested, add_tested, read_tested
@@ -111,7 +111,7 @@ def permutation(
         seen, test = tested.ids(fold, "train", "validation"), tested.ids(fold, "test")
         of_network.append(predicted(tested, models, fold))
         of_guess.append(trivial(given[seen].to_numpy(), classes, len(test)))
-        few = drawn(seen)
+        few = drawn(seen, MOST)
         known, ahead = features[row_of[few]], features[row_of[test]]
         subjects = tested.labels.loc[few, "subject"].to_numpy()
         made = classical_of_shuffled(known, ahead, [run[few].to_numpy() for run in runs], subjects, classes)

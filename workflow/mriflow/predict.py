@@ -8,6 +8,7 @@ stops the others.
 """
 
 import logging
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ import pandas as pd
 
 from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.errors import UserError
-from mriflow.base.files import write_csv
+from mriflow.base.files import as_path, write_csv
 from mriflow.base.processes import workers as processes
 from mriflow.prediction.apply import Ensemble, Prepared, prepare
 from mriflow.prediction.finished import Finished, Row
@@ -29,7 +30,8 @@ from mriflow.reporting.scan_figures import one_scan
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 8  # scans whose volumes are kept in memory, and which are predicted anew if the run is stopped among them
+# Scans whose volumes are kept in memory, or two for each worker, and which are predicted anew if the run is stopped among them.
+AT_ONCE = 8
 
 
 def predict(
@@ -80,8 +82,7 @@ def predict(
     UserError
         If the model cannot be used, or none of the scans could be predicted (of one shard among several, that is no error).
     """
-    if workers < 1:
-        raise UserError(f"--workers: {workers} is no number of processes; give 1 or more.")
+    check_asked(output, scans, workers, shard, shards)
     stored = read_stored(model)
     of_voxels = stored.facts["target"]["type"] == "segmentation"
     if (maps or probabilities) and not of_voxels:
@@ -96,22 +97,28 @@ def predict(
         made_by += f" {folder.folder} {probabilities}"
     finished = Finished(output, made_by)
     with TemporaryDirectory() as unpacked, progress(desc="predict", unit="scan") as bar:
-        found = find_scans(scans, stored.facts["covariates"], Path(unpacked), shard, shards)
+        found = find_scans(scans, stored.facts["covariates"], shard, shards)
+        if output.resolve() in {Path(scan["path"]).resolve() for scan in found}:
+            raise UserError(f"--output: {output} is one of the scans; give another name.")
         rows = [finished.row_of(scan) for scan in found]
         todo = [number for number, row in enumerate(rows) if row is None]
         if found and len(todo) < len(found):
             log.info("%d scans were predicted before the last run was stopped; %d are left", len(found) - len(todo), len(todo))
         bar.reset(total=len(todo))
         with processes(max(1, min(workers, len(todo)))) as each:
-            for start in range(0, len(todo), AT_ONCE):
-                numbers = todo[start : start + AT_ONCE]
+            at_once = max(AT_ONCE, 2 * workers)
+            for start in range(0, len(todo), at_once):
+                numbers = todo[start : start + at_once]
                 some, prepared = [found[number] for number in numbers], list[Prepared]()
-                for one in each(partial(prepare, stored.settings, of_voxels), some):
+                for one in each(partial(prepare, stored.settings, of_voxels, Path(unpacked)), some):
                     prepared.append(one)
                     bar.update()
                 made = ensemble.predict(some, prepared).astype(object).to_dict("records")
                 if figures:
                     draw(made, prepared, figures, numbers, stored.facts["preprocess"]["channels"])
+                for one in prepared:
+                    if Path(unpacked) in one.file.parents:
+                        shutil.rmtree(one.file.parent, ignore_errors=True)
                 finished.add(some, made)
                 for number, row in zip(numbers, made, strict=True):
                     rows[number] = row
@@ -132,6 +139,19 @@ def predict(
             f"none of {len(table)} scans could be predicted; {output} says why. The first: {first['path']}: {first['problem']}"
         )
     return table
+
+
+def check_asked(output: Path, scans: Sequence[str], workers: int, shard: int, shards: int) -> None:
+    """Raise a UserError for what cannot be, before anything is read."""
+    if workers < 1:
+        raise UserError(f"--workers: {workers} is no number of processes; give 1 or more.")
+    if not 0 <= shard < shards:
+        raise UserError(f"--shard {shard} --shards {shards}: parts have the numbers 0 to {shards - 1}; give 1 part or more.")
+    if output.is_dir() or output.suffix.lower() != ".csv":
+        what = "a folder" if output.is_dir() else "no .csv"
+        raise UserError(f"--output: {output} is {what}; expected the table to write, such as predictions.csv.")
+    if output.resolve() in {Path(as_path(str(text))).resolve() for text in scans}:
+        raise UserError(f"--output: {output} is one of the SCANS, and would be written over; give another name.")
 
 
 def draw(

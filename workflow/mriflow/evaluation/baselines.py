@@ -59,11 +59,12 @@ def small_images(volumes: Sequence[np.ndarray]) -> np.ndarray:
     return features
 
 
-def drawn(ids: Sequence[Any]) -> list[Any]:
-    """Return the scans that the linear methods learn from: all, or of more than `MOST` so many, drawn at random."""
-    if len(ids) <= MOST:
+def drawn(ids: Sequence[Any], most: int | None = None) -> list[Any]:
+    """Return the scans that the linear methods learn from: all, or of more than `most` (`MOST`) so many, drawn at random."""
+    most = most or MOST
+    if len(ids) <= most:
         return list(ids)
-    return [ids[place] for place in np.sort(np.random.default_rng(0).choice(len(ids), MOST, replace=False))]
+    return [ids[place] for place in np.sort(np.random.default_rng(0).choice(len(ids), most, replace=False))]
 
 
 def trivial(labels: np.ndarray, classes: list[str] | None, count: int) -> np.ndarray:

@@ -16,9 +16,9 @@ from mriflow.evaluation.conformal import LEVEL, half_width, prediction_sets, set
 from mriflow.evaluation.decisions import SENSITIVITY, threshold_of_sensitivity, youden_threshold
 from mriflow.evaluation.metrics import Metrics, alone, mean_of, moments, once
 
-LEAST = 10  # scans, and FEWEST of each class: fewer are not fitted to
+LEAST = 10  # people, and FEWEST of each class: fewer are not fitted to
 FEWEST = 2
-LEAST_VALIDATED = 20  # scans of a validation part. Of fewer, nine in ten of the errors are all of them, or nearly
+LEAST_VALIDATED = 20  # people of a validation part. Of fewer, nine in ten of the errors are all of them, or nearly
 PRIOR = np.log(2)  # standard deviation of the logarithm of a temperature before anything is known
 BINS = 10  # of ECE and reliability
 SMALLEST = 1e-7  # probability that the network is taken to mean by 0
@@ -26,7 +26,7 @@ SMALLEST = 1e-7  # probability that the network is taken to mean by 0
 ON_VALIDATION = "The validation part of each fold."
 ON_OTHERS = (
     "Of each fold the test parts of the other folds, without people of its own test part (cross-conformal, CV+, Barber et al. "
-    f"2021), for the split has no validation part, or one with fewer than {LEAST_VALIDATED} scans or {FEWEST} of a class."
+    f"2021), for the split has no validation part, or one with fewer than {LEAST_VALIDATED} people or {FEWEST} of a class."
 )
 ON_NOTHING = "No fold: there is no validation part, or a small one, and no other fold with enough scans."
 FOR_NEW = "For scans outside the cohort (new): the test parts of all folds."
@@ -61,12 +61,12 @@ def fit_all(predicted: pd.DataFrame, validated: pd.DataFrame, classes: list[str]
 
 
 def enough(scans: pd.DataFrame, classes: list[str] | None, least: int = LEAST) -> bool:
-    """Return whether there are enough scans to fit to: `least`, and `FEWEST` of each class, or with different truths."""
-    if len(scans) < least:
+    """Return whether there are enough people to fit to: `least`, and `FEWEST` of each class, or with different truths."""
+    if scans["subject"].nunique() < least:
         return False
     if classes is None:
         return bool(scans["truth"].nunique() > 1)
-    return all((scans["truth"].astype(str) == name).sum() >= FEWEST for name in classes)
+    return all(scans.loc[scans["truth"].astype(str) == name, "subject"].nunique() >= FEWEST for name in classes)
 
 
 def others(predicted: pd.DataFrame, fold: int) -> pd.DataFrame:
@@ -85,12 +85,13 @@ def fit(scans: pd.DataFrame, classes: list[str] | None) -> dict[str, Any]:
     (Youden 1950) and threshold_at_sensitivity by sensitivity, of the second class's probability. Thresholds and quantiles
     are of the network's probabilities as they are, before the temperature.
     """
+    subjects = scans["subject"].to_numpy(str)
     if classes is None:
         truth, predicted = scans["truth"].to_numpy(float), scans["network"].to_numpy(float)
         found = moments(truth, predicted - truth, once(truth))
         slope = float(np.nan_to_num(found.covariance / found.var_x)[0])
         intercept = float(found.mean_y[0] - slope * found.mean_x[0])
-        half_widths = {str(LEVEL): half_width(truth, predicted)}
+        half_widths = {str(LEVEL): half_width(truth, predicted, subjects)}
         return {"n": len(scans), "slope": slope, "intercept": intercept, "half_width": half_widths}
     numbers, probabilities = truth_of(scans, classes), probabilities_of(scans, "network", classes)
     result: dict[str, Any] = {"n": len(scans), "temperature": fit_temperature(numbers, probabilities)}
@@ -98,7 +99,7 @@ def fit(scans: pd.DataFrame, classes: list[str] | None) -> dict[str, Any]:
         positive, score = numbers == 1, probabilities[:, 1]
         result["threshold"] = youden_threshold(positive, score)
         result["threshold_at_sensitivity"] = {str(SENSITIVITY): threshold_of_sensitivity(positive, score, SENSITIVITY)}
-    return result | {"conformal": {str(LEVEL): set_quantile(numbers, probabilities)}}
+    return result | {"conformal": {str(LEVEL): set_quantile(numbers, probabilities, subjects)}}
 
 
 def truth_of(scans: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:

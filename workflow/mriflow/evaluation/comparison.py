@@ -1,7 +1,8 @@
 """Differences of methods, of experiments and of groups: how large, how sure, and in words.
 
-The p of an AUC is that of DeLong et al. 1988, with several scans of a subject (Obuchowski 1997); of other metrics it is that of
-the difference over its standard error, the standard deviation of the paired resamples. Of many comparisons one would be told by
+The p of an AUC is that of DeLong et al. 1988, with several scans of a subject (Obuchowski 1997), if there are `LEAST` people of
+each class; of other metrics it is that of the difference over its standard error, the standard deviation of the paired
+resamples, by Student's t with one less than people degrees of freedom. Of many comparisons one would be told by
 chance, so each p is corrected for all that are made together (Holm 1979).
 """
 
@@ -9,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import comb, ndtri
+from scipy.stats import t
 
 from mriflow.evaluation.metrics import LESS_IS_BETTER, Resampled, as_cell, number
 
 LEVEL = 0.05  # of the corrected p, below which a difference is told
 NAMES = {"dice": "Dice", "mae": "MAE", "auc": "AUC", "accuracy": "accuracy", "bias": "bias"}
 UNDECIDED = "cannot be told"
+LEAST = 10  # people of each class, for the p of an AUC: of fewer it is far too small
 
 Scored = tuple[Resampled, np.ndarray]  # the metrics of a method, and its predictions: (scans,) or (scans, classes)
 
@@ -51,30 +54,34 @@ def differences_of(
         for one, other in pairs:
             (ours, scores), (theirs, others) = methods[one], methods[other]
             row = {"method": one, "other": other, "metric": metric, "people": people}
-            row |= {"unit": unit if metric in LESS_IS_BETTER else "", **difference(ours, theirs, metric)}
+            row |= {"unit": unit if metric in LESS_IS_BETTER else "", **difference(ours, theirs, metric, people)}
             if metric == "auc":
                 row |= delong_difference(truth == 1, scores[:, 1], others[:, 1], subjects)
             found.append(row)
     return found
 
 
-def difference(one: Resampled, other: Resampled, metric: str) -> dict[str, Any]:
-    """Return by how much a metric of `one` exceeds that of `other` on the same resamples: value, low, high, p and test."""
+def difference(one: Resampled, other: Resampled, metric: str, people: int) -> dict[str, Any]:
+    """Return by how much a metric of `one` exceeds that of `other` on the same resamples: value, low, high, p and test.
+
+    `people` are those that the smaller of both is of.
+    """
     draws = one.draws[metric] - other.draws[metric]
     value = one.metrics[metric] - other.metrics[metric]
     known = draws[np.isfinite(draws)]
-    error = float(known.std(ddof=1)) if len(known) > 1 else 0.0
-    return {**as_cell(value, draws), "p": p_of(value, error), "test": "bootstrap"}
+    # The spread of resamples of n people is too small by the root of (n - 1) / n.
+    error = float(known.std(ddof=1)) * float(np.sqrt(people / (people - 1))) if len(known) > 1 < people else 0.0
+    return {**as_cell(value, draws), "p": p_of(value, error, people - 1), "test": "bootstrap"}
 
 
 def against(ours: Resampled, theirs: Resampled, metric: str, about: Mapping[str, Any]) -> dict[str, Any]:
     """Return the `difference` of two with what `judge` needs to know `about` it: method, other, people, unit."""
-    return {**about, "metric": metric, **difference(ours, theirs, metric)}
+    return {**about, "metric": metric, **difference(ours, theirs, metric, about["people"])}
 
 
-def p_of(value: float, error: float) -> float | None:
+def p_of(value: float, error: float, freedom: float = np.inf) -> float | None:
     """Return the two-sided p of a difference with a standard error, None if one of them is not known or the error is 0."""
-    return number(float(2 * ndtr(-abs(value) / error))) if error > 0 and np.isfinite(value) else None
+    return number(float(2 * t.sf(abs(value) / error, freedom))) if error > 0 and np.isfinite(value) else None
 
 
 def judge(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -110,7 +117,7 @@ def sentence(row: Mapping[str, Any], comparisons: int) -> str:
         return f"The {metric} of {pair} cannot be compared: it is not defined for one of them."
     unit = f" {row['unit']}" if row["unit"] else ""
     if row["value"] == row["low"] == row["high"] == 0:
-        return f"The {metric} of {pair} is the same, in every draw of people: their predictions agree."
+        return f"The {metric} of {pair} is the same, in every draw of people."
     if row["verdict"] == UNDECIDED:
         reach = f"{row['low']:.3g} to {row['high']:.3g}{unit}".replace("-", "−")
         if row["low"] * row["high"] > 0 and row["p_holm"] is not None:
@@ -135,14 +142,22 @@ def sentence(row: Mapping[str, Any], comparisons: int) -> str:
 def delong_difference(
     positive: np.ndarray, ours: np.ndarray, theirs: np.ndarray, subjects: Sequence[str]
 ) -> dict[str, float | str | None]:
-    """Return delong_low and delong_high of the difference of two AUCs on the same scans (`delong`), p and test."""
-    if positive.all() or not positive.any():
-        return {"delong_low": None, "delong_high": None, "p": None, "test": "DeLong"}
+    """Return delong_low and delong_high of the difference of two AUCs on the same scans (`delong`), p and test.
+
+    If both are without error (one of them perfect, the other of a constant), p is that of so perfect an order by chance.
+    """
+    names = np.asarray(subjects)
+    people = [len(set(names[side])) for side in (positive, ~positive)]
+    if min(people) < LEAST:
+        return {"delong_low": None, "delong_high": None, "p": None, "test": f"none: fewer than {LEAST} people of a class"}
     aucs, covariance = delong(positive, np.stack([ours, theirs]), subjects)
     value = float(aucs[0] - aucs[1])
     error = float(np.sqrt(max(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], 0)))
     reach = float(ndtri(0.975)) * error
-    return {"delong_low": value - reach, "delong_high": value + reach, "p": p_of(value, error), "test": "DeLong"}
+    p = p_of(value, error)
+    if not error and value:
+        p = min(1.0, 2 / float(comb(sum(people), people[0])))
+    return {"delong_low": value - reach, "delong_high": value + reach, "p": p, "test": "DeLong"}
 
 
 def delong(positive: np.ndarray, scores: np.ndarray, subjects: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -74,12 +74,12 @@ def power_of(
     result = {"metric": metric, "people": people, "width": width, "smallest_difference": smallest}
     result["width_at_twice"] = None if width is None else width / math.sqrt(2)
     texts = []
-    if width is not None:
+    if width:
         texts.append(
             f"The 95 % interval is {width:.3g} wide. With twice the people ({2 * people}) it would be about "
             f"{width / math.sqrt(2):.3g} wide, for widths shrink with the square root of their number."
         )
-    if smallest is not None:
+    if smallest:
         texts.append(
             f"A true difference of {smallest:.3g} from the classical method would be told in four of five such studies. "
             f"If none is told, put it so: with {people} people a difference was not found, and one below {smallest:.3g} "

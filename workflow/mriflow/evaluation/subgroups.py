@@ -68,12 +68,24 @@ def subgroups_of(
             found = resample(metrics, truth, values, subjects, scans=scans)
             told = len(groups) == 2 and group == groups[1][0] and rows[-1]["difference"]  # the same test again
             rest = resample(metrics, truth, values, subjects, scans=~scans) if others >= LEAST and not told else None
+            rare = fewest_of_a_class(truth, subjects, scans, classes)
             for metric in COMPARED[kind]:
                 cell = as_cell(found.metrics[metric], found.draws[metric])
-                away = difference(found, rest, metric) if rest else None
-                note = f"compared with {groups[0][0]} above" if told else "" if rest else f"too few others: {others}"
+                few = rare if metric == "auc" else ""
+                away = difference(found, rest, metric, min(people, others)) if rest and not few else None
+                note = f"compared with {groups[0][0]} above" if told else few if rest else f"too few others: {others}"
                 rows.append({**about, "metric": metric, **cell, "difference": away, "note": note})
     return correct(rows)
+
+
+def fewest_of_a_class(truth: np.ndarray, subjects: np.ndarray, scans: np.ndarray, classes: Sequence[str] | None) -> str:
+    """Return in words of which class the group, or the others, have too few people for an AUC to be compared; '' if of none."""
+    for where, side in (("", scans), ("others: ", ~scans)):
+        for number, name in enumerate(classes or ()):
+            people = len(set(subjects[side & (truth == number)]))
+            if people < LEAST:
+                return f"too few to compare AUCs, {where}{people} {name}"
+    return ""
 
 
 def correct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

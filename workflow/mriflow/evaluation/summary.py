@@ -1,7 +1,7 @@
 """Everything that is said of an experiment's predictions: a pure function of the tables that `evaluate` writes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,8 @@ def summarise_fitted(
     seeds = {match[1]: match[0] for match in map(SEED.fullmatch, predicted) if match}
     found: dict[str, Scored] = {one: (scored(one), values_of(predicted, one, classes)[1]) for one in methods}
     result: dict[str, Any] = {method: intervals(one) for method, (one, _) in found.items()}
+    if classes is not None:
+        result = {method: with_exact(cells, truth, subjects) for method, cells in result.items()}
     if len(seeds) > 1:
         result["single_seeds"] = {seed: intervals(scored(name)) for seed, name in seeds.items()}
     folds = {fold: (predicted["fold"] == fold).to_numpy() for fold in predicted["fold"].unique()}
@@ -200,11 +202,12 @@ def of_classes(predicted: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
         for name, column in (("youden", "at_threshold"), (f"sensitivity_{SENSITIVITY}", "at_sensitivity")):
             decided = (known[column] == classes[1]).to_numpy()
             cells = intervals(resample(decision_metrics, truth == 1, decided, subjects))
-            result.setdefault("decisions", {})[name] = {"n": len(known), **cells}
+            result.setdefault("decisions", {})[name] = {"n": len(known), **with_exact(cells, truth, subjects)}
     result["calibration"] = {}
     for name, method in (("before", "network"), ("after", "calibrated")):
         probabilities = probabilities_of(known, method, classes)
         cells = intervals(resample(calibration_metrics, truth, probabilities, subjects))
+        cells["ece"] = reflected(cells["ece"])
         table = reliability(truth, probabilities, subjects)
         result["calibration"][name] = {"n": len(known), **cells, "reliability": table}
     sets = [set(text.split("|")) for text in known["set"]]
@@ -213,14 +216,39 @@ def of_classes(predicted: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
     return {**result, "conformal": {"coverage": coverage(held, people), "size": sizes}}
 
 
+def with_exact(cells: Mapping[str, Any], truth: np.ndarray, subjects: np.ndarray) -> dict[str, Any]:
+    """Return metrics with the exact interval of shares that are 0 or 1: every resample of such a share is the same."""
+    sides = {"accuracy": truth >= 0, "sensitivity": truth == 1, "specificity": truth == 0}
+    exact = {}
+    for name, scans in sides.items():
+        cell, people = cells.get(name), len(set(subjects[scans]))
+        if cell and people and cell["value"] in (0, 1) and cell["low"] == cell["high"]:
+            exact[name] = exact_interval(cell["value"] * people, people)
+    return {**cells, **exact}
+
+
+def reflected(cell: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return a distance with its basic bootstrap interval: that of resamples is further from 0 than it, as a distance is."""
+    value, low, high = cell["value"], cell["low"], cell["high"]
+    if value is None or low is None or high is None:
+        return dict(cell)
+    return {"value": value, "low": max(0.0, 2 * value - high), "high": max(value, 2 * value - low)}
+
+
 def reliability(truth: np.ndarray, probabilities: np.ndarray, subjects: np.ndarray) -> list[dict[str, Any]]:
-    """Return for each tenth of the probabilities: from, to, n, believed (their mean), and the share that came true."""
+    """Return for each tenth of the probabilities: from, to, n, believed (their mean), and the share that came true.
+
+    And ``off``, whether both disagree, tested for all tenths together (Bonferroni).
+    """
     believed, right = belief(truth, probabilities)
     rows = []
-    for number in np.unique(bins := bins_of(believed)):
+    filled = np.unique(bins := bins_of(believed))
+    for number in filled:
         within = bins == number
         people = len(set(subjects[within]))
-        share = exact_interval(float(right[within].mean()) * people, people)
+        hits, mean = float(right[within].mean()) * people, float(believed[within].mean())
+        share, wide = exact_interval(hits, people), exact_interval(hits, people, 1 - 0.05 / len(filled))
+        off = not (wide["low"] or 0) <= mean <= (wide["high"] or 0)
         edges = {"from": number / BINS, "to": (number + 1) / BINS}
-        rows.append({**edges, "n": int(within.sum()), "believed": float(believed[within].mean()), **share})
+        rows.append({**edges, "n": int(within.sum()), "believed": mean, **share, "off": off})
     return rows

@@ -86,8 +86,10 @@ def as_scanned(data: np.ndarray, path: Path) -> nib.Nifti1Image:
     back = nib.orientations.ornt_transform(nib.io_orientation(np.eye(4)), order)
     made = nib.Nifti1Image(nib.apply_orientation(data, back), affine_mm(image))
     made.header.set_xyzt_units("mm")
-    for place, code in ((made.set_sform, image.header["sform_code"]), (made.set_qform, image.header["qform_code"])):
-        place(affine_mm(image), int(code) or 1)
+    header = image.header
+    if flirt is None and header.get_xyzt_units()[0] in ("mm", "unknown"):  # both forms as they are, be they two places
+        made.set_sform(header.get_sform(), int(header["sform_code"]))
+        made.set_qform(header.get_qform(), int(header["qform_code"]))
     return made
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +10,10 @@ import pandas as pd
 import torch
 
 from mriflow.base.errors import UserError
+from mriflow.images.find import as_nifti, file_problem
 from mriflow.images.fingerprint import fingerprint, voxels_of
 from mriflow.images.headers import read_header
+from mriflow.images.kinds import REWRITTEN, suffix_of
 from mriflow.images.mask import surrounded_mask
 from mriflow.images.nifti import BadScan, Scan, load_scan
 from mriflow.images.outliers import MEASURES, contrast_of
@@ -39,7 +41,7 @@ FOR_BRAINS = "this model is made for scans that show the brain alone (`stripped`
 class Prepared(NamedTuple):
     """A scan as the networks want it, and what its file tells: doubts in words, edges of its voxels (mm), a hash of them.
 
-    And, if asked for, the transform that brought it onto the template.
+    And, if asked for, the transform that brought it onto the template; and the NIfTI file.
     """
 
     result: Result
@@ -47,10 +49,24 @@ class Prepared(NamedTuple):
     edges: list[float]
     voxels: str
     transform: np.ndarray | None = None
+    file: Path = Path()
 
 
-def prepare(settings: PreprocessSettings, keep_transform: bool, scan: Named) -> Prepared:
-    """Preprocess one scan as `preprocess` does; a bad one gives a problem, and no volume."""
+def prepare(settings: PreprocessSettings, keep_transform: bool, unpacked: Path, scan: Named) -> Prepared:
+    """Preprocess one scan as `preprocess` does; a bad one gives a problem, and no volume.
+
+    One that is no NIfTI is rewritten into a folder of its own in `unpacked`.
+    """
+    file, problem = scan["file"], scan["problem"]
+    if not problem and suffix_of(file) in REWRITTEN:
+        file = as_nifti(file, Path(mkdtemp(dir=unpacked)))
+        problem = file_problem(file, zipped=True).removeprefix("scan: ")
+    prepared = prepare_nifti(settings, keep_transform, scan | {"file": file, "problem": problem})
+    return prepared._replace(file=file)
+
+
+def prepare_nifti(settings: PreprocessSettings, keep_transform: bool, scan: Named) -> Prepared:
+    """Do as `prepare` of a NIfTI file."""
     if scan["problem"]:
         return Prepared(Result(None, {"problem": scan["problem"]}), [], [], "")
     listed = {"id": scan["path"], "path": scan["file"].absolute(), "fingerprint": ""}
@@ -159,7 +175,7 @@ class Ensemble:
         inside = channels[settings["channels"].index("image") if "image" in settings["channels"] else 0] > 0
         row: dict[str, Any] = measures_of_map(found, inside, classes, settings["voxel_mm"], prepared.result.row["scale"])
         if self.maps is not None:
-            row["label_map"] = self.maps.write(scan, found, prepared.transform, settings)
+            row["label_map"] = self.maps.write(scan | {"file": prepared.file}, found, prepared.transform, settings)
         return row
 
     def covariates_of(self, scan: Named, result: Result) -> dict[str, Any]:
@@ -175,7 +191,10 @@ class Ensemble:
                 return {"problem": f"the covariate {name!r} is {text!r}, expected one of {', '.join(column['values'])}"}
             try:
                 known[name] = text if text is None or "values" in column else float(text)
+                strange = isinstance(known[name], float) and not np.isfinite(known[name])
             except ValueError:
+                strange = True
+            if strange:
                 return {"problem": f"the covariate {name!r} is {text!r}, expected a number"}
         return known
 

@@ -38,8 +38,10 @@ class Finished:
                 self.rows[key] = row
 
     def row_of(self, scan: Named) -> Row | None:
-        """Return the row of a scan, if it is finished and its file unchanged."""
-        return self.rows.get(self.key(scan))
+        """Return the row of a scan, if it is finished, its file unchanged, and its label map, if it has one, still there."""
+        row = self.rows.get(self.key(scan))
+        made = row and row.get("label_map")
+        return None if made and not Path(made).is_file() else row
 
     def add(self, scans: Sequence[Named], rows: Sequence[Row]) -> None:
         """Keep the rows of scans."""

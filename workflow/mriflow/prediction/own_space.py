@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from mriflow.base.files import whole_file, write_text
 from mriflow.images.nifti import as_scanned, load_scan
@@ -37,7 +38,8 @@ def measures_of_map(
     likeliest class in the brain.
     """
     ml = voxel_mm**3 * scale / 1000
-    volumes = {f"volume_{name}": round(float(found[number].sum()) * ml, 2) for number, name in enumerate(classes, 1)}
+    near = ndimage.binary_dilation(inside, iterations=2)  # far from the brain, what is left of a probability adds up
+    volumes = {f"volume_{name}": round(float(found[number][near].sum()) * ml, 2) for number, name in enumerate(classes, 1)}
     certainty = float(found.max(0)[inside].mean()) if inside.any() else np.nan
     return {**volumes, CERTAINTY: round(certainty, 4)}
 
@@ -90,7 +92,7 @@ class MapFolder(NamedTuple):
             labels[better], best[better] = number, one[better]
             if self.probabilities and number:
                 kept.append(one)
-        name = f"{Path(scan['path']).name.split('.')[0]}_{hashlib.sha256(scan['path'].encode()).hexdigest()[:6]}"
+        name = f"{Path(scan['path']).name.split('.')[0]}_{hashlib.sha256(scan['path'].encode()).hexdigest()[:12]}"
         path = self.folder / f"{name}_dseg.nii.gz"
         save(as_scanned(labels, scan["file"]), path)
         if self.probabilities:

@@ -13,7 +13,7 @@ KEPT = {
 }
 MAPS = {"gm": "grey matter", "wm": "white matter", "csf": "cerebrospinal fluid"}
 REFERENCES = {
-    "classical": "kernel ridge or kernel logistic regression on all voxels",
+    "classical": "kernel ridge regression on all voxels (of classes, its scores as probabilities by Platt's curve)",
     "pca": "principal components with ridge or logistic regression",
     "stacked": "the weighted mean of network and kernel regression, weights fitted on validation scans",
     "trivial": "a guess that looks at no scan",
@@ -101,6 +101,9 @@ def trained(result: Mapping[str, Any], used: Mapping[str, Any]) -> list[str]:
         f"{training['batch_size'] * training['accumulate']} ({training['optimizer']}, learning rate "
         f"{training['learning_rate']:g}, weight decay {training['weight_decay']:g}, schedule {training['schedule']}); "
         f"{KEPT[training['select']]}.",
+        started_from(used),
+        changed(training["augmentation"]),
+        searched(result),
         f"{beside[0].upper()}{beside[1:]}." if beside else "",
     ]
     if synthesis := training.get("synthesis"):
@@ -115,6 +118,36 @@ def trained(result: Mapping[str, Any], used: Mapping[str, Any]) -> list[str]:
     return texts
 
 
+def started_from(used: Mapping[str, Any]) -> str:
+    """Return which weights a training started from, if not from random ones."""
+    init = used["network"].get("init", {})
+    if not (start := init.get("from") or init.get("weights")):
+        return ""
+    frozen = "; all but its last layer stayed as it was" if init.get("freeze") == "features" else ""
+    return f"It started from the weights of {start}{frozen}."
+
+
+def changed(augmentation: Mapping[str, Any]) -> str:
+    """Return how training scans were changed at random."""
+    named = {
+        "mirror": "mirrored (probability {})",
+        "shift_mm": "shifted by up to {} mm",
+        "rotate_degrees": "rotated by up to {} degrees",
+        "scale": "scaled by up to {}",
+        "intensity": "changed in contrast and exponent by up to {}",
+        "bias_field": "given a bias field of up to {}",
+        "noise": "given noise of up to {}",
+    }
+    kinds = [words.format(f"{augmentation[key]:g}") for key, words in named.items() if augmentation.get(key)]
+    return f"In training, scans were {and_list(kinds)}, at random." if kinds else ""
+
+
+def searched(result: Mapping[str, Any]) -> str:
+    """Return how training settings were searched for, if they were."""
+    found = result.get("search")
+    return f"Training settings were chosen in each fold by its validation part among {found['trials']} trials." if found else ""
+
+
 def judged(result: Mapping[str, Any]) -> list[str]:
     """Return what the network was compared with, and how intervals, differences and calibration were made."""
     others = [words for name, words in REFERENCES.items() if name in result]
@@ -122,7 +155,9 @@ def judged(result: Mapping[str, Any]) -> list[str]:
     if "confounders" in result and (made := notes.get("confounders", "")).startswith("A"):
         others.append(made[0].lower() + made[1:].rstrip("."))
     texts = [f"It was compared with {'; '.join(others)}, fitted to the same learning subjects." if others else ""]
-    texts.append("Intervals are 95 % percentile bootstraps over subjects (1000 draws).")
+    if few := notes.get("classical", ""):
+        texts.append(f"Of the linear methods: {few[0].lower()}{few[1:]}")
+    texts.append("Intervals are 95 % percentile bootstraps over subjects (1000 draws); of coverage and reliability, exact.")
     if any("p_holm" in one for one in result.get("differences", [])):
         tests = {one.get("test") for one in result["differences"]}
         delong = "; those of AUCs are DeLong's" if "DeLong" in tests else ""
@@ -134,7 +169,7 @@ def judged(result: Mapping[str, Any]) -> list[str]:
     if "conformal" in result:
         texts.append(f"Conformal prediction gave {result['conformal']['coverage']['level']:.0%} intervals or sets.")
     if fitted := notes.get("calibration", ""):
-        texts.append(fitted.replace("Fitted on:", "Both were fitted on" if "conformal" in result else "They were fitted on", 1))
+        texts.append(f"What these were fitted on: {fitted.removeprefix('Fitted on: ')}")
     titles = [f"{one['title']} ({one['n']} scans)" for one in result.get("external", {}).values() if one["n"]]
     texts.append(
         f"All networks together were tested on {and_list(titles)} as well, of which nothing was learned." if titles else ""

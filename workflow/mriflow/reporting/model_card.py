@@ -55,9 +55,11 @@ CALIBRATED = (
     "those of training."
 )
 METHODS = {
-    "network": "this model",
+    "network": "its networks, by cross-validation",
+    "stacked": "these and the linear model together",
     "classical": "linear model of the voxels",
-    "trivial": "without the image: median or shares",
+    "confounders": "without the image: head size, site, age, sex",
+    "trivial": "a guess: median or shares",
     "atlas": "mean label map of the training scans",
     "template": "tissues of the template",
     "mixture": "mixture of three Gaussians",

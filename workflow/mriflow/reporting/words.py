@@ -78,6 +78,12 @@ def main_metric(result: Mapping[str, Any]) -> str:
     return "mae" if result["type"] == "regression" else "auc" if "auc" in result["network"] else "accuracy"
 
 
+def compared_metric(result: Mapping[str, Any]) -> str:
+    """Return the metric by which methods are compared: of more than two classes accuracy, else the main one."""
+    known = [one["metric"] for one in result.get("differences", [])]
+    return main_metric(result) if main_metric(result) in known or not known else known[0]
+
+
 def single_networks(result: Mapping[str, Any]) -> str:
     """Return what the networks of each seed reach alone, if their predictions were averaged."""
     metric, seeds = main_metric(result), result.get("single_seeds", {})
@@ -112,7 +118,7 @@ def metrics_of(result: Mapping[str, Any]) -> str:
 
 def against(result: Mapping[str, Any]) -> str:
     """Return what simpler methods reach, and whether the network is better."""
-    metric = main_metric(result)
+    metric = compared_metric(result)
     unit = f" {result['unit']}" if metric == "mae" and result["unit"] else ""
     ones = [f"{label} has {with_interval(result[name][metric])}{unit}" for name, label in METHODS.items() if name in result]
     pairs = [one for one in result.get("differences", []) if one["metric"] == metric and one["method"] == "network"]
@@ -123,8 +129,8 @@ def against(result: Mapping[str, Any]) -> str:
 def careful(result: Mapping[str, Any]) -> str:
     """Return what a reader should not forget, the gravest first."""
     found = ["the data are simulated, so that nothing follows for real people"] if result["simulated"] else []
-    metric = main_metric(result)
-    pairs = [one for one in result.get("differences", []) if one["method"] == "network" and one["metric"] == metric]
+    compared = compared_metric(result)
+    pairs = [one for one in result.get("differences", []) if one["method"] == "network" and one["metric"] == compared]
     worse = [one["other"] for one in pairs if one["verdict"] == "worse"]
     found += [f"the network is worse than {and_list(worse)}"] if worse else []
     beaten = [one["other"] for one in pairs if one["verdict"] == "cannot be told"]
@@ -173,11 +179,7 @@ def can_be_trusted(result: Mapping[str, Any]) -> str:
     if not found:
         return ""
     before, after = (with_interval(found[name]["ece"]) for name in ("before", "after"))
-    off = [
-        f"{row['from']:.1f} to {row['to']:.1f}"
-        for row in found["after"]["reliability"]
-        if row["low"] is not None and not row["low"] <= row["believed"] <= row["high"]
-    ]
+    off = [f"{row['from']:.1f} to {row['to']:.1f}" for row in found["after"]["reliability"] if row.get("off")]
     text = f"Probabilities are off by {before} on average as they are, and by {after} after the temperature (ECE). "
     if found["after"]["ece"]["value"] >= found["before"]["ece"]["value"]:
         text += "Here the temperature does not bring them closer to the truth. "
