@@ -145,6 +145,12 @@ def test_a_missing_covariate_leaves_a_scan_out_and_stops_no_other(made, tmp_path
     given = {**made["age"], "settings": tmp_path / "settings.json", "models": [tmp_path / "model.pt"]}
     table = external(tmp_path / "t.csv", dataset="elsewhere", **made["other"], **made["files"], **given)
     assert table["problem"].iloc[-1] == "sex: missing" and (table["problem"] == "").sum() == 11
+    labels = pd.read_csv(made["other"]["other_labels"])
+    labels.loc[0, "sex"] = "X"
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    other = made["other"] | {"other_labels": tmp_path / "labels.csv"}
+    table = external(tmp_path / "t.csv", dataset="elsewhere", **other, **made["files"], **given)
+    assert table["problem"].iloc[0] == "sex: not among the training scans" and (table["problem"] == "").sum() == 10
 
 
 @pytest.mark.parametrize(("name", "figure"), [("age", "predicted-vs-true"), ("sex", "roc")])

@@ -1,12 +1,16 @@
 """Mistakes about networks, batches and trials are told before anything runs, not after days of preprocessing."""
 
+import inspect
+
 import pytest
 import yaml
 
 from conftest import ROOT
 from mriflow.base.errors import UserError
+from mriflow.config import network_checks
 from mriflow.config.map_checks import other_side
 from mriflow.config.resolve import merge, read_yaml, resolve
+from mriflow.training.networks import NORMS, SFCN, SFCN_CHANNELS
 
 SEARCH = "{searches: {s: {method: grid, keys: %s, trials: 9}}, experiments: {demo-age: {search: s}}}"
 
@@ -68,3 +72,10 @@ def test_classes_of_two_sides_take_no_mirror_images():
     assert "mirror: found 0.5, expected 0, for 'left_gm' and 'right_gm' are of two sides" in told
     assert "tta: found 'mirror', expected none" in told
     assert other_side("gm") == other_side("glial") == []
+
+
+def test_what_sfcn_takes_is_what_it_has():
+    of_data = {"outputs", "in_channels", "shape"}
+    assert set(inspect.signature(SFCN).parameters) - of_data == set(network_checks.SFCN_ARGUMENTS)
+    assert set(network_checks.SFCN_CHOICES["norm"]) == set(NORMS)
+    assert tuple(network_checks.SFCN_CHANNELS) == SFCN_CHANNELS

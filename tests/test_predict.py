@@ -1,6 +1,7 @@
 """A model in its folder, used on scans: what it sees and says is the workflow's, and bad input is refused in words."""
 
 import json
+import os
 import re
 import shutil
 from functools import partial
@@ -456,8 +457,8 @@ def test_label_maps_of_an_earlier_run_are_no_scans(tmp_path, made):
 def test_images_of_freesurfer_are_rewritten_one_by_one_and_removed(made, tmp_path, monkeypatch):
     scan = nib.load(made["paths"][0])
     nib.save(nib.MGHImage(np.asarray(scan.dataobj).astype(np.float32), scan.affine), tmp_path / "T1.mgz")
-    seen = []
-    monkeypatch.setattr(command, "prepare", lambda *given: seen.append(given[2]) or prepare(*given))
+    removed = []
+    monkeypatch.setattr(command.shutil, "rmtree", lambda folder, **_: removed.append(os.listdir(folder)))
     table = predict(made["plain"], [str(tmp_path / "T1.mgz"), str(made["paths"][0])], tmp_path / "p.csv", device="cpu")
     assert table["prediction"][0] == pytest.approx(table["prediction"][1], abs=1)
-    assert not seen[0].exists()
+    assert sum(any(name.startswith("T1") for name in names) for names in removed) == 1

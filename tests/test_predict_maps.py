@@ -96,8 +96,8 @@ def test_label_maps_lie_on_the_scan_whatever_the_order_of_its_axes(made, tmp_pat
         assert volume == pytest.approx((labels > 0).sum() * np.prod(image.header.get_zooms()) / 1000, rel=0.1)
         assert 0.5 < row["certainty"] <= 1
     assert table["volume_dark"][0] == pytest.approx(table["volume_dark"][1], rel=0.05)
-    assert (tmp_path / "p/dseg.tsv").read_text().split("\n")[2:4] == ["1\tdark", "2\tbright"]
-    assert pd.read_csv(tmp_path / "p.csv")["label_map"].str.startswith(str(tmp_path / "p")).all()
+    assert (tmp_path / "p_maps/dseg.tsv").read_text().split("\n")[2:4] == ["1\tdark", "2\tbright"]
+    assert pd.read_csv(tmp_path / "p.csv")["label_map"].str.startswith(str(tmp_path / "p_maps")).all()
 
 
 def test_probabilities_are_written_when_asked_for_and_one_bad_scan_stops_no_other(made, tmp_path):
@@ -136,12 +136,13 @@ def test_maps_are_refused_of_a_model_that_makes_none(made, tmp_path, monkeypatch
 
 
 def test_a_map_that_is_gone_is_made_again_by_a_run_that_goes_on(made, tmp_path, monkeypatch):
-    given = [str(path) for path in made["paths"][:2]]
+    (tmp_path / "broken.nii.gz").write_bytes(b"broken")
+    given = [str(tmp_path / "broken.nii.gz"), *(str(path) for path in made["paths"][:2])]
     monkeypatch.setattr("mriflow.predict.Finished.remove", lambda self: None)
     first = predict(made["model"], given, tmp_path / "p.csv", device="cpu")
-    Path(first["label_map"][0]).unlink()
+    Path(first["label_map"][1]).unlink()
     again = predict(made["model"], given, tmp_path / "p.csv", device="cpu")
-    assert all(Path(path).exists() for path in again["label_map"])
+    assert all(Path(path).exists() for path in again["label_map"][1:])
 
 
 def test_both_places_that_a_header_gives_stay(made, tmp_path):
@@ -156,3 +157,15 @@ def test_both_places_that_a_header_gives_stay(made, tmp_path):
     found = nib.load(table["label_map"][0])
     assert np.allclose(found.get_qform(), moved, atol=1e-3) and np.allclose(found.get_sform(), scan.affine)
     assert (found.header["qform_code"], found.header["sform_code"]) == (1, 4)
+
+
+def test_a_form_of_a_header_that_is_none_stops_nothing_and_no_scan_is_written_beside(made, tmp_path):
+    scan = nib.load(made["paths"][0])
+    odd = nib.Nifti1Image(np.asarray(scan.dataobj), scan.affine)
+    odd.header["qform_code"], odd.header["quatern_b"], odd.header["quatern_c"] = 0, 0.9, 0.9
+    (tmp_path / "scans").mkdir()
+    nib.save(odd, tmp_path / "scans/odd.nii.gz")
+    table = predict(made["model"], [str(tmp_path / "scans")], tmp_path / "scans.csv", device="cpu")
+    assert table["problem"].tolist() == [""] and Path(table["label_map"][0]).parent.name == "scans_maps"
+    with pytest.raises(UserError, match="is one of the SCANS"):
+        predict(made["model"], [str(tmp_path / "scans")], tmp_path / "p.csv", maps=tmp_path / "scans")

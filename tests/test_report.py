@@ -210,6 +210,10 @@ def test_methods_tell_what_the_network_was_given_and_learned_beside():
 def test_the_config_on_the_page_is_that_of_what_ran():
     run = {"run": ["a"], "experiments": {"a": {"network": "n"}, "b": {"network": "m"}}, "networks": {"n": {}, "m": {}}}
     assert what_ran(run) == {"run": ["a"], "experiments": {"a": {"network": "n"}}, "networks": {"n": {}}}
+    run["networks"]["n"] = {"init": {"from": "b"}}
+    run |= {"targets": {"age": {}, "sex": {}, "iq": {}}}
+    run["experiments"]["a"] |= {"target": "age", "auxiliary": ["sex"]}
+    assert what_ran(run)["experiments"].keys() == {"a", "b"} and what_ran(run)["targets"].keys() == {"age", "sex"}
 
 
 def test_warnings_of_a_training_stand_before_everything(made, tmp_path):  # noqa: F811

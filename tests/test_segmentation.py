@@ -311,6 +311,7 @@ def test_agreement_is_measured_on_each_test_scan_drawn_and_reported(labelled, tm
         ("targets: {tissues: {column: age}}", "column: found 'age', expected label_map"),
         ("training: {segment: {loss: l1}}", "found 'l1', expected one of auto, dice-ce"),
         ("training: {segment: {patch: [48, 48, 40]}}", "patch: found [48, 48, 40], expected no more than [40, 48, 40]"),
+        ("training: {segment: {patch: [18, 18, 18]}}", "patch: found [18, 18, 18], expected multiples of 4, by which"),
         ("training: {short: {patch: [16, 16, 16]}}", "patch: found in the training of experiment 'demo-age', which segments"),
     ],
 )

@@ -169,7 +169,7 @@ def metadata_of(facts: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
     what = f"{named} from T1-weighted MRI of the head"
     made_of = " (simulated brains)" if facts["simulated"] else ""
     outputs = load_objective(model["objective"]).outputs
-    format_of = {"spatial_shape": model["shape"], "dtype": "float32", "is_patch_data": False}
+    format_of = {"spatial_shape": facts["preprocess"]["shape"], "dtype": "float32", "is_patch_data": False}
     return {
         "schema": SCHEMA,
         "version": "1.0.0",
@@ -199,7 +199,7 @@ def metadata_of(facts: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
             "outputs": {
                 "pred": {
                     **format_of,
-                    "spatial_shape": model["shape"] if target["type"] == "segmentation" else [],
+                    "spatial_shape": facts["preprocess"]["shape"] if target["type"] == "segmentation" else [],
                     "type": target["type"],
                     "format": f"as the objective {model['objective']['loss']} reads it",
                     "num_channels": outputs,

@@ -26,7 +26,7 @@ from mriflow.images.fingerprint import voxels_of
 from mriflow.prediction.ensemble import BATCH, Trained, predict_one
 from mriflow.prediction.tested import Tested, add_trained, read_tested
 from mriflow.tables.labels import read_indices, read_labels, usable
-from mriflow.training.covariates import read_covariates
+from mriflow.training.covariates import Covariates, read_covariates
 from mriflow.training.loader import Shards, open_shards
 from mriflow.training.seen import hash_of_subject, known_to
 
@@ -83,6 +83,9 @@ def external(
     lacking = [] if ours.settings["impute"] else [name for name in numbers if numbers[name].isna().any()]
     for name in lacking:
         problems[problems.eq("") & numbers[name].isna().reindex(problems.index, fill_value=False)] = f"{name}: missing"
+    for name, values in numbers.items() if not ours.settings["impute"] else ():
+        strange = values.notna() & ~Covariates(contents[0]["covariates"]).trained_on(str(name), values)
+        problems[problems.eq("") & strange.reindex(problems.index, fill_value=False)] = f"{name}: not among the training scans"
     ids = problems.index[problems == ""].tolist()
     if not ids:
         raise UserError(f"{other_labels}: none of {len(people)} scans can be predicted. The first: {problems.iloc[0]}")

@@ -9,7 +9,7 @@ stops the others.
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -82,14 +82,18 @@ def predict(
     UserError
         If the model cannot be used, or none of the scans could be predicted (of one shard among several, that is no error).
     """
-    check_asked(output, scans, workers, shard, shards)
+    given = {Path(as_path(str(text))).resolve() for text in scans}
+    check_asked(output, given, workers, shard, shards)
     stored = read_stored(model)
     of_voxels = stored.facts["target"]["type"] == "segmentation"
     if (maps or probabilities) and not of_voxels:
         raise UserError(
             f"--maps, --probabilities: {model} predicts {stored.facts['target']['column']}, and makes no label maps."
         )
-    folder = MapFolder(maps or output.with_suffix(""), stored.facts["target"]["classes"], probabilities) if of_voxels else None
+    maps = maps or output.with_name(f"{output.stem}_maps")
+    if of_voxels and (maps.resolve() in given or (maps.exists() and not maps.is_dir())):
+        raise UserError(f"--maps: {maps} is {'one of the SCANS' if maps.is_dir() else 'a file'}; give another folder.")
+    folder = MapFolder(maps, stored.facts["target"]["classes"], probabilities) if of_voxels else None
     ensemble = Ensemble(stored, device, folder)
     made_by = f"{(model / CHECKSUMS).read_text(encoding='utf-8')}{figures} {device}"
     if folder:
@@ -141,7 +145,7 @@ def predict(
     return table
 
 
-def check_asked(output: Path, scans: Sequence[str], workers: int, shard: int, shards: int) -> None:
+def check_asked(output: Path, given: Collection[Path], workers: int, shard: int, shards: int) -> None:
     """Raise a UserError for what cannot be, before anything is read."""
     if workers < 1:
         raise UserError(f"--workers: {workers} is no number of processes; give 1 or more.")
@@ -150,7 +154,7 @@ def check_asked(output: Path, scans: Sequence[str], workers: int, shard: int, sh
     if output.is_dir() or output.suffix.lower() != ".csv":
         what = "a folder" if output.is_dir() else "no .csv"
         raise UserError(f"--output: {output} is {what}; expected the table to write, such as predictions.csv.")
-    if output.resolve() in {Path(as_path(str(text))).resolve() for text in scans}:
+    if output.resolve() in given:
         raise UserError(f"--output: {output} is one of the SCANS, and would be written over; give another name.")
 
 
@@ -180,7 +184,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--workers", type=int, default=1, help="scans to prepare at once, 1.3 GB of memory each (default: 1)")
     parser.add_argument("--figures", type=Path, help="folder for a picture of each scan as the networks saw it")
-    parser.add_argument("--maps", type=Path, help="of a segmentation: folder for label maps (default: --output without .csv)")
+    parser.add_argument("--maps", type=Path, help="of a segmentation: folder for label maps (default: <output>_maps)")
     parser.add_argument("--probabilities", action="store_true", help="of a segmentation: write probabilities beside label maps")
     parser.add_argument("--shard", type=int, default=0, help="of tables, predict this part of the rows, from 0 (default: 0)")
     parser.add_argument("--shards", type=int, default=1, help="of so many (default: 1, all rows)")

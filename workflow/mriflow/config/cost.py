@@ -8,6 +8,7 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Mapping
+from math import prod
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -179,7 +180,7 @@ def training(
     if not left:
         return "", 0.0, 0.0, 0.0
     size = size_of(used)
-    trained, voxels = trained_on(used, count, folds), volume(used["preprocess"])
+    trained, voxels = trained_on(used, count, folds), voxels_at_once(used)
     of_core = left * block["epochs"] * seconds_of_epoch(used, count, folds)
     where = f"about {hours(of_core)} of one core"
     if block["gpu"]:
@@ -220,7 +221,13 @@ def searched(used: Mapping[str, Any], count: int, paths: Mapping[str, Path]) -> 
 
 def seconds_of_epoch(used: Mapping[str, Any], count: int, folds: int) -> float:
     """Return how many seconds of one core an epoch takes by the rule of thumb."""
-    return trained_on(used, count, folds) * volume(used["preprocess"]) * size_of(used).work / CORE
+    return trained_on(used, count, folds) * voxels_at_once(used) * size_of(used).work / CORE
+
+
+def voxels_at_once(used: Mapping[str, Any]) -> int:
+    """Return how many voxels of a scan a network is trained on at once: all, or a patch."""
+    patch = used["training"].get("patch")
+    return prod(patch) if patch else volume(used["preprocess"])
 
 
 def trained_on(used: Mapping[str, Any], count: int, folds: int) -> int:

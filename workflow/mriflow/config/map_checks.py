@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from math import prod
 
 from mriflow.config.mistakes import Mistakes, in_short, instead
 from mriflow.tables.labels import LABEL_MAP
@@ -54,6 +55,11 @@ def check_segmentation(experiment: str, names: dict, blocks: dict, mistakes: Mis
     patch, shape = blocks["training"].get("patch"), blocks["preprocess"]["shape"]
     if patch and any(part > whole for part, whole in zip(patch, shape, strict=True)):
         text = f"found {patch}, expected no more than {list(shape)}, the grid of {names['preprocess']!r}"
+        mistakes.add(("training", names["training"], "patch"), text)
+    arguments = blocks["network"]["arguments"] if "network" in blocks else {}
+    halved = prod(one for one in arguments.get("strides", ()) if isinstance(one, int))
+    if patch and any(part % halved for part in patch):
+        text = f"found {patch}, expected multiples of {halved}, by which {names['network']!r} makes the grid coarser"
         mistakes.add(("training", names["training"], "patch"), text)
     if LABEL_MAP not in channels or len(channels) < 2:
         text = f"found [{', '.join(channels)}], expected [image, {LABEL_MAP}], for experiment {experiment!r} is a segmentation"

@@ -4,6 +4,7 @@ All are fitted to the scans that they are given, with a penalty chosen by cross-
 """
 
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from tempfile import TemporaryFile
@@ -52,6 +53,8 @@ def small_images(volumes: Sequence[np.ndarray]) -> np.ndarray:
     features: np.ndarray = np.empty(shape if len(volumes) <= IN_MEMORY else 0, np.float32)
     if len(volumes) > IN_MEMORY:
         with TemporaryFile() as file:
+            if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and not a crash while it is filled
+                os.posix_fallocate(file.fileno(), 0, 2 * int(np.prod(shape)))
             features = np.memmap(file, np.float16, "w+", shape=shape)
     for row, volume in zip(features, volumes, strict=True):
         whole = torch.from_numpy(np.array(volume)).view(channels, *grid).float() / 255

@@ -125,8 +125,9 @@ def sentence(row: Mapping[str, Any], comparisons: int) -> str:
                 f"Which of {pair} has the better {metric} cannot be told when {comparisons} comparisons are corrected for "
                 f"(p = {row['p_holm']:.2g}), though the interval of this one alone, {reach}, holds no 0."
             )
+        why = f" ({row['test']})" if str(row.get("test", "")).startswith("none") else ""
         return (
-            f"Which of {pair} has the better {metric} cannot be told from {row['people']} people: the difference may be "
+            f"Which of {pair} has the better {metric} cannot be told from {row['people']} people{why}: the difference may be "
             f"anything from {reach}. That is not to say that they are equal."
         )
     chance = f"p = {row['p_holm']:.2g}" if row["p_holm"] >= 0.001 else "p < 0.001"

@@ -90,7 +90,8 @@ def summarise_fitted(
     if len(seeds) > 1:
         result["single_seeds"] = {seed: intervals(scored(name)) for seed, name in seeds.items()}
     folds = {fold: (predicted["fold"] == fold).to_numpy() for fold in predicted["fold"].unique()}
-    result["by_fold"] = by_fold({m: {fold: scored(m, scans) for fold, scans in folds.items()} for m in methods}, folds)
+    of_folds = {m: {fold: scored(m, scans) for fold, scans in folds.items()} for m in methods}
+    result["by_fold"] = by_fold(of_folds, folds, truth, subjects, classes)
     pairs = [("network", other) for other in methods if other != "network"]
     pairs += [("stacked", "classical")] if "stacked" in methods else []
     result["differences"] = judge(differences_of(found, pairs, truth, subjects, classes, unit))
@@ -125,13 +126,21 @@ def values_of(predicted: pd.DataFrame, method: str, classes: list[str] | None) -
     return truth_of(predicted, classes), probabilities_of(predicted, method, classes)
 
 
-def by_fold(found: dict[str, dict[Any, Resampled]], folds: dict[Any, np.ndarray]) -> dict[str, Any]:
+def by_fold(
+    found: dict[str, dict[Any, Resampled]],
+    folds: dict[Any, np.ndarray],
+    truth: np.ndarray,
+    subjects: np.ndarray,
+    classes: list[str] | None,
+) -> dict[str, Any]:
     """Return every method's metrics in each fold, their mean over the folds, and why that differs from those of all scans."""
     mean: dict[str, Any] = {}
     each: dict[str, Any] = {str(fold): {"n": int(scans.sum())} for fold, scans in folds.items()}
     for method, of_fold in found.items():
         for fold, one in of_fold.items():
-            each[str(fold)][method] = intervals(one)
+            cells = intervals(one)
+            scans = folds[fold]
+            each[str(fold)][method] = cells if classes is None else with_exact(cells, truth[scans], subjects[scans])
         ones = list(of_fold.values())
         mean[method] = intervals(mean_over(ones))
     return {"why": WHY_TWO, "mean": mean, "folds": each}

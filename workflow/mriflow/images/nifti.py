@@ -88,8 +88,10 @@ def as_scanned(data: np.ndarray, path: Path) -> nib.Nifti1Image:
     made.header.set_xyzt_units("mm")
     header = image.header
     if flirt is None and header.get_xyzt_units()[0] in ("mm", "unknown"):  # both forms as they are, be they two places
-        made.set_sform(header.get_sform(), int(header["sform_code"]))
-        made.set_qform(header.get_qform(), int(header["qform_code"]))
+        if header["sform_code"] > 0:
+            made.set_sform(header.get_sform(), int(header["sform_code"]))
+        if header["qform_code"] > 0:
+            made.set_qform(header.get_qform(), int(header["qform_code"]))
     return made
 
 

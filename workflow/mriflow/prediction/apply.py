@@ -1,5 +1,6 @@
 """A model applied to scans: each prepared as the training scans were, then predicted by all networks."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -75,7 +76,8 @@ def prepare_nifti(settings: PreprocessSettings, keep_transform: bool, scan: Name
         kept = Path(cache) if keep_transform else None
         result = run_scan(listed, "", Path(), settings, kept)
         if keep_transform and result.volume is not None:
-            transform = align(load_scan(scan["file"], settings.stripped), settings, kept).transform
+            alone = dataclasses.replace(settings, channels=("image",))  # without the tissues, which take time
+            transform = align(load_scan(scan["file"], settings.stripped), alone, kept).transform
     if result.volume is None:
         problem = result.row["problem"].removeprefix("scan: ")
         if settings.stripped and ("implausible brain volume" in problem or "no background" in problem):
@@ -154,7 +156,7 @@ class Ensemble:
             shards = Shards([volumes], {name: (0, place) for place, name in enumerate(names)})
             torch.set_num_threads(self.threads)  # the brain's extractor takes one alone
             if self.facts["target"]["type"] == "segmentation":
-                made = pd.DataFrame([self.segment(scans[number], prepared[number]) for number in good])
+                made = pd.DataFrame([self.segment(scans[number], prepared[number], rows[number]) for number in good])
             else:
                 # One at a time: what a scan is given must not depend, in its last digit, on which others are predicted with it.
                 tta = self.facts["tta"]
@@ -166,8 +168,8 @@ class Ensemble:
                 rows[number]["warning"] = "; ".join(doubts)
         return pd.DataFrame(rows, columns=["path", *measures]).join(made)[["path", *made.columns, *measures]]
 
-    def segment(self, scan: Named, prepared: Prepared) -> dict[str, Any]:
-        """Return volumes and certainty of a scan's label map, and write the map."""
+    def segment(self, scan: Named, prepared: Prepared, said: dict[str, Any]) -> dict[str, Any]:
+        """Return volumes and certainty of a scan's label map, and write the map; if it cannot be, that is `said`."""
         volume = np.asarray(prepared.result.volume)
         channels = volume if volume.ndim == 4 else volume[None]
         found = probabilities_of(self.members, channels, self.device, self.facts["tta"])
@@ -175,7 +177,11 @@ class Ensemble:
         inside = channels[settings["channels"].index("image") if "image" in settings["channels"] else 0] > 0
         row: dict[str, Any] = measures_of_map(found, inside, classes, settings["voxel_mm"], prepared.result.row["scale"])
         if self.maps is not None:
-            row["label_map"] = self.maps.write(scan | {"file": prepared.file}, found, prepared.transform, settings)
+            try:
+                row["label_map"] = self.maps.write(scan | {"file": prepared.file}, found, prepared.transform, settings)
+            except ValueError as error:  # whatever nibabel makes of an odd header
+                said["problem"] = f"its label map cannot be written ({error})"
+                return {}
         return row
 
     def covariates_of(self, scan: Named, result: Result) -> dict[str, Any]:

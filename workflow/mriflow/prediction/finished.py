@@ -40,8 +40,8 @@ class Finished:
     def row_of(self, scan: Named) -> Row | None:
         """Return the row of a scan, if it is finished, its file unchanged, and its label map, if it has one, still there."""
         row = self.rows.get(self.key(scan))
-        made = row and row.get("label_map")
-        return None if made and not Path(made).is_file() else row
+        made = row.get("label_map") if row else None
+        return None if isinstance(made, str) and not Path(made).is_file() else row
 
     def add(self, scans: Sequence[Named], rows: Sequence[Row]) -> None:
         """Keep the rows of scans."""

@@ -98,7 +98,8 @@ def volumes(predictions: Path, metrics: Path, pdf: Path, png: Path) -> None:
             agreed = result["volumes"][name]
             of_class[1].plot((true + found) / 2, found - true, color=colour, **dots)
             for limit, style in (("mean", "-"), ("lower_limit", "--"), ("upper_limit", "--")):
-                of_class[1].axhline(agreed[limit]["value"], color=GREY, lw=0.8, ls=style, zorder=1)
+                if agreed[limit]["value"] is not None:
+                    of_class[1].axhline(agreed[limit]["value"], color=GREY, lw=0.8, ls=style, zorder=1)
             of_class[1].set(xlabel="Mean of both (ml)", ylabel="" if column else "Network − true (ml)")
             if has_age:
                 of_class[2].plot(table["age"], true, color=GREY, label="true", **dots)

@@ -93,7 +93,7 @@ def of_maps(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
             Text(LEGEND, "small"),
             *notes,
             *drawn("overlays", "Scan, true and found label map of the best, the median and the worst test scan by Dice"),
-            table_of_volumes(result),
+            *([table_of_volumes(result)] if result.get("volumes") else []),
             *drawn("volumes", f"Volumes of each class in {result['n']} test scans, by the network and true"),
             *([List(lines, "Differences on the same scans (mean of the paired differences)")] if lines else []),
         ],

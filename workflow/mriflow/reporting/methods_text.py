@@ -62,8 +62,9 @@ def prepared(used: Mapping[str, Any]) -> str:
     n4 = " corrected for the bias field (N4)," if how["n4"] else ""
     brain = "the brain, which the data show alone," if used["dataset"]["stripped"] else "the brain, cut out by deepbet,"
     shape = " × ".join(map(str, how["shape"]))
-    maps = [MAPS[channel] for channel in how["channels"] if channel in MAPS]
-    told = "image" if "image" in how["channels"] else ""
+    channels = how.get("channels", ["image"])
+    maps = [MAPS[channel] for channel in channels if channel in MAPS]
+    told = "image" if "image" in channels else ""
     text = (
         f"Scans were reoriented; {brain}{n4} was {REGISTERED.get(how['registration'], how['registration'])} to the MNI152 "
         f"template (ANTs) and resampled to {shape} voxels of {how['voxel_mm']:g} mm; intensities were clipped at "
@@ -100,9 +101,9 @@ def trained(result: Mapping[str, Any], used: Mapping[str, Any]) -> list[str]:
         f"A network ({used['network']['name']}) was trained for {training['epochs']} epochs with batches of "
         f"{training['batch_size'] * training['accumulate']} ({training['optimizer']}, learning rate "
         f"{training['learning_rate']:g}, weight decay {training['weight_decay']:g}, schedule {training['schedule']}); "
-        f"{KEPT[training['select']]}.",
+        f"{KEPT[training.get('select', 'best')]}.",
         started_from(used),
-        changed(training["augmentation"]),
+        changed(training.get("augmentation", {})),
         searched(result),
         f"{beside[0].upper()}{beside[1:]}." if beside else "",
     ]
@@ -111,7 +112,7 @@ def trained(result: Mapping[str, Any], used: Mapping[str, Any]) -> list[str]:
     if patch := training.get("patch"):
         size = " × ".join(map(str, patch))
         texts.append(f"It was trained on random patches of {size} voxels, and predicted in overlapping windows of that size.")
-    if training["tta"] == "mirror":
+    if training.get("tta") == "mirror":
         texts.append("Each prediction is the mean of those of the scan and of its mirror image.")
     if seeds > 1:
         texts.append(f"The predictions of {seeds} networks with different seeds in each fold were averaged.")
@@ -154,10 +155,12 @@ def judged(result: Mapping[str, Any]) -> list[str]:
     notes = result.get("notes", {})
     if "confounders" in result and (made := notes.get("confounders", "")).startswith("A"):
         others.append(made[0].lower() + made[1:].rstrip("."))
-    texts = [f"It was compared with {'; '.join(others)}, fitted to the same learning subjects." if others else ""]
+    fitted_to = "." if result["type"] == "segmentation" else ", fitted to the same learning subjects."
+    texts = [f"It was compared with {'; '.join(others)}{fitted_to}" if others else ""]
     if few := notes.get("classical", ""):
         texts.append(f"Of the linear methods: {few[0].lower()}{few[1:]}")
-    texts.append("Intervals are 95 % percentile bootstraps over subjects (1000 draws); of coverage and reliability, exact.")
+    exact = "; of coverage and reliability, exact" if "conformal" in result else ""
+    texts.append(f"Intervals are 95 % percentile bootstraps over subjects (1000 draws){exact}.")
     if any("p_holm" in one for one in result.get("differences", [])):
         tests = {one.get("test") for one in result["differences"]}
         delong = "; those of AUCs are DeLong's" if "DeLong" in tests else ""

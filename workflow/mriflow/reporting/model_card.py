@@ -30,7 +30,7 @@ Scans are prepared by the same code as these were: {prepared}.
 Of people, the model's files hold hashes of subjects' names and of scans, by which a scan that was trained on is known again.
 
 ## How good it is
-On {tested} scans, each predicted by networks that had seen neither it nor its subject, with 95 % intervals over subjects,
+On {tested} scans, each predicted by the networks that had seen neither it nor its subject, with 95 % intervals over subjects,
 beside what can be had without a network:
 
 {results}
@@ -55,7 +55,7 @@ CALIBRATED = (
     "those of training."
 )
 METHODS = {
-    "network": "its networks, by cross-validation",
+    "network": "its networks",
     "stacked": "these and the linear model together",
     "classical": "linear model of the voxels",
     "confounders": "without the image: head size, site, age, sex",

@@ -210,7 +210,9 @@ def closing(run: Mapping[str, Any], results: Mapping[str, Any], benchmarks: Path
         ]  # fmt: skip
         parts.append(Table(["experiment", "commit", "seeds", "seed of the split", "Python", "packages"], rows))
     text = yaml.safe_dump(what_ran(run), sort_keys=False, allow_unicode=True)
-    parts.append(Table(["config.yaml of what was run, all defaults filled in"], [[preformatted(text)]], "", "The config"))
+    parts.append(
+        Table(["config.yaml of what was run, defaults filled in, without datasets"], [[preformatted(text)]], "", "The config")
+    )
     how = "What is needed to make the numbers again. Bad: a commit that ends in -dirty, for its code is nowhere."
     sections.append(Section("software", "Software, seeds and config", how, parts, 2))
     return sections
@@ -218,11 +220,18 @@ def closing(run: Mapping[str, Any], results: Mapping[str, Any], benchmarks: Path
 
 def what_ran(run: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of a run without its datasets and without the blocks that none of its experiments names."""
-    experiments = {name: run["experiments"][name] for name in run["run"] if name in run["experiments"]}
+    names = [name for name in run["run"] if name in run["experiments"]]
+    for name in names:  # it grows: what an experiment starts from was run, too
+        start = run.get("networks", {}).get(run["experiments"][name].get("network"), {}).get("init", {}).get("from")
+        names += [start] if start in run["experiments"] and start not in names else []
+    experiments = {name: run["experiments"][name] for name in names}
     kept = {key: value for key, value in run.items() if key != "datasets"} | {"experiments": experiments}
     for section, key in BLOCKS.items():
         if section in run:
             named = {experiment[key] for experiment in experiments.values() if key in experiment}
+            named |= (
+                {name for one in experiments.values() for name in one.get("auxiliary", ())} if section == "targets" else set()
+            )
             kept[section] = {name: block for name, block in run[section].items() if name in named}
     return kept
 

@@ -173,13 +173,18 @@ def worst_group(result: Mapping[str, Any]) -> str:
     return f"Worst for {worst['column']} {worst['group']}: {NAMES[metric]} {with_interval(worst)}, {worst['n']} scans; {told}."
 
 
+def is_off(row: Mapping[str, Any]) -> bool:
+    """Return whether a tenth of the probabilities contradicts how often they came true; results of before have no `off`."""
+    return bool(row["off"]) if "off" in row else row["low"] is not None and not row["low"] <= row["believed"] <= row["high"]
+
+
 def can_be_trusted(result: Mapping[str, Any]) -> str:
     """Return whether probabilities are to be believed, in a sentence."""
     found = result.get("calibration")
     if not found:
         return ""
     before, after = (with_interval(found[name]["ece"]) for name in ("before", "after"))
-    off = [f"{row['from']:.1f} to {row['to']:.1f}" for row in found["after"]["reliability"] if row.get("off")]
+    off = [f"{row['from']:.1f} to {row['to']:.1f}" for row in found["after"]["reliability"] if is_off(row)]
     text = f"Probabilities are off by {before} on average as they are, and by {after} after the temperature (ECE). "
     if found["after"]["ece"]["value"] >= found["before"]["ece"]["value"]:
         text += "Here the temperature does not bring them closer to the truth. "

@@ -126,12 +126,8 @@ class Covariates:
     def known(self, name: str, values: pd.Series) -> pd.Series:
         """Return a covariate of scans, missing where no training scan has such a value, if it may be imputed."""
         column = self.columns[name]
-        if "values" in column:
-            strange = values.notna() & ~values.astype(str).isin(column["values"])
-            expected = f"one of {', '.join(column['values'])}, which the training scans have"
-        else:
-            strange = values.notna() & pd.to_numeric(values, errors="coerce").isna()
-            expected = "a number"
+        strange = values.notna() & ~self.trained_on(name, values)
+        expected = f"one of {', '.join(column['values'])}, which the training scans have" if "values" in column else "a number"
         if strange.any() and (column["missing"] is None or "values" not in column):
             scan = strange.index[strange][0]
             cure = ", or set `impute: true`" if "values" in column else ""
@@ -140,3 +136,10 @@ class Covariates:
                 f"expected {expected}. Give it by the same names, or leave it out{cure}."
             )
         return values.where(~strange, None)
+
+    def trained_on(self, name: str, values: pd.Series) -> pd.Series:
+        """Return which values of a covariate the training scans have, too; of numbers, which are numbers."""
+        column = self.columns[name]
+        if "values" in column:
+            return values.astype(str).isin(column["values"])
+        return pd.to_numeric(values, errors="coerce").notna()

@@ -210,10 +210,10 @@ class Trainer:
                     batch = self.changed(batch, changes.at(piece))
                 with self.synchronised(number == pieces):
                     with self.clock("forward"):
-                        loss = self.loss(batch, weights[piece])
+                        loss, followed = self.losses(batch, weights[piece])
                     with self.clock("backward"):
                         self.scaler.scale(loss).backward()
-                step_loss += loss.detach() / team.size
+                step_loss += followed / team.size
                 start += self.micro_batch
             with self.clock("optimiser"):
                 self.scaler.step(self.optimizer)
@@ -237,11 +237,12 @@ class Trainer:
         patch = self.settings.get("patch")
         return random_patches(batch, changes.seeds.tolist(), patch) if patch else batch
 
-    def loss(self, batch: Batch, weights: torch.Tensor) -> torch.Tensor:
-        """Return what a piece of a batch adds to the step's loss."""
+    def losses(self, batch: Batch, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what a piece of a batch adds to the step's loss, and of that the target's own part, which is followed."""
         with autocast(self.device, self.precision):
             outputs = outputs_of(self.forward, batch)
-        return (self.objective.losses(outputs, batch.labels) * weights).sum()
+        weighted = self.objective.losses(outputs, batch.labels) * weights
+        return weighted.sum(), weighted[:, 0].detach().sum()
 
     def synchronised(self, last: bool) -> AbstractContextManager:
         """Let the processes exchange their gradients with the last piece of a batch only."""
@@ -275,9 +276,12 @@ class Trainer:
         """Return loss and metrics, each by its name after `name`, on some scans of a part as they are."""
         mine = positions[self.team.share(len(positions))]
         some = mine if len(mine) else positions[:1]  # a process that has none, too, for networks refuse an empty batch
-        whole = over_windows(self.net, self.settings.get("patch"))
+        patch = self.settings.get("patch")
         self.net.eval()
-        outputs = run_network(whole, part.scans, self.micro_batch, some, self.precision, keep=self.objective.kept)
+        at_once = 1 if patch else self.micro_batch  # a patch is taken because whole scans do not fit
+        outputs = run_network(
+            over_windows(self.net, patch), part.scans, at_once, some, self.precision, keep=self.objective.kept
+        )
         outputs = self.team.join(outputs[: len(mine)])
         outputs = outputs.cpu()  # where the same numbers give the same loss, and end of training, in all processes
         scores = {"loss": self.objective.loss(outputs, part.scans.labels[positions]).item()}
