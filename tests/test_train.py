@@ -376,7 +376,7 @@ def test_batch_that_does_not_fit_into_memory_is_told_with_one_that_does(tmp_path
     ({"batch_size": 4}, 1, "Not even 2 scans fit"),
 ])  # fmt: skip
 def test_advice_on_memory_names_a_batch_that_is_allowed(tmp_path, monkeypatch, block, fit, told):
-    monkeypatch.setattr(MemoryTrial, "fits", lambda self, count, shape: self.reserve.closed and count <= fit)
+    monkeypatch.setattr(MemoryTrial, "fits", lambda self, count, scans, shape: self.reserve.closed and count <= fit)
     trainer = make_trainer(tmp_path, **block)
     assert told in trainer.memory.advice(
         trainer.micro_batch, trainer.settings, SimpleNamespace(shape=(8, 8, 8)), 1, "no memory"

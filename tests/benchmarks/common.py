@@ -176,7 +176,7 @@ def our_epoch(run: Trainer, part: Part) -> None:
 def step_on(run: Trainer, images: torch.Tensor) -> None:
     """Train on one batch of images that are on the device, as our loop does."""
     batch = Batch(images, images.new_zeros(len(images), 0), images.new_zeros(len(images), 1))
-    run.scaler.scale(run.loss(batch, images.new_full((len(images), 1), 1 / len(images)))).backward()
+    run.scaler.scale(run.losses(batch, images.new_full((len(images), 1), 1 / len(images)))[0]).backward()
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)

@@ -228,7 +228,7 @@ def earlier_results(array: Path, index: Path) -> dict[str, Result]:
         return {}
     if set(rows.columns) != set(INDEX_COLUMNS) or rows["index"].notna().sum() != len(volumes):
         return {}
-    rows = rows.where(rows.notna(), None).assign(notes=None)  # they told why it stood in for another image then
+    rows = rows.where(rows.notna(), None).drop(columns="notes")  # they told why it stood in for another image then
     return {row["key"]: Result(volumes[row["index"]], row) for row in rows.to_dict("records") if row["index"] is not None}
 
 
