@@ -16,6 +16,7 @@ import pandas as pd
 from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.files import whole_file, write_csv, write_json
 from mriflow.base.provenance import provenance
+from mriflow.config.label_maps import seen_and_map
 from mriflow.evaluation.label_maps import METHODS, compare_maps, long_rows, summarise_maps
 from mriflow.images.outliers import usual
 from mriflow.images.tissues import TISSUES
@@ -23,7 +24,7 @@ from mriflow.prediction.ensemble import load_networks
 from mriflow.prediction.own_space import CERTAINTY, measures_of_map, plausibility
 from mriflow.prediction.segment import VENTRICLES, atlas_of, by_mixture, by_template, probabilities_of
 from mriflow.prediction.tested import about_experiment, add_trained
-from mriflow.tables.labels import LABEL_MAP, read_indices, read_labels
+from mriflow.tables.labels import read_indices, read_labels
 from mriflow.tables.splits import PARTS, read_splits
 from mriflow.training.device import choose_device
 from mriflow.training.loader import open_shards
@@ -72,8 +73,8 @@ def agreement(
     experiment = json.loads(settings.read_text())
     classes = list(experiment["dataset"]["label_maps"]["classes"])
     block = experiment["preprocess"]
-    shards = open_shards(arrays, indices, block["channels"].index(LABEL_MAP))
-    seen = [channel for channel in block["channels"] if channel != LABEL_MAP]
+    seen, place = seen_and_map(block["channels"])
+    shards = open_shards(arrays, indices, place)
     scales = read_indices(indices).set_index("id")["scale"]
     parts, table = read_splits(splits), read_labels(labels).set_index("id")
     tested = parts["part"] == "test"

@@ -22,6 +22,7 @@ from mriflow.base import recipes
 from mriflow.base.cli import run_stage, stage_parser
 from mriflow.base.files import write_json, write_text
 from mriflow.base.provenance import provenance
+from mriflow.config.label_maps import seen_and_map
 from mriflow.images.outliers import contrast_of
 from mriflow.images.scan import BRAIN_ML, QC_CORRELATION, TEMPLATE_RATIO, PreprocessSettings
 from mriflow.prediction.seen import seen_in_training
@@ -29,7 +30,7 @@ from mriflow.prediction.stored import CALIBRATION, CHECKSUMS, FORMAT, METADATA, 
 from mriflow.prediction.tested import add_trained
 from mriflow.reporting.model_card import model_card
 from mriflow.reporting.words import and_list
-from mriflow.tables.labels import LABEL_MAP, read_indices, read_labels
+from mriflow.tables.labels import read_indices, read_labels
 from mriflow.tables.splits import read_splits
 from mriflow.training.covariates import Covariates
 from mriflow.training.loader import Shards, open_shards
@@ -74,7 +75,8 @@ def bundle(
     experiment = json.loads(settings.read_text(encoding="utf-8"))
     target, dataset = experiment["target"], experiment["dataset"]
     stored = experiment["preprocess"]["channels"]
-    shards = open_shards(arrays, indices, stored.index(LABEL_MAP) if LABEL_MAP in stored else None)
+    seen_channels, place = seen_and_map(stored)
+    shards = open_shards(arrays, indices, place)
     contents = {path: torch.load(path, map_location="cpu", weights_only=True) for path in models}
     names = {path: f"models/fold-{one['fold']}_seed-{one['seed']}.pt" for path, one in contents.items()}
     first = contents[models[0]]
@@ -84,7 +86,7 @@ def bundle(
     category = [target["column"]] if target["type"] == "classification" else []
     table = read_labels(labels, category=category).set_index("id", drop=False).loc[trained]
     preprocess = {key: experiment["preprocess"][key] for key in field_names() if key in experiment["preprocess"]}
-    preprocess |= {"stripped": dataset["stripped"], "channels": [channel for channel in stored if channel != LABEL_MAP]}
+    preprocess |= {"stripped": dataset["stripped"], "channels": seen_channels}
     columns = list(dict.fromkeys([target["column"], *experiment["covariates"], "age", "sex"]))
     seen = seen_in_training(
         table,

@@ -1,7 +1,7 @@
 """What jobs are told of the label maps of a dataset."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mriflow.tables.labels import LABEL_MAP
@@ -19,6 +19,16 @@ def classes_to_store(dataset: Mapping[str, Any], block: Mapping[str, Any]) -> st
     if LABEL_MAP not in block["channels"] or "label_maps" not in dataset:
         return ""
     return json.dumps({key: dataset["label_maps"][key] for key in ("classes", "background")})
+
+
+def seen_and_map(channels: Sequence[str]) -> tuple[list[str], int | None]:
+    """Return the channels that networks see, and which of the stored ones is the label map; None if there is none.
+
+    >>> seen_and_map(["image", "label_map"]), seen_and_map(["image"])
+    ((['image'], 1), (['image'], None))
+    """
+    seen = [channel for channel in channels if channel != LABEL_MAP]
+    return seen, list(channels).index(LABEL_MAP) if LABEL_MAP in channels else None
 
 
 def segmentations(config: Mapping[str, Any]) -> list[str]:

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mriflow.config.label_maps import seen_and_map
 from mriflow.evaluation.label_maps import resample_means
 from mriflow.evaluation.metrics import Resampled, classification_metrics, regression_metrics, resample
-from mriflow.tables.labels import LABEL_MAP, read_indices, read_labels
+from mriflow.tables.labels import read_indices, read_labels
 from mriflow.tables.splits import read_splits
 from mriflow.training.covariates import read_covariates
 from mriflow.training.device import choose_device
@@ -56,7 +57,7 @@ class Tested(NamedTuple):
     @property
     def image(self) -> int | None:
         """The number of the channel that is the image, among those that networks see, if there is one."""
-        channels = [channel for channel in self.settings["preprocess"]["channels"] if channel != LABEL_MAP]
+        channels, _ = seen_and_map(self.settings["preprocess"]["channels"])
         return channels.index("image") if "image" in channels else None
 
     def ids(self, fold: int, *parts: str) -> list[str]:
@@ -136,11 +137,9 @@ def read_tested(arrays: Sequence[Path], indices: Sequence[Path], labels: Path, s
     used = json.loads(settings.read_text())
     target = used["target"]
     classes = list(target["classes"]) if target["type"] == "classification" else None
-    channels, of_voxels = used["preprocess"]["channels"], target["type"] == "segmentation"
-    shards = open_shards(arrays, indices, channels.index(LABEL_MAP) if of_voxels else None)
-    parts = read_splits(splits)
+    shards, parts = open_shards(arrays, indices, seen_and_map(used["preprocess"]["channels"])[1]), read_splits(splits)
     table = read_labels(labels, category=target["column"] if classes else None).set_index("id")
-    classes = list(used["dataset"]["label_maps"]["classes"]) if of_voxels else classes
+    classes = list(used["dataset"]["label_maps"]["classes"]) if target["type"] == "segmentation" else classes
     covariates = read_covariates(used["covariates"], labels, read_indices(indices))
     return Tested(used, shards, covariates, table, parts[parts["id"].isin(shards)], classes, choose_device())
 
