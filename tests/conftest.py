@@ -60,8 +60,12 @@ def write_scan(path: Path, data: np.ndarray, voxel_mm: float = 4.0) -> Path:
     return path
 
 
-def write_dataset(folder: Path, subjects: int = 24, shape: tuple[int, int, int] = (16, 16, 16), seed: int = 0) -> dict:
+def write_dataset(
+    folder: Path, subjects: int = 24, shape: tuple[int, int, int] = (16, 16, 16), seed: int = 0, grey_matter: bool = False
+) -> dict:
     """Write a tiny preprocessed dataset whose images tell age (brightness) and sex (a bright corner).
+
+    With `grey_matter` they stand for maps of it, too, as a second channel.
 
     Returns the paths that `train` and `evaluate` ask for.
     """
@@ -72,7 +76,8 @@ def write_dataset(folder: Path, subjects: int = 24, shape: tuple[int, int, int] 
     volumes[sex == "M", :8, :8, :8] += 60
     ids = [f"scan-{i:02d}" for i in range(subjects)]
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "shard-000.npy", volumes.clip(1, 255).astype(np.uint8))
+    volumes = volumes.clip(1, 255).astype(np.uint8)
+    np.save(folder / "shard-000.npy", np.stack([volumes, volumes], 1) if grey_matter else volumes)
     pd.DataFrame(
         {"id": ids, "index": range(subjects), "problem": None, "brain_ml": 1400, "correlation": 0.9, "scale": 1.0}
     ).assign(fingerprint=ids, key=ids).to_csv(folder / "shard-000.csv", index=False)

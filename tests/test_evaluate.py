@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
@@ -13,7 +14,17 @@ from conftest import training_settings, write_dataset
 from mriflow.base.errors import UserError
 from mriflow.config.resolve import training_part
 from mriflow.evaluate import evaluate, subgroup_columns
-from mriflow.evaluation.baselines import FLAT, classical, drawn, pca, penalty_folds, small_images, standardised_kernels, trivial
+from mriflow.evaluation.baselines import (
+    FLAT,
+    classical,
+    drawn,
+    from_axes,
+    pca,
+    penalty_folds,
+    small_images,
+    standardised_kernels,
+    trivial,
+)
 from mriflow.evaluation.comparison import difference, judge
 from mriflow.evaluation.confounders import confounders_of, predict_from_confounders
 from mriflow.evaluation.metrics import (
@@ -26,6 +37,7 @@ from mriflow.evaluation.metrics import (
     with_intervals,
 )
 from mriflow.evaluation.stacking import PRIOR, share_of_network
+from mriflow.evaluation.tissue_baseline import morphometry_of, tissue
 from mriflow.prediction import ensemble
 from mriflow.split import split
 from mriflow.train import train
@@ -41,7 +53,7 @@ NETWORK = {"name": "SFCN", "arguments": {"channels": [4, 8, 8], "dropout": 0.0}}
 def made(tmp_path_factory):
     """Both targets, split, trained for a few epochs with two seeds, and evaluated."""
     folder = tmp_path_factory.mktemp("evaluate")
-    files = write_dataset(folder / "data", subjects=30)
+    files = write_dataset(folder / "data", subjects=30, grey_matter=True)
     training = training_settings(epochs=25, learning_rate=0.02, seeds=[0, 1], augmentation={"mirror": 0})
     found = {"files": files, "folder": folder}
     for name, target in TARGETS.items():
@@ -49,7 +61,7 @@ def made(tmp_path_factory):
         classes = list(target.get("classes", [])) or None
         split(files["labels"], splits, target=target["column"], classes=classes, folds=3)
         settings = {"experiment": name, "dataset": {"title": "Test"}, "names": {"target": name}, "target": target}
-        settings |= {"preprocess": {"registration": "affine", "channels": ["image"], "voxel_mm": 4}, "network": NETWORK}
+        settings |= {"preprocess": {"registration": "affine", "channels": ["image", "gm"], "voxel_mm": 4}, "network": NETWORK}
         settings |= {"training": training, "auxiliary": [], "covariates": [], "impute": False}
         parts = {part: training_part(settings, part) for part in ("target", "inputs", "network", "training")}
         models = []
@@ -128,7 +140,7 @@ def test_no_method_sees_the_labels_of_the_test_part(made, tmp_path, name):
 def test_differences_are_of_the_same_scans_and_say_what_they_mean(made):
     _, age = results(made, "age")
     pairs = [(one["method"], one["other"]) for one in age["differences"]]
-    assert pairs == [*(("network", other) for other in METHODS[1:]), ("stacked", "classical")]
+    assert pairs == [*(("network", other) for other in METHODS[1:]), ("stacked", "tissue")]
     found = {(one["method"], one["other"]): one for one in age["differences"]}
     trivial = found["network", "trivial"]
     assert trivial["value"] == pytest.approx(age["network"]["mae"]["value"] - age["trivial"]["mae"]["value"])
@@ -197,7 +209,7 @@ def test_what_stands_beside_the_metrics(made, name):
     splits = pd.read_csv(made[name]["splits"])
     parts = splits[splits["part"] == "validation"].merge(validated, on=["fold", "id"])
     assert len(parts) == len(validated) == (splits["part"] == "validation").sum() > 0
-    assert {"truth", "network", "classical", "seed-0", "correlation"} <= set(validated) <= set(predictions)
+    assert {"truth", "network", "tissue", "seed-0", "correlation"} <= set(validated) <= set(predictions)
     calibration = json.loads((folder / "calibration.json").read_text())
     assert (calibration["experiment"], set(calibration["folds"])) == (name, {"0", "1", "2"})
     assert calibration["fitted_on"].startswith("Of each fold the test parts of the other folds"), "validation has 3 scans"
@@ -413,6 +425,28 @@ def test_classical_is_ridge_regression_on_the_voxels(monkeypatch):
     scaler = StandardScaler().fit(features[:30])
     voxels = Ridge(0.1 * 300).fit(scaler.transform(features[:30]), labels[:30]).predict(scaler.transform(features[30:]))
     assert classical(features[:30], labels[:30], np.arange(30), features[30:], None) == pytest.approx(voxels)
+
+
+def test_tissue_is_ridge_regression_on_grey_matter_and_volumes_that_count_as_much_in_all():
+    rng = np.random.default_rng(0)
+    age = rng.uniform(20, 80, 40)
+    volumes = rng.integers(0, 255, (40, 3, 8, 8, 8)).astype(np.uint8)
+    sizes = pd.DataFrame({"scale": rng.uniform(0.8, 1.2, 40), "brain_ml": rng.uniform(1200, 1600, 40)})
+    found = morphometry_of(list(volumes), {"channels": ["wm", "gm", "image"], "voxel_mm": 5}, sizes)
+    ml = volumes.astype(float).sum((2, 3, 4)) / 255 * 0.125 * sizes["scale"].to_numpy()[:, None]
+    assert found.volumes == pytest.approx(np.column_stack([ml[:, :2], sizes["brain_ml"]]) / 100)
+    smoothed = gaussian_filter(volumes[7, 1] / 255, 8 / 2.355 / 5)
+    assert found.maps[7] == pytest.approx(smoothed.ravel(), abs=1e-5)
+    assert morphometry_of(list(volumes), {"channels": ["image", "wm", "csf"], "voxel_mm": 5}, sizes) is None
+
+    parts = []
+    for rows in found:
+        rows = rows[:, rows[:30].std(0) > FLAT]
+        parts.append((rows - rows[:30].mean(0)) / rows[:30].std(0) / np.sqrt(2 * rows.shape[1]))
+    both = np.concatenate(parts, axis=1)
+    expected = from_axes(both[:30], both[30:], age[:30], penalty_folds(age[:30], np.arange(30), None), None)
+    made = tissue(found.rows(slice(30)), age[:30], np.arange(30), found.rows(slice(30, None)), None)
+    assert made == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.parametrize("classes", [None, ["F", "M"]])

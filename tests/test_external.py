@@ -12,6 +12,7 @@ from mriflow.base.errors import UserError
 from mriflow.config.resolve import training_part
 from mriflow.evaluate import evaluate
 from mriflow.evaluation.baselines import classical, small_images
+from mriflow.evaluation.tissue_baseline import morphometry_of, tissue
 from mriflow.external import external
 from mriflow.plot import main as plot
 from mriflow.prediction.ensemble import predict_each
@@ -25,7 +26,7 @@ from test_evaluate import NETWORK, TARGETS
 
 def other_dataset(folder, subjects=14, seed=5):
     """Write people of another cohort: the second is one of ours, the third another scan of them, the last has no label."""
-    files = write_dataset(folder, subjects=subjects, seed=seed)
+    files = write_dataset(folder, subjects=subjects, seed=seed, grey_matter=True)
     labels = pd.read_csv(files["labels"], dtype={"subject": str})
     labels["fingerprint"] = [f"other-{number}" for number in range(subjects)]
     labels.loc[1, "fingerprint"] = "scan-07"
@@ -39,7 +40,7 @@ def other_dataset(folder, subjects=14, seed=5):
 def made(tmp_path_factory):
     """Both targets: two folds of one network each, and another dataset predicted by both."""
     folder = tmp_path_factory.mktemp("external")
-    files = write_dataset(folder / "data", subjects=24)
+    files = write_dataset(folder / "data", subjects=24, grey_matter=True)
     found = {"folder": folder, "files": files, "other": other_dataset(folder / "other")}
     training = training_settings(epochs=12, learning_rate=0.02, seeds=[0], augmentation={"mirror": 0})
     for name, target in TARGETS.items():
@@ -47,7 +48,7 @@ def made(tmp_path_factory):
         classes = list(target.get("classes", [])) or None
         split(files["labels"], out / "splits.csv", target=target["column"], classes=classes, folds=2)
         settings = {"experiment": name, "dataset": {"title": "Test"}, "names": {"target": name}, "target": target}
-        settings |= {"preprocess": {"registration": "affine", "channels": ["image"], "voxel_mm": 4}, "network": NETWORK}
+        settings |= {"preprocess": {"registration": "affine", "channels": ["image", "gm"], "voxel_mm": 4}, "network": NETWORK}
         settings |= {"training": training, "auxiliary": [], "covariates": [], "impute": False}
         (out / "settings.json").write_text(json.dumps(settings))
         parts = {part: training_part(settings, part) for part in ("target", "inputs", "network", "training")}
@@ -86,7 +87,7 @@ def test_every_scan_has_its_row_and_every_figure_is_that_of_the_rows(made, name)
     else:
         assert found["network"]["accuracy"]["value"] == pytest.approx((known["network"] == known["truth"]).mean())
         assert known["calibrated_F"].notna().all() and found["calibration"]["after"]["n"] == 11
-    for method in ("network", "classical", "pca", "trivial", "confounders"):
+    for method in ("network", "tissue", "classical", "pca", "trivial", "confounders"):
         assert all(set(cell) == {"value", "low", "high"} for cell in found[method].values())
     assert "by_fold" not in found and found["differences"]
     long = pd.read_csv(made["folder"] / name / "metrics.csv")
@@ -111,6 +112,10 @@ def test_the_prediction_is_the_mean_of_all_networks_and_the_floor_knows_our_scan
     age, subjects = labels.loc[seen, "age"].to_numpy(), labels.loc[seen, "subject"].to_numpy()
     floor = classical(features[: len(seen)], age, subjects, features[len(seen) :], None)
     assert good["classical"].to_numpy() == pytest.approx(floor, abs=1e-4)
+    block, sizes = {"channels": ["image", "gm"], "voxel_mm": 4}, pd.DataFrame({"scale": [1.0] * 36, "brain_ml": 1400.0})
+    maps = morphometry_of([*(ours[scan] for scan in seen), *(shards[scan] for scan in good["id"])], block, sizes)
+    floor = tissue(maps.rows(slice(len(seen))), age, subjects, maps.rows(slice(len(seen), None)), None)
+    assert good["tissue"].to_numpy() == pytest.approx(floor, abs=1e-4)
 
 
 def test_no_label_of_the_other_dataset_changes_a_prediction_and_without_labels_there_are_predictions_alone(made, tmp_path):
@@ -121,7 +126,7 @@ def test_no_label_of_the_other_dataset_changes_a_prediction_and_without_labels_t
     external(table, dataset="elsewhere", **other, **made["files"], **made["age"])
     before, after = pd.read_csv(made["folder"] / "age/external/elsewhere.csv"), pd.read_csv(table)
     assert "truth" not in after
-    assert after[["network", "classical", "pca"]].equals(before[["network", "classical", "pca"]])
+    assert after[["network", "tissue", "classical", "pca"]].equals(before[["network", "tissue", "classical", "pca"]])
     warnings = [model.with_name("warnings.json") for model in made["age"]["models"]]
     evaluate(tmp_path / "p.csv", tmp_path / "m.json", **made["files"], **made["age"], warnings=warnings, external=[table])
     found = json.loads((tmp_path / "m.json").read_text())["external"]["elsewhere"]
@@ -176,5 +181,5 @@ def test_the_report_has_a_section_of_it(made, name):
     parts = external_section(result, made["folder"])
     assert parts[0].text.startswith("Elsewhere: 12 scans predicted, 11 of them with a label. Left out: scan: in the")
     shown = [row[0] for row in parts[1].rows]
-    assert shown == ["network", "classical", "pca", "confounders", "trivial"]
+    assert shown == ["network", "tissue", "classical", "pca", "confounders", "trivial"]
     assert external_section({key: one for key, one in result.items() if key != "external"}, made["folder"]) == []

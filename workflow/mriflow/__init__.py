@@ -113,7 +113,8 @@ What they share::
         baselines       the trivial guess, and two linear methods that see the image
         confounders     what head size, site, age and sex predict
         controls        labels shuffled, training parts thinned
-        stacking        the network and the classical method together
+        stacking        the network and the best simpler method together
+        tissue_baseline  what grey matter and volumes predict
         site_baseline   what the site alone predicts
     prediction/  what uses trained networks
         ensemble        several networks together

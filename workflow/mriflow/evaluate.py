@@ -1,8 +1,9 @@
 """Predict the test part of every fold with the network trained on the rest, beside simpler methods, and say how good it is.
 
 No scan is predicted by a model that was fitted to it or chosen by it. The same scans are predicted by a linear model of the
-standardised voxels (classical), of principal components (pca), of head size, site, age and sex (confounders), by the median or
-the share of the classes (trivial), and by the weighted mean of network and classical (stacked).
+standardised voxels (classical), of smoothed grey matter and the volumes of tissues (tissue, where the channels have these), of
+principal components (pca), of head size, site, age and sex (confounders), by the median or the share of the classes (trivial),
+and by the weighted mean of the network and tissue, or else classical (stacked).
 """
 
 import json
@@ -26,6 +27,7 @@ from mriflow.evaluation.metrics import METHODS
 from mriflow.evaluation.stacking import blend, share_of_network
 from mriflow.evaluation.subgroups import subgroup_columns
 from mriflow.evaluation.summary import as_columns, summarise, values_of
+from mriflow.evaluation.tissue_baseline import morphometry_of, tissue
 from mriflow.prediction.ensemble import predict_each
 from mriflow.prediction.tested import about_experiment, add_trained
 from mriflow.tables.labels import read_indices, read_labels
@@ -52,7 +54,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Write `predictions` (one row per test scan), `metrics` (see the return value) and, beside `metrics`, six more files.
 
-    They are validation-predictions.csv (the validation parts, predicted by network and classical alone), calibration.json
+    They are validation-predictions.csv (the validation parts, predicted by the network and its rival alone), calibration.json
     (`mriflow.evaluation.calibration`), metrics.csv (`mriflow.evaluation.long_table`), failures.csv (the worst test scans),
     curves.csv (ROC and precision-recall, of classes; of a number it is empty) and external-predictions.csv (other datasets;
     empty without them).
@@ -103,6 +105,8 @@ def evaluate(
     features = small_images([shards[scan] for scan in shards])
     row_of = pd.Series(range(len(features)), list(shards))
     measures = index.set_index("id")[list(QUALITY)]
+    maps = morphometry_of([shards[scan] for scan in shards], experiment["preprocess"], measures.loc[list(shards)])
+    rival = "classical" if maps is None else "tissue"
     confounders = confounders_of(table, measures[size_column(experiment)], target["column"])
     about = [name for name in dict.fromkeys(["subject", "session", "site", "age", "sex", *groups]) if name in table]
     tested = parts.loc[parts["part"] == "test", "fold"].unique()
@@ -118,6 +122,12 @@ def evaluate(
         known = drawn(known)
         subjects = table.loc[known, "subject"].to_numpy()
         return classical(features[row_of[known]], label_of[known].to_numpy(), subjects, features[row_of[ahead]], classes)
+
+    def fit_tissue(known: list[str], ahead: list[str]) -> np.ndarray:
+        known = drawn(known)
+        subjects = table.loc[known, "subject"].to_numpy()
+        assert maps is not None
+        return tissue(maps.rows(row_of[known]), label_of[known].to_numpy(), subjects, maps.rows(row_of[ahead]), classes)
 
     def fit_pca(known: list[str], ahead: list[str]) -> np.ndarray:
         known = drawn(known)
@@ -143,14 +153,17 @@ def evaluate(
             "pca": fit_pca(seen, test),
             "trivial": trivial(labels_seen, classes, len(test)),
         }
+        if maps is not None:
+            made["tissue"] = fit_tissue(seen, test)
         if len(confounders.columns):
             made["confounders"] = predict_from_confounders(confounders.loc[seen], labels_seen, confounders.loc[test], classes)
         if validation:
-            before = {name: one[len(test) :] for name, one in both.items()} | {"classical": fit_classical(train, validation)}
+            fit = fit_classical if maps is None else fit_tissue
+            before = {name: one[len(test) :] for name, one in both.items()} | {rival: fit(train, validation)}
             rows_of_validation.append(rows_of(int(fold), validation, before))
-            shares.append(share_of_network(label_of[validation].to_numpy(), before["network"], before["classical"], classes))
+            shares.append(share_of_network(label_of[validation].to_numpy(), before["network"], before[rival], classes))
         if not unwatched:
-            made["stacked"] = blend(shares[-1], made["network"], made["classical"])
+            made["stacked"] = blend(shares[-1], made["network"], made[rival])
         rows.append(rows_of(int(fold), test, made))
     predicted = pd.concat(rows).sort_values(["fold", "id"], ignore_index=True)
     validated = pd.concat(rows_of_validation or [predicted.iloc[:0]]).sort_values(["fold", "id"], ignore_index=True)
@@ -164,7 +177,7 @@ def evaluate(
         "seeds": experiment["training"]["seeds"],
         **found,
         "warnings": [one for path in warnings for one in json.loads(path.read_text())],
-        "notes": notes_of(list(confounders), shares, unwatched, calibration["fitted_on"]) | few_learned_from(parts),
+        "notes": notes_of(list(confounders), shares, rival, unwatched, calibration["fitted_on"]) | few_learned_from(parts),
     }
     if search:
         result["search"] = json.loads(search.read_text())
@@ -175,7 +188,7 @@ def evaluate(
     result["provenance"] = provenance(experiment)
     images = table.loc[predicted["id"], "path"].to_numpy()
     failures = worst(predicted.assign(image=images), errors_of(*values_of(predicted, "network", classes), classes))
-    scores = {method: values_of(predicted, method, classes) for method in ("network", "classical") if classes}
+    scores = {method: values_of(predicted, method, classes) for method in ("network", rival) if classes}
     write_csv(validated, metrics.with_name("validation-predictions.csv"))
     write_json({"experiment": experiment["experiment"], **calibration}, metrics.with_name("calibration.json"))
     write_csv(failures, metrics.with_name("failures.csv"))
@@ -187,7 +200,7 @@ def evaluate(
     return result
 
 
-def notes_of(confounders: list[str], shares: list[float], unwatched: list[int], fitted_on: str) -> dict[str, str]:
+def notes_of(confounders: list[str], shares: list[float], rival: str, unwatched: list[int], fitted_on: str) -> dict[str, str]:
     """Return, in words, what was made of `confounders` and `stacked`, and what calibration was fitted on."""
     names = ", ".join(NAMES[name] for name in confounders)
     if unwatched:
@@ -195,7 +208,7 @@ def notes_of(confounders: list[str], shares: list[float], unwatched: list[int], 
         stacked = f"Not made: {lacking}."
     else:
         listed = ", ".join(f"{share:.2f}" for share in shares)
-        stacked = f"The network's share in the mean of network and classical, by fold: {listed}."
+        stacked = f"The network's share in the mean of network and {rival}, by fold: {listed}."
     return {
         "confounders": f"A linear model of {names}." if names else "Not made: no confounder is known, or none differs.",
         "stacked": stacked,
@@ -209,7 +222,7 @@ def few_learned_from(parts: pd.DataFrame) -> dict[str, str]:
     if most <= MOST:
         return {}
     few = f"Learned from {MOST:,} scans of each fold, drawn at random; the networks from up to {most:,}."
-    return {"classical": few, "pca": few}
+    return {"classical": few, "pca": few, "tissue": few}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -22,6 +22,7 @@ from mriflow.evaluation.confounders import confounders_of, predict_from_confound
 from mriflow.evaluation.failures import QUALITY
 from mriflow.evaluation.subgroups import subgroup_columns
 from mriflow.evaluation.summary import as_columns
+from mriflow.evaluation.tissue_baseline import morphometry_of, tissue
 from mriflow.images.fingerprint import voxels_of
 from mriflow.prediction.ensemble import BATCH, Trained, predict_one
 from mriflow.prediction.tested import Tested, add_trained, read_tested
@@ -66,7 +67,8 @@ def external(
     -------
     The table written: id, subject, session, site, age, sex and columns of subgroups, as far as they are known; truth, if there
     is such a column; the mean of the networks (network) and their standard deviation (spread; of the likeliest class's
-    probability); classical, pca, trivial and confounders; quality of preprocessing; and `problem`, if there is no prediction.
+    probability); classical, tissue, pca, trivial and confounders; quality of preprocessing; and `problem`, if there is no
+    prediction.
 
     Raises
     ------
@@ -146,11 +148,18 @@ def of_simpler_methods(
         "pca": pca(known, of_few, new, classes),
         "trivial": trivial(labels, classes, len(ahead)),
     }
+    block, sizes = ours.settings["preprocess"], ["scale", "brain_ml"]
+    own = read_indices(indices).set_index("id")
+    maps = morphometry_of([ours.shards[scan] for scan in few], block, own.loc[few, sizes])
+    if maps is not None:
+        other = morphometry_of([shards[scan] for scan in ahead.index], block, index.loc[ahead.index, sizes])
+        assert other is not None
+        made["tissue"] = tissue(maps, of_few, ours.labels.loc[few, "subject"].to_numpy(), other, classes)
     # Without the site: those of the other dataset are others.
     size, column = size_column(ours.settings), ours.settings["target"]["column"]
     shared = [name for name in ("age", "sex") if name in ours.labels and name in ahead]
     both = pd.concat({"ours": ours.labels.loc[seen, shared], "theirs": ahead[shared]})
-    sizes = pd.concat({"ours": read_indices(indices).set_index("id")[size], "theirs": index[size]})
+    sizes = pd.concat({"ours": own[size], "theirs": index[size]})
     confounders = confounders_of(both, sizes, column)
     if len(confounders.columns):
         learned, asked = confounders.loc["ours"], confounders.loc["theirs"]

@@ -57,18 +57,18 @@ def correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None)
 
 
 def power_of(
-    metric: str, cell: Mapping[str, float | None], people: int, differences: Sequence[Mapping[str, Any]]
+    metric: str, cell: Mapping[str, float | None], people: int, differences: Sequence[Mapping[str, Any]], rival: str
 ) -> dict[str, Any]:
     """Return how wide the interval of a metric is, how wide with twice the people, and how a null result is to be put.
 
     Returns
     -------
-    metric, people, width, width_at_twice, smallest_difference (that from the classical method which these people would show in
+    metric, people, width, width_at_twice, smallest_difference (that from the `rival` method which these people would show in
     four of five studies) and sentences; numbers are None where the interval is not known.
     """
     low, high = cell["low"], cell["high"]
     width = None if low is None or high is None else high - low
-    pair = [one for one in differences if (one["method"], one["other"], one["metric"]) == ("network", "classical", metric)]
+    pair = [one for one in differences if (one["method"], one["other"], one["metric"]) == ("network", rival, metric)]
     known = [one for one in pair if one["low"] is not None and one["high"] is not None]
     smallest = (known[0]["high"] - known[0]["low"]) / WIDTH * SEEN if known else None
     result = {"metric": metric, "people": people, "width": width, "smallest_difference": smallest}
@@ -81,7 +81,7 @@ def power_of(
         )
     if smallest:
         texts.append(
-            f"A true difference of {smallest:.3g} from the classical method would be told in four of five such studies. "
+            f"A true difference of {smallest:.3g} from the {rival} method would be told in four of five such studies. "
             f"If none is told, put it so: with {people} people a difference was not found, and one below {smallest:.3g} "
             "could easily have been missed. Give the interval, and do not call the methods equal. A smaller one that is told "
             "is likely smaller still in truth."

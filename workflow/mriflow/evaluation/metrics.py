@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-METHODS = ("network", "stacked", "classical", "pca", "confounders", "trivial")  # side by side, those of them that were made
+METHODS = ("network", "stacked", "tissue", "classical", "pca", "confounders", "trivial")  # side by side, those that were made
+RIVALS = ("tissue", "classical")  # the best known before; the first of them that was made is what the network has to beat
 ALWAYS = ("network", "classical", "trivial")
 LESS_IS_BETTER = {"mae", "rmse"}
 RESAMPLES = 1000

@@ -25,6 +25,7 @@ from mriflow.evaluation.failures import errors_and_quality, errors_of, power_of
 from mriflow.evaluation.gaps import gaps_of
 from mriflow.evaluation.metrics import (
     METHODS,
+    RIVALS,
     Metrics,
     Resampled,
     classification_metrics,
@@ -93,7 +94,8 @@ def summarise_fitted(
     of_folds = {m: {fold: scored(m, scans) for fold, scans in folds.items()} for m in methods}
     result["by_fold"] = by_fold(of_folds, folds, truth, subjects, classes)
     pairs = [("network", other) for other in methods if other != "network"]
-    pairs += [("stacked", "classical")] if "stacked" in methods else []
+    rival = next((method for method in RIVALS if method in methods), "classical")
+    pairs += [("stacked", rival)] if "stacked" in methods else []
     result["differences"] = judge(differences_of(found, pairs, truth, subjects, classes, unit))
     result["subgroups"] = subgroups_of(predicted, columns, truth, of_network, classes)
     if classes is None:
@@ -107,7 +109,7 @@ def summarise_fitted(
         result |= of_interval(predicted) if classes is None else of_classes(predicted, classes)
     result["quality"] = errors_and_quality(predicted, errors_of(truth, of_network, classes))
     metric = "mae" if classes is None else "auc"
-    result["power"] = power_of(metric, result["network"][metric], len(set(subjects)), result["differences"])
+    result["power"] = power_of(metric, result["network"][metric], len(set(subjects)), result["differences"], rival)
     return predicted, result
 
 

@@ -22,6 +22,7 @@ OKABE_ITO = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "
 COLOURS = {
     "network": "#0072B2",
     "stacked": "#CC79A7",
+    "tissue": "#56B4E9",
     "classical": "#D55E00",
     "pca": "#E69F00",
     "confounders": "#009E73",

@@ -56,7 +56,8 @@ CALIBRATED = (
 )
 METHODS = {
     "network": "its networks",
-    "stacked": "these and the linear model together",
+    "stacked": "these and the best linear model together",
+    "tissue": "linear model of smoothed grey matter and volumes",
     "classical": "linear model of the voxels",
     "confounders": "without the image: head size, site, age, sex",
     "trivial": "a guess: median or shares",

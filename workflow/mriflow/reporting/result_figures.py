@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from mriflow.base.errors import UserError
-from mriflow.evaluation.metrics import METHODS
+from mriflow.evaluation.metrics import METHODS, RIVALS
 from mriflow.reporting.canvas import COLOURS, GREY, OKABE_ITO, ONE_COLUMN, TWO_COLUMNS, count, legend_above, page, with_unit
 from mriflow.reporting.results import not_as_made, read_metrics, with_interval
 
@@ -19,7 +19,7 @@ CURVES = {
     "unchanged_loss": "training scans as they are",
     "val_loss": "validation",
 }
-MARKERS = {"network": "o", "stacked": "D", "classical": "s", "pca": "v", "confounders": "P", "trivial": "^"}
+MARKERS = {"network": "o", "stacked": "D", "tissue": "*", "classical": "s", "pca": "v", "confounders": "P", "trivial": "^"}
 
 
 def learning_curves(histories: Sequence[Path], metrics: Path, pdf: Path, png: Path) -> None:
@@ -131,7 +131,7 @@ def scatter(ax: Axes, table: pd.DataFrame, heights: pd.Series) -> None:
 
 
 def roc(predictions: Path, metrics: Path, pdf: Path, png: Path, external: str | None = None) -> None:
-    """Draw the ROC curves of network and classical baseline; of more than two classes, each against the rest."""
+    """Draw the ROC curves of the network and of what it has to beat; of more than two classes, each against the rest."""
     from sklearn.metrics import roc_curve  # takes as long to import as any figure to draw
 
     table, result = read_results(predictions, metrics, "classification", external)
@@ -142,7 +142,8 @@ def roc(predictions: Path, metrics: Path, pdf: Path, png: Path, external: str | 
     with page(pdf, png, ONE_COLUMN, 3.6, footer_of(table), result["simulated"]) as (_, axes):
         ax = axes[0, 0]
         ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--", zorder=1, label="chance")
-        for method, dash in (("network", "-"), ("classical", ":" if many else "-")):
+        rival = next(method for method in RIVALS if method in result)
+        for method, dash in (("network", "-"), (rival, ":" if many else "-")):
             for number, name in enumerate(shown):
                 truth = table["truth"] == name
                 if truth.nunique() == 2:

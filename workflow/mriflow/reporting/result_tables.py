@@ -12,12 +12,13 @@ from mriflow.reporting.results import ABOUT, METRICS, with_interval
 
 LEGEND = """
 Value [95 % confidence interval, bootstrap over subjects], on scans that were neither trained on nor used to choose a model; all
-folds together. Network: as configured. Stacked: the weighted
-mean of network and classical. Classical: a linear model of all voxels, standardised (kernel ridge regression). Pca: principal
-components with ridge or logistic regression. Confounders: a linear model of head size, site, age and sex, without the image.
-Trivial: the median, or the share of each class. Slope of the residual: of predicted minus true on the true value; 0 is
-unbiased, −1 a constant guess. Differences: on the same scans, with the paired bootstrap's interval. Better or worse: p is below
-0.05, corrected for all comparisons of the experiment (Holm); it does not cover what another training run would change."""
+folds together. Network: as configured. Stacked: the weighted mean of the network and tissue, or classical where there is none.
+Tissue: kernel ridge regression on smoothed grey matter and the volumes of tissues. Classical: the same on all voxels,
+standardised. Pca: principal components with ridge or logistic regression. Confounders: a linear model of head size, site, age
+and sex, without the image. Trivial: the median, or the share of each class. Slope of the residual: of predicted minus true on
+the true value; 0 is unbiased, −1 a constant guess. Differences: on the same scans, with the paired bootstrap's interval. Better
+or worse: p is below 0.05, corrected for all comparisons of the experiment (Holm); it does not cover what another training run
+would change."""
 BOLD = " Bold: best, and its interval overlaps with none of the others'."
 VERDICTS = (
     "First minus second method [95 % interval of this difference alone]; better or worse is said where p, corrected for all "

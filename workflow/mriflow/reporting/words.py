@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mriflow.evaluation.metrics import RIVALS
 from mriflow.reporting.flow import Step
 from mriflow.reporting.results import METRICS, with_interval
 
@@ -10,7 +11,11 @@ FEW = 100  # people: fewer are named among what to be careful about
 STEEP = -0.25  # slope of the residual
 NAMES = {"bias": "bias (mean residual)", **METRICS["regression"], **METRICS["classification"]}
 GIVEN = {"head_size": "the size of the head"}
-METHODS = {"trivial": "A guess that looks at no scan", "classical": "the linear model of all voxels (classical)"}
+METHODS = {
+    "trivial": "A guess that looks at no scan",
+    "classical": "the linear model of all voxels (classical)",
+    "tissue": "that of grey matter and volumes (tissue)",
+}
 
 
 def five_sentences(result: Mapping[str, Any], steps: Sequence[Step] = ()) -> list[str]:
@@ -96,7 +101,7 @@ def on_others(result: Mapping[str, Any]) -> list[str]:
     metric, texts = main_metric(result), []
     for found in result.get("external", {}).values():
         if found.get("network", {}).get(metric):
-            beside = f", classical {with_interval(found['classical'][metric])}" if "classical" in found else ""
+            beside = "".join(f", {one} {with_interval(found[one][metric])}" for one in RIVALS if one in found)
             value = with_interval(found["network"][metric])
             texts.append(f"On other people ({found['title']}, {found['n']} scans): {NAMES[metric]} {value}{beside}.")
     return texts
@@ -122,7 +127,8 @@ def against(result: Mapping[str, Any]) -> str:
     unit = f" {result['unit']}" if metric == "mae" and result["unit"] else ""
     ones = [f"{label} has {with_interval(result[name][metric])}{unit}" for name, label in METHODS.items() if name in result]
     pairs = [one for one in result.get("differences", []) if one["metric"] == metric and one["method"] == "network"]
-    told = [one["sentence"] for one in pairs if one["other"] == "classical" and "sentence" in one]
+    rival = next((method for method in RIVALS if method in result), None)
+    told = [one["sentence"] for one in pairs if one["other"] == rival and "sentence" in one]
     return " ".join([f"Against: {'; '.join(ones)} ({NAMES[metric]}).", *told[:1]])
 
 

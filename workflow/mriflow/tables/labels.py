@@ -26,7 +26,7 @@ TEXT_COLUMNS = ["id", "subject", "session", "site", "path", "fingerprint", "prob
 RESERVED = set(TEXT_COLUMNS) - {"subject", "session", "site", "path"} | {"scan", "rows"}
 
 # Columns of predictions.csv that are not taken from labels.csv: no group of people can be named by a label of such a name.
-OF_PREDICTIONS = {"fold", "truth", "network", "stacked", "classical", "pca", "confounders", "trivial"}
+OF_PREDICTIONS = {"fold", "truth", "network", "stacked", "tissue", "classical", "pca", "confounders", "trivial"}
 OF_PREDICTIONS |= {"correlation", "brain_ml", "scale", "corrected", "interval_low", "interval_high"}
 OF_PREDICTIONS |= {"set", "at_threshold", "at_sensitivity"}
 
