@@ -45,6 +45,12 @@ def told_of(overlay, *others):
             "batch_size: found 4 with `accumulate: 3` and `gpu: 0`, expected a multiple of 3",
         ),
         ("training: {short: {gpu: 3}}", "expected a multiple of 3"),
+        ("training: {short: {augmentation: {shift_mm: 2}}}", "found 2, less than a voxel of 'affine-4mm'"),
+        (
+            "{preprocess: {affine-4mm: {channels: [gm]}}, datasets: {demo: {stripped: true}}, "
+            "training: {short: {augmentation: {noise: 0.1}}}}",
+            "found 0.1, which changes the image alone",
+        ),
         (SEARCH % "{batch_size: [4, 6], accumulate: [1, 4]}", "expected a multiple of 4"),
         (SEARCH % "{synthesis: [{share: 0.5}, {share: 1}]}", "not a key that can be searched"),
         ("experiments: {demo-age: {covariates: [subject]}}", "found 'subject', which is no measure of a person"),

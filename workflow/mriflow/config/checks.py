@@ -9,7 +9,15 @@ from pathlib import Path
 
 from mriflow.config.map_checks import check_label_maps, check_segmentation
 from mriflow.config.mistakes import Mistakes, hint, in_short, instead
-from mriflow.config.network_checks import SECTIONS, check_batch, check_grid, check_init, check_network, check_start
+from mriflow.config.network_checks import (
+    SECTIONS,
+    check_augmentation,
+    check_batch,
+    check_grid,
+    check_init,
+    check_network,
+    check_start,
+)
 from mriflow.config.search import trials, with_keys
 from mriflow.tables.labels import HEAD_SIZE, LABEL_MAP, OF_PREDICTIONS, RESERVED, TEXT_COLUMNS
 
@@ -214,6 +222,8 @@ def check_experiments(whole: dict, published: dict, mistakes: Mistakes) -> None:
         check_search(experiment, names, blocks, whole["searches"], known.get("searches", {}), mistakes)
         if {"network", "preprocess"} <= blocks.keys():
             check_grid(experiment, names, blocks, mistakes)
+        if {"preprocess", "training"} <= blocks.keys():
+            check_augmentation(experiment, names, blocks, mistakes)
         if {"dataset", "preprocess"} <= blocks.keys():
             check_channels(experiment, names, blocks["dataset"], blocks["preprocess"], mistakes)
         if {"dataset", "target", "preprocess", "training"} <= blocks.keys():

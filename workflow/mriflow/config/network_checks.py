@@ -73,6 +73,19 @@ def check_grid(experiment: str, names: dict, blocks: dict, mistakes: Mistakes) -
         mistakes.add(("networks", names["network"], "arguments", "channels"), text)
 
 
+def check_augmentation(experiment: str, names: dict, blocks: dict, mistakes: Mistakes) -> None:
+    """Add changes to training scans that would change nothing: shifts of less than a voxel, and brightness of tissue maps."""
+    augmentation, block = blocks["training"]["augmentation"], blocks["preprocess"]
+    at = ("training", names["training"], "augmentation")
+    if 0 < augmentation["shift_mm"] < block["voxel_mm"]:
+        text = f"found {augmentation['shift_mm']:g}, less than a voxel of {names['preprocess']!r} in experiment {experiment!r}, "
+        mistakes.add((*at, "shift_mm"), f"{text}which would shift nothing: expected 0, or at least {block['voxel_mm']:g}")
+    for key in ("bias_field", "noise"):
+        if augmentation[key] and "image" not in block["channels"]:
+            text = f"found {augmentation[key]:g}, which changes the image alone, and {names['preprocess']!r} in experiment "
+            mistakes.add((*at, key), f"{text}{experiment!r} has none among its `channels`: expected 0")
+
+
 def check_batch(at: tuple, training: dict, mistakes: Mistakes, keys: dict | None = None) -> None:
     """Add a batch that cannot be shared by the GPUs and parts of a training block, or of a trial with other `keys` of it."""
     parts = training["accumulate"] * max(1, training["gpu"])
