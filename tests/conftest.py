@@ -22,11 +22,12 @@ os.environ["NO_PROXY"] = "127.0.0.1"
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Begin with the tests of whole runs, which take longest, and give those that share a finished run to one process."""
+    """Begin with the tests of whole runs, which take longest, and keep those that share what is long in making together."""
     for item in items:
-        if "finished" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("finished"))
+        if {"finished", "made"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
     items.sort(key=lambda item: item.path.name != "test_workflow.py")
 
 

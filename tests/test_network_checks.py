@@ -51,6 +51,16 @@ def told_of(overlay, *others):
             "training: {short: {augmentation: {noise: 0.1}}}}",
             "found 0.1, which changes the image alone",
         ),
+        ("preprocess: {affine-4mm: {tissues: demo-sex}}", "but `channels` has no csf, gm, wm"),
+        (
+            "preprocess: {affine-4mm: {channels: [gm], tissues: demo-sex}}",
+            "'demo-sex', which predicts sex, expected an",
+        ),
+        ("preprocess: {affine-4mm: {channels: [gm], tissues: demo-sx}}", "'demo-sx', which is no experiment; did you mean"),
+        (
+            "preprocess: {affine-4mm: {channels: [gm], tissues: ./nowhere}}",
+            "where there is no model, expected",
+        ),
         (SEARCH % "{batch_size: [4, 6], accumulate: [1, 4]}", "expected a multiple of 4"),
         (SEARCH % "{synthesis: [{share: 0.5}, {share: 1}]}", "not a key that can be searched"),
         ("experiments: {demo-age: {covariates: [subject]}}", "found 'subject', which is no measure of a person"),

@@ -120,6 +120,7 @@ What they share::
         ensemble        several networks together
         tested          an experiment whose networks are trained
         segment         label maps of scans, by networks and without
+        tissue_network  tissue maps of any scan, for `preprocess`
         own_space       label maps in the voxels of a scan, with volumes
         perturbations   scans as a worse scanner would have made them
         explain         occlusion and gradients

@@ -24,10 +24,11 @@ from mriflow.base.files import write_json, write_text
 from mriflow.base.provenance import provenance
 from mriflow.config.label_maps import seen_and_map
 from mriflow.images.outliers import contrast_of
-from mriflow.images.scan import BRAIN_ML, QC_CORRELATION, TEMPLATE_RATIO, PreprocessSettings
+from mriflow.images.scan import BRAIN_ML, MIXTURE, QC_CORRELATION, TEMPLATE_RATIO, PreprocessSettings
 from mriflow.prediction.seen import seen_in_training
 from mriflow.prediction.stored import CALIBRATION, CHECKSUMS, FORMAT, METADATA, metadata_schema, sha256
 from mriflow.prediction.tested import add_trained
+from mriflow.prediction.tissue_network import BESIDE
 from mriflow.reporting.model_card import model_card
 from mriflow.reporting.words import and_list
 from mriflow.tables.labels import read_indices, read_labels
@@ -54,6 +55,7 @@ def bundle(
     settings: Path,
     metrics: Path,
     calibration: Path | None = None,
+    tissues: Path | None = None,
 ) -> dict[str, Any]:
     """Write the folder `output`: whole, or not at all.
 
@@ -67,6 +69,8 @@ def bundle(
         Of the experiment, made by `split`, the rule `settings` and `evaluate`.
     calibration
         What `evaluate` fitted for new scans. Without it, predictions have no interval.
+    tissues
+        The folder of the model that told the tissues of the scans apart, if one did; it is copied.
 
     Returns
     -------
@@ -87,6 +91,7 @@ def bundle(
     table = read_labels(labels, category=category).set_index("id", drop=False).loc[trained]
     preprocess = {key: experiment["preprocess"][key] for key in field_names() if key in experiment["preprocess"]}
     preprocess |= {"stripped": dataset["stripped"], "channels": seen_channels}
+    preprocess["tissues"] = BESIDE if tissues else MIXTURE
     columns = list(dict.fromkeys([target["column"], *experiment["covariates"], "age", "sex"]))
     seen = seen_in_training(
         table,
@@ -130,6 +135,8 @@ def bundle(
     write_json(metadata, making / METADATA)
     write_json(inference_of(first), making / "configs/inference.json")
     fitted = calibration is not None and "new" in json.loads(calibration.read_text(encoding="utf-8"))
+    if tissues:
+        shutil.copytree(tissues, making / BESIDE)
     if calibration is not None:
         shutil.copyfile(calibration, making / CALIBRATION)
     write_text(model_card(facts, result, fitted), making / "docs/README.md")
@@ -242,6 +249,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--headers", type=Path, required=True, help="the dataset's headers.csv, made by check")
     parser.add_argument("--metrics", type=Path, required=True, help="the experiment's metrics.json")
     parser.add_argument("--calibration", type=Path, help="what was fitted for new scans, .json (default: none, no intervals)")
+    parser.add_argument("--tissues", type=Path, help="the model that told the tissues of the scans apart (default: a mixture)")
     bundle(**vars(parser.parse_args(argv)))
 
 

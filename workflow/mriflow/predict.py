@@ -26,6 +26,7 @@ from mriflow.prediction.finished import Finished, Row
 from mriflow.prediction.own_space import MapFolder
 from mriflow.prediction.sources import find_scans
 from mriflow.prediction.stored import CHECKSUMS, read_stored
+from mriflow.prediction.tissue_network import TissueNetwork
 from mriflow.reporting.scan_figures import one_scan
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,9 @@ def predict(
             for start in range(0, len(todo), at_once):
                 numbers = todo[start : start + at_once]
                 some, prepared = [found[number] for number in numbers], list[Prepared]()
-                for one in each(partial(prepare, stored.settings, of_voxels, Path(unpacked)), some):
+                for one in each(
+                    partial(prepare, stored.settings, of_voxels, Path(unpacked), tissues=TissueNetwork.of(stored)), some
+                ):
                     prepared.append(one)
                     bar.update()
                 made = ensemble.predict(some, prepared).astype(object).to_dict("records")

@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,13 +28,50 @@ from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.errors import UserError
 from mriflow.base.files import whole_file, write_csv
 from mriflow.base.processes import workers
-from mriflow.images.scan import PreprocessSettings, Result, run_scan
+from mriflow.images.scan import MIXTURE, PreprocessSettings, Result, run_scan
 from mriflow.tables.labels import LABEL_MAP, MAP_FINGERPRINT, read_index, shard_of
+
+if TYPE_CHECKING:
+    from mriflow.prediction.tissue_network import TissueNetwork
 
 log = logging.getLogger(__name__)
 
 CHANNELS = ("image", "gm", "wm", "csf", LABEL_MAP)
 INDEX_COLUMNS = ["id", "index", "problem", "notes", "brain_ml", "correlation", "scale", "fingerprint", "key"]
+
+
+class Shared(NamedTuple):
+    """What the scans of a shard have in common.
+
+    Attributes
+    ----------
+    folder
+        From which their paths begin.
+    partial
+        Where finished scans are kept until the shard is whole.
+    settings, cache, label_maps
+        As in `preprocess`.
+    tissues
+        The network that tells their tissues apart, if one does.
+    """
+
+    folder: Path
+    partial: Path
+    settings: PreprocessSettings
+    cache: Path | None = None
+    label_maps: Mapping[str, Any] | None = None
+    tissues: "TissueNetwork | None" = None
+
+    def key(self, scan: Mapping[str, str]) -> str:
+        """Return a name for the result of a scan: it changes with its id, its content, the settings and the recipe.
+
+        With the channel label_map it changes with that, too, and with its classes; with a tissue network, with its weights.
+        """
+        labelled = [scan[MAP_FINGERPRINT], self.label_maps] if LABEL_MAP in self.settings.channels else []
+        by = self.tissues.version if self.tissues else MIXTURE
+        settings = dataclasses.astuple(dataclasses.replace(self.settings, tissues=by))
+        text = json.dumps([recipes.PREPROCESS, scan["id"], scan["fingerprint"], *settings, *labelled])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def preprocess(
@@ -51,7 +88,7 @@ def preprocess(
     stripped: bool = False,
     n4: bool = False,
     channels: Sequence[str] = ("image",),
-    tissues: str = "mixture",
+    tissues: str = MIXTURE,
     label_maps: Mapping[str, Any] | None = None,
     cache: Path | None = None,
     threads: int = 1,
@@ -87,7 +124,7 @@ def preprocess(
         are always told apart in a brain without bias field; and ``label_map``, the number of each voxel's class, from 1 (0 is
         of none), also around the brain. With that, scans without a label map are left out.
     tissues
-        How the tissues are told apart: ``mixture`` (`mriflow.images.tissues`).
+        How the tissues are told apart: ``mixture`` (`mriflow.images.tissues`), or the folder of a model that segments them.
     label_maps
         Of the channel label_map, the dataset's block of this name: its `classes` and `background`.
     cache
@@ -103,7 +140,8 @@ def preprocess(
     Raises
     ------
     UserError
-        If `scans` is missing or not such a list, or memory is too short. A scan's own faults never raise.
+        If `scans` is missing or not such a list, memory is too short, or the model does not tell these tissues. A scan's own
+        faults never raise.
     """
     wanted = read_scans(scans)
     if LABEL_MAP in channels:
@@ -119,8 +157,10 @@ def preprocess(
         channels=tuple(channels),
         tissues=tissues,
     )
-    keys = [scan_key(scan, settings, label_maps) for scan in wanted.to_dict("records")]
+    network = None if tissues == MIXTURE else tissue_network(Path(tissues), channels)
     kept = array.with_name(f".{array.stem}.partial")
+    shared = Shared(scans.parent, kept, settings, cache, label_maps, network)
+    keys = [shared.key(scan) for scan in wanted.to_dict("records")]
     done = earlier_results(array, index)
     lacking = set(keys) - done.keys()
     for neighbour in sorted(set(array.parent.glob("shard-*.npy")) - {array}):
@@ -134,7 +174,7 @@ def preprocess(
     todo = [(scan, key) for scan, key in zip(wanted.to_dict("records"), keys, strict=True) if key not in done]
     results = []
     with workers(max(1, min(threads, len(todo)))) as each:
-        made = each(partial(finish_scan, scans.parent, settings, kept, cache, label_maps), todo)
+        made = each(partial(finish_scan, shared), todo)
         for key in progress(keys, desc=f"preprocess {array.stem}", unit="scan"):
             results.append(done[key] if key in done else next(made))
     several = (len(channels),) if len(channels) > 1 else ()
@@ -144,6 +184,15 @@ def preprocess(
     return table
 
 
+def tissue_network(folder: Path, channels: Sequence[str]) -> "TissueNetwork":
+    """Return the network that tells the tissues among the channels apart, checked."""
+    from mriflow.prediction.tissue_network import TissueNetwork  # takes seconds to import
+
+    network = TissueNetwork(folder)
+    network.check(channels)
+    return network
+
+
 def with_label_maps(wanted: pd.DataFrame, scans: Path, label_maps: Mapping[str, Any] | None) -> pd.DataFrame:
     """Return the scans that have a label map; raise a UserError if the dataset has none."""
     if not label_maps or not {LABEL_MAP, MAP_FINGERPRINT} <= set(wanted.columns):
@@ -151,20 +200,13 @@ def with_label_maps(wanted: pd.DataFrame, scans: Path, label_maps: Mapping[str, 
     return wanted[wanted[LABEL_MAP] != ""]
 
 
-def finish_scan(
-    folder: Path,
-    settings: PreprocessSettings,
-    kept: Path,
-    cache: Path | None,
-    label_maps: Mapping[str, Any] | None,
-    scan_and_key: tuple[Mapping[str, str], str],
-) -> Result:
+def finish_scan(shared: Shared, scan_and_key: tuple[Mapping[str, str], str]) -> Result:
     """Return the result of a scan, or, if it fails, that of the first of its alternatives that does not, under its id."""
     scan, key = scan_and_key
-    result = finish_image(folder, settings, kept, cache, label_maps, scan, key)
+    result = finish_image(shared, scan, key)
     for other in json.loads(scan.get("alternatives") or "[]") if result.volume is None else ():
         instead = {**scan, **other}
-        tried = finish_image(folder, settings, kept, cache, label_maps, instead, scan_key(instead, settings, label_maps))
+        tried = finish_image(shared, instead, shared.key(instead))
         if tried.volume is not None:
             why = re.sub(r"[()]", "", result.row["problem"].removeprefix("scan: "))
             note = f"session: another image is used than labels.csv names ({other['path']}; the first: {why})"
@@ -173,20 +215,12 @@ def finish_scan(
     return result
 
 
-def finish_image(
-    folder: Path,
-    settings: PreprocessSettings,
-    kept: Path,
-    cache: Path | None,
-    label_maps: Mapping[str, Any] | None,
-    scan: Mapping[str, str],
-    key: str,
-) -> Result:
-    """Return the result of an image from the folder `kept`, or make it, and keep it in that folder if it is good."""
-    finished = kept / f"{key}.npz"
+def finish_image(shared: Shared, scan: Mapping[str, str], key: str) -> Result:
+    """Return the result of an image from the folder `partial`, or make it, and keep it in that folder if it is good."""
+    finished = shared.partial / f"{key}.npz"
     if finished.is_file():
         return load_result(finished)
-    result = run_scan(scan, key, folder, settings, cache, label_maps)
+    result = run_scan(scan, key, shared.folder, shared.settings, shared.cache, shared.label_maps, shared.tissues)
     if result.volume is not None:  # a scan that failed is tried again: memory or the network may have been short
         save_result(finished, result)
     return result
@@ -200,16 +234,6 @@ def read_scans(path: Path) -> pd.DataFrame:
     if not {"id", "path", "fingerprint"} <= set(scans.columns):
         raise UserError(f"{path}: has columns {', '.join(scans.columns)}; expected id, path, fingerprint.")
     return scans
-
-
-def scan_key(scan: Mapping[str, str], settings: PreprocessSettings, label_maps: Mapping[str, Any] | None = None) -> str:
-    """Return a name for the result of a scan: it changes with its id, its content, the settings and the recipe.
-
-    With the channel label_map it changes with that, too, and with its classes.
-    """
-    labelled = [scan[MAP_FINGERPRINT], label_maps] if LABEL_MAP in settings.channels else []
-    text = json.dumps([recipes.PREPROCESS, scan["id"], scan["fingerprint"], *dataclasses.astuple(settings), *labelled])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def earlier_results(array: Path, index: Path) -> dict[str, Result]:
@@ -289,7 +313,9 @@ def main(argv: list[str] | None = None) -> None:
         default=["image"],
         help="what stands in the array, in this order: the image, maps of the tissues, the label map (default: image)",
     )
-    parser.add_argument("--tissues", choices=["mixture"], default="mixture", help="how these are told apart (default: mixture)")
+    parser.add_argument(
+        "--tissues", default=MIXTURE, help="how these are told apart: mixture, or the folder of a model (default: mixture)"
+    )
     parser.add_argument(
         "--label-maps", type=json.loads, help="of the channel label_map, `classes` and `background` of the dataset, as JSON"
     )

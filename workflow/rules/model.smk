@@ -16,6 +16,7 @@ rule bundle:
         headers=lambda wildcards: f"<results>/cohorts/{experiment(wildcards)['names']['dataset']}/headers.csv",
         settings="<results>/{experiment}/settings.json",
         metrics="<results>/{experiment}/metrics.json",
+        tissues=lambda wildcards: tissue_network(CONFIG, experiment(wildcards)["names"]["preprocess"])[1] or [],
         calibration=lambda wildcards: (
             [] if wildcards.experiment in SEGMENTATIONS else f"<results>/{wildcards.experiment}/calibration.json"
         ),
@@ -32,6 +33,7 @@ rule bundle:
         runtime=60,
     params:
         calibration=lambda wildcards, input: option("--calibration", input.calibration),
+        tissues=lambda wildcards, input: option("--tissues", input.tissues),
         recipe=recipes.BUNDLE,
     shell:
         "python -m mriflow.bundle"
@@ -45,4 +47,5 @@ rule bundle:
         " --settings {input.settings:q}"
         " --metrics {input.metrics:q}"
         " {params.calibration:q}"
+        " {params.tissues:q}"
         " > {log:q} 2>&1"

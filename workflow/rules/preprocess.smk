@@ -11,7 +11,8 @@ OUTPUT: preprocessed/<dataset>/<block>/shard-<shard>.npy   uint8, scans (by chan
 
 rule preprocess:
     input:
-        scans_to_preprocess,
+        scans=scans_to_preprocess,
+        tissues=lambda wildcards: tissue_network(CONFIG, wildcards.block)[1] or [],
     output:
         # `update`: an earlier shard stays until the new one replaces it, and its scans are taken over.
         array=update("<preprocessed>/{dataset}/{block}/shard-{shard}.npy"),
@@ -32,15 +33,16 @@ rule preprocess:
         stripped=lambda wildcards: option("--stripped", dataset(wildcards)["stripped"]),
         block=lambda wildcards: CONFIG["preprocess"][wildcards.block],
         # One param, for a new one would make every scan anew.
-        flags=lambda wildcards: [
+        flags=lambda wildcards, input: [
             *option("--n4", CONFIG["preprocess"][wildcards.block]["n4"]),
+            *option("--tissues", input.get("tissues")),
             *option("--label-maps", classes_to_store(dataset(wildcards), CONFIG["preprocess"][wildcards.block])),
         ],
         cache=lambda wildcards, output: str(Path(output.array).parents[1] / ".cache"),
         recipe=recipes.PREPROCESS,
     shell:
         "python -m mriflow.preprocess"
-        " --scans {input:q}"
+        " --scans {input.scans:q}"
         " --array {output.array:q}"
         " --index {output.index:q}"
         " --shard {wildcards.shard}"
@@ -51,7 +53,6 @@ rule preprocess:
         " --percentiles {params.block[percentiles]}"
         " {params.flags:q}"
         " --channels {params.block[channels]}"
-        " --tissues {params.block[tissues]}"
         " {params.stripped}"
         " --cache {params.cache:q}"
         " --threads {threads}"

@@ -7,7 +7,8 @@ schema and have their defaults.
 import re
 from pathlib import Path
 
-from mriflow.config.map_checks import check_label_maps, check_segmentation
+from mriflow.config.label_maps import MIXTURE
+from mriflow.config.map_checks import check_label_maps, check_segmentation, check_tissues
 from mriflow.config.mistakes import Mistakes, hint, in_short, instead
 from mriflow.config.network_checks import (
     SECTIONS,
@@ -222,6 +223,8 @@ def check_experiments(whole: dict, published: dict, mistakes: Mistakes) -> None:
         check_search(experiment, names, blocks, whole["searches"], known.get("searches", {}), mistakes)
         if {"network", "preprocess"} <= blocks.keys():
             check_grid(experiment, names, blocks, mistakes)
+        if "preprocess" in blocks:
+            check_tissues(names, whole, known, mistakes)
         if {"preprocess", "training"} <= blocks.keys():
             check_augmentation(experiment, names, blocks, mistakes)
         if {"dataset", "preprocess"} <= blocks.keys():
@@ -269,7 +272,7 @@ def check_loss(experiment: str, names: dict, target: dict, training: dict, mista
 def check_channels(experiment: str, names: dict, dataset: dict, block: dict, mistakes: Mistakes) -> None:
     """Add maps of tissues of scans in which other tissues are bright than in T1-weighted ones."""
     tissues = [channel for channel in block["channels"] if channel not in ("image", LABEL_MAP)]
-    if tissues and dataset["modality"] != "T1":
+    if tissues and dataset["modality"] != "T1" and block["tissues"] == MIXTURE:
         text = f"found {', '.join(tissues)}, expected [image], for tissues are told apart in T1-weighted scans alone; those of "
         text += f"dataset {names['dataset']!r} of experiment {experiment!r} are {dataset['modality']}"
         mistakes.add(("preprocess", names["preprocess"], "channels"), text)

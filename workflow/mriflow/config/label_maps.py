@@ -1,10 +1,15 @@
 """What jobs are told of the label maps of a dataset."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mriflow.tables.labels import LABEL_MAP
+
+EXPERIMENT_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]*")  # a path has a dot or a slash
+MIXTURE = "mixture"  # the way to tell tissues apart that needs no network
+TISSUE_CHANNELS = ("csf", "gm", "wm")
 
 
 def maps_to_read(dataset: Mapping[str, Any]) -> str:
@@ -29,6 +34,24 @@ def seen_and_map(channels: Sequence[str]) -> tuple[list[str], int | None]:
     """
     seen = [channel for channel in channels if channel != LABEL_MAP]
     return seen, list(channels).index(LABEL_MAP) if LABEL_MAP in channels else None
+
+
+def tissue_network(config: Mapping[str, Any], block: str) -> tuple[str, str]:
+    """Return what tells the tissues of a preprocess block apart if that is no mixture: an experiment or the folder of a model.
+
+    Returns
+    -------
+    The experiment of this config, and the folder; both '' if the block has no tissues or a mixture tells them.
+
+    >>> blocks = {"tissues": {"channels": ["gm"], "tissues": "demo-tissues"}}
+    >>> tissue_network({"preprocess": blocks}, "tissues")
+    ('demo-tissues', '<results>/demo-tissues/model')
+    """
+    used = config["preprocess"][block]
+    name = used["tissues"]
+    if name == MIXTURE or not set(used["channels"]) & set(TISSUE_CHANNELS):
+        return "", ""
+    return (name, f"<results>/{name}/model") if EXPERIMENT_NAME.fullmatch(name) else ("", name)
 
 
 def segmentations(config: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Iterable
 from math import prod
+from pathlib import Path
 
+from mriflow.config.label_maps import MIXTURE, TISSUE_CHANNELS, tissue_network
 from mriflow.config.mistakes import Mistakes, in_short, instead
 from mriflow.tables.labels import LABEL_MAP
 
@@ -80,6 +82,30 @@ def check_segmentation(experiment: str, names: dict, blocks: dict, mistakes: Mis
     for key in (key for key in ("permutation", "fractions") if names["controls"][key]):
         text = "found in a segmentation, which has robustness alone, expected none"
         mistakes.add(("experiments", experiment, "controls", key), text)
+
+
+def check_tissues(names: dict, whole: dict, known: dict[str, dict], mistakes: Mistakes) -> None:
+    """Add a network that is to tell the tissues of scans apart and cannot."""
+    block, at = whole["preprocess"][names["preprocess"]], ("preprocess", names["preprocess"], "tissues")
+    wanted = [channel for channel in block["channels"] if channel in TISSUE_CHANNELS]
+    name, (experiment, folder) = block["tissues"], tissue_network(whole, names["preprocess"])
+    if name != MIXTURE and not wanted:
+        mistakes.add(at, f"found {name!r}, but `channels` has no {', '.join(TISSUE_CHANNELS)}: expected one of these there")
+    elif experiment in whole["experiments"]:
+        used = whole["experiments"][experiment]
+        target = whole["targets"].get(used["target"], {"type": "segmentation"})
+        maps = whole["datasets"].get(used["dataset"], {}).get("label_maps", {}).get("classes", wanted)
+        lacking = [channel for channel in wanted if channel not in maps]
+        if target["type"] != "segmentation":
+            mistakes.add(at, f"found {name!r}, which predicts {target['column']}, expected an experiment that segments")
+        elif lacking:
+            text = f"found {name!r}, which segments {', '.join(maps)}, expected the classes {', '.join(wanted)} among others"
+            mistakes.add(at, text)
+    elif experiment:
+        text = f"found {name!r}, which is no experiment{instead(name, known.get('experiments', {}))}; expected {MIXTURE}, an "
+        mistakes.add(at, f"{text}experiment that segments, or the folder of a model, written with its path: ./{name}")
+    elif folder and not (Path(folder).expanduser() / "SHA256SUMS").is_file():
+        mistakes.add(at, f"found {name!r}, where there is no model, expected the folder of one, as results/<experiment>/model")
 
 
 def check_sides(names: dict, blocks: dict, classes: Iterable[str], mistakes: Mistakes) -> None:

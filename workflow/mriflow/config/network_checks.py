@@ -1,12 +1,12 @@
 """What no schema can check of networks: their arguments, the batches that they take, and the weights that they start from."""
 
 import ast
-import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mriflow.config.label_maps import EXPERIMENT_NAME
 from mriflow.config.mistakes import Mistakes, in_short, instead
 
 # What an experiment names, and the section of the config in which it is looked up.
@@ -18,7 +18,6 @@ SECTIONS = {
     "network": "networks",
     "training": "training",
 }
-EXPERIMENT_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]*")  # a file's name has a dot or a slash
 SFCN_ARGUMENTS = ("channels", "dropout", "head", "norm")  # of `mriflow.training.networks.SFCN`, but those that the data give
 SFCN_CHOICES = {"head": ("average", "flat"), "norm": ("batch", "instance", "group")}
 SFCN_CHANNELS = [32, 64, 128, 256, 256, 64]  # if none are given
@@ -78,8 +77,8 @@ def check_augmentation(experiment: str, names: dict, blocks: dict, mistakes: Mis
     augmentation, block = blocks["training"]["augmentation"], blocks["preprocess"]
     at = ("training", names["training"], "augmentation")
     if 0 < augmentation["shift_mm"] < block["voxel_mm"]:
-        text = f"found {augmentation['shift_mm']:g}, less than a voxel of {names['preprocess']!r} in experiment {experiment!r}, "
-        mistakes.add((*at, "shift_mm"), f"{text}which would shift nothing: expected 0, or at least {block['voxel_mm']:g}")
+        text = f"found {augmentation['shift_mm']:g}, less than a voxel of {names['preprocess']!r} in experiment {experiment!r}"
+        mistakes.add((*at, "shift_mm"), f"{text}, which would shift nothing: expected 0, or at least {block['voxel_mm']:g}")
     for key in ("bias_field", "noise"):
         if augmentation[key] and "image" not in block["channels"]:
             text = f"found {augmentation[key]:g}, which changes the image alone, and {names['preprocess']!r} in experiment "

@@ -16,8 +16,9 @@ from mriflow.base.errors import UserError
 from mriflow.base.files import as_path
 from mriflow.config.checks import check_blocks, check_dataset_names, check_experiments
 from mriflow.config.external import datasets_of
+from mriflow.config.label_maps import EXPERIMENT_NAME, tissue_network
 from mriflow.config.mistakes import Mistakes, Source, in_short, instead
-from mriflow.config.network_checks import EXPERIMENT_NAME, SECTIONS, start_of
+from mriflow.config.network_checks import SECTIONS, start_of
 from mriflow.config.search import check_searches, searchable, training_of_trial
 from mriflow.tables.cells import as_text
 from mriflow.tables.labels import LABEL_MAP
@@ -91,13 +92,17 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
             file = init.pop("weights")
             init["from"] = f"./{file}" if EXPERIMENT_NAME.fullmatch(file) else file
         init["from"] = as_path(init["from"])
+    for block in whole["preprocess"].values():
+        block["tissues"] = as_path(block["tissues"])
     applied = {name: whole["applied"][name] for name in whole["run"] if name in whole["applied"]}
     for block in applied.values():
         block["model"] = as_path(block["model"])
     wanted = [name for name in whole["run"] if name not in applied]
-    for name in wanted:  # it grows: an experiment may start from one that starts from another
-        start = start_of(whole, name)
-        wanted += [start] if start and start not in wanted else []
+    for (
+        name
+    ) in wanted:  # it grows: an experiment may start from one that starts from another, or have its scans prepared by one
+        tissues, _ = tissue_network(whole, whole["experiments"][name]["preprocess"])
+        wanted += [other for other in (start_of(whole, name), tissues) if other and other not in wanted]
     experiments = {name: whole["experiments"][name] for name in wanted}
     keys = searchable(schema)
     for search in whole["searches"].values():

@@ -121,16 +121,19 @@ def to_grid(
     return OnGrid(image, inside, on_grid, correlation, float(scale))
 
 
-def from_grid(maps: Iterable[np.ndarray], scan: Scan, transform: np.ndarray, voxel_mm: float) -> Iterator[np.ndarray]:
-    """Yield maps on a grid, each of its shape, resampled to a scan's own voxels, 0 beyond the grid: the way back of `to_grid`.
-
-    Returns
-    -------
-    float32, shape of the scan's data.
-    """
+def own_voxels(scan: Scan, at_least_mm: float = 0) -> Any:
+    """Return an ANTs image of zeros in a scan's space: its own voxels, or so large ones where its own are smaller."""
     import ants
 
     own = ants_image(np.zeros(scan.data.shape, np.float32), scan.affine)
+    spacing = [max(at_least_mm, size) for size in own.spacing]
+    return own if spacing == list(own.spacing) else ants.resample_image(own, spacing, use_voxels=False, interp_type=0)
+
+
+def from_grid(maps: Iterable[np.ndarray], own: Any, transform: np.ndarray, voxel_mm: float) -> Iterator[Any]:
+    """Yield maps on a grid, each of its shape, as ANTs images on `own_voxels`, 0 beyond the grid: the way back of `to_grid`."""
+    import ants
+
     with tempfile.TemporaryDirectory() as folder:
         transforms = [f"{folder}/transform.mat"] if len(transform) else []
         for file in transforms:
@@ -138,7 +141,7 @@ def from_grid(maps: Iterable[np.ndarray], scan: Scan, transform: np.ndarray, vox
         for one in maps:
             moving = ants_image(one, grid_affine(voxel_mm, one.shape))
             inverted = [True] * len(transforms)
-            yield ants.apply_transforms(own, moving, transforms, interpolator="linear", whichtoinvert=inverted).numpy()
+            yield ants.apply_transforms(own, moving, transforms, interpolator="linear", whichtoinvert=inverted)
 
 
 def find_transform(scan: Scan, data: np.ndarray, registration: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 import errno
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,7 +22,10 @@ from mriflow.images.tissues import TISSUES, tissue_maps
 
 log = logging.getLogger(__name__)
 
+MIXTURE = "mixture"  # the way in which `mriflow.images.tissues` tells tissues apart
 LABEL_MAP = "label_map"  # the channel of a scan's label map, and its key in the list of scans
+# Of a scan, whether its brain was cut out before, and the folder of what is kept: the tissues, ANTs images in its space.
+Tissues = Callable[[Scan, bool, Path | None], dict[str, Any]]
 BIAS_MM = 8.0  # size of the voxels that N4 fits the bias field to; finer ones cost several times as much and gained nothing
 BRAIN_ML = (300, 3000)  # plausible volumes of a head's inside, from an infant's to twice a large adult's
 # Below these correlations with the template (`likeness`) the registration failed. Of 147 real scans the worst has .74 (affine);
@@ -38,7 +41,7 @@ TEMPLATE_RATIO = {"affine": (0.9, 1.35), "rigid": (0.4, 1.4), "none": (0.4, 1.4)
 class PreprocessSettings:
     """What is done to a scan; see `mriflow.preprocess.preprocess` for what each means.
 
-    The name of a finished scan is a hash of these values in this order (`mriflow.preprocess.scan_key`): with a new field or
+    The name of a finished scan is a hash of these values in this order (`mriflow.preprocess.Shared.key`): with a new field or
     another order, every scan is made anew.
     """
 
@@ -49,7 +52,7 @@ class PreprocessSettings:
     stripped: bool
     n4: bool = False
     channels: tuple[str, ...] = ("image",)
-    tissues: str = "mixture"
+    tissues: str = MIXTURE
 
 
 class Result(NamedTuple):
@@ -66,12 +69,13 @@ def run_scan(
     settings: PreprocessSettings,
     cache: Path | None = None,
     label_maps: Mapping[str, Any] | None = None,
+    tissues: Tissues | None = None,
 ) -> Result:
     """Preprocess a scan of the list; a bad one gives a result with a problem and no volume."""
     row: dict[str, Any] = {"id": scan["id"], "problem": None, "fingerprint": scan["fingerprint"], "key": key}
     try:
         labelled = (folder / scan[LABEL_MAP], label_maps) if label_maps and LABEL_MAP in settings.channels else None
-        volume, quality = preprocess_scan(folder / scan["path"], settings, cache, labelled)
+        volume, quality = preprocess_scan(folder / scan["path"], settings, cache, labelled, tissues)
     except BadScan as error:
         refuse_lack_of_memory(error)
         log.warning("%s: %s", scan["id"], error)
@@ -103,6 +107,7 @@ def preprocess_scan(
     settings: PreprocessSettings,
     cache: Path | None = None,
     labelled: tuple[Path, Mapping[str, Any]] | None = None,
+    tissues: Tissues | None = None,
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Preprocess one NIfTI file.
 
@@ -114,6 +119,8 @@ def preprocess_scan(
         A folder for what takes long and is the same for other settings (`mriflow.images.kept`). The result is the same without.
     labelled
         Of the channel label_map, the file and the dataset's `label_maps`: classes, background.
+    tissues
+        What tells the tissues apart; None for the mixture of `mriflow.images.tissues`.
 
     Returns
     -------
@@ -127,7 +134,7 @@ def preprocess_scan(
     """
     scan = load_scan(path, settings.stripped)
     registration = settings.registration
-    data, brain, brain_ml, maps, transform = align(scan, settings, cache)
+    data, brain, brain_ml, maps, transform = align(scan, settings, cache, tissues)
     chosen = [maps[channel] for channel in settings.channels if channel in maps]
     parts: Iterable[Any] = ()
     if labelled:
@@ -145,11 +152,11 @@ def preprocess_scan(
     if not moved.inside.any():
         raise BadScan("the brain lies outside the grid after registration", quality)
     image = to_bytes(moved.image, moved.inside, settings.percentiles)
-    tissues = iter(moved.maps[: len(chosen)])
+    of_tissues = iter(moved.maps[: len(chosen)])
     channels = []
     for name in settings.channels:
         if name in maps:
-            channels.append(np.rint(255 * np.where(moved.inside, next(tissues), 0)).astype(np.uint8))
+            channels.append(np.rint(255 * np.where(moved.inside, next(of_tissues), 0)).astype(np.uint8))
         else:
             channels.append(likeliest(moved.maps[len(chosen) :]) if name == LABEL_MAP else image)
     return channels[0] if len(channels) == 1 else np.stack(channels), quality
@@ -177,7 +184,7 @@ class Aligned(NamedTuple):
     transform: np.ndarray
 
 
-def align(scan: Scan, settings: PreprocessSettings, cache: Path | None) -> Aligned:
+def align(scan: Scan, settings: PreprocessSettings, cache: Path | None, tissues: Tissues | None = None) -> Aligned:
     """Find a scan's brain, tissues and transform; raise BadScan if the brain's volume is implausible."""
     kept, stripped, n4 = Kept(cache, scan), settings.stripped, settings.n4
     brain = unpack(kept.get("mask", stripped, lambda: pack(mask_of(scan, stripped))), scan.data.shape)
@@ -190,10 +197,13 @@ def align(scan: Scan, settings: PreprocessSettings, cache: Path | None) -> Align
         )
     data = foreground(scan, brain)
     maps: dict[str, Any] = {}
-    if n4 or set(settings.channels) & set(TISSUES):
+    of_tissues = bool(set(settings.channels) & set(TISSUES))
+    if of_tissues and tissues:
+        maps = tissues(scan, stripped, cache)
+    if n4 or (of_tissues and not tissues):
         field = kept.get("bias-field", stripped, lambda: bias_field(data, brain, scan.affine))
         even = without_bias(data, brain, scan.affine, field)
-        if set(settings.channels) & set(TISSUES):
+        if of_tissues and not tissues:
             maps = tissue_maps(even, brain, scan.affine)
         data = even if n4 else data
     depends_on = [stripped, settings.registration, n4]

@@ -18,7 +18,7 @@ from mriflow.images.kinds import REWRITTEN, suffix_of
 from mriflow.images.mask import surrounded_mask
 from mriflow.images.nifti import BadScan, Scan, load_scan
 from mriflow.images.outliers import MEASURES, contrast_of
-from mriflow.images.scan import PreprocessSettings, Result, align, run_scan
+from mriflow.images.scan import PreprocessSettings, Result, Tissues, align, run_scan
 from mriflow.images.ukb_zip import split_path
 from mriflow.prediction.calibrated import columns_of
 from mriflow.prediction.ensemble import Trained, predict_one
@@ -53,7 +53,9 @@ class Prepared(NamedTuple):
     file: Path = Path()
 
 
-def prepare(settings: PreprocessSettings, keep_transform: bool, unpacked: Path, scan: Named) -> Prepared:
+def prepare(
+    settings: PreprocessSettings, keep_transform: bool, unpacked: Path, scan: Named, tissues: Tissues | None = None
+) -> Prepared:
     """Preprocess one scan as `preprocess` does; a bad one gives a problem, and no volume.
 
     One that is no NIfTI is rewritten into a folder of its own in `unpacked`.
@@ -62,11 +64,11 @@ def prepare(settings: PreprocessSettings, keep_transform: bool, unpacked: Path, 
     if not problem and suffix_of(file) in REWRITTEN:
         file = as_nifti(file, Path(mkdtemp(dir=unpacked)))
         problem = file_problem(file, zipped=True).removeprefix("scan: ")
-    prepared = prepare_nifti(settings, keep_transform, scan | {"file": file, "problem": problem})
+    prepared = prepare_nifti(settings, keep_transform, scan | {"file": file, "problem": problem}, tissues)
     return prepared._replace(file=file)
 
 
-def prepare_nifti(settings: PreprocessSettings, keep_transform: bool, scan: Named) -> Prepared:
+def prepare_nifti(settings: PreprocessSettings, keep_transform: bool, scan: Named, tissues: Tissues | None = None) -> Prepared:
     """Do as `prepare` of a NIfTI file."""
     if scan["problem"]:
         return Prepared(Result(None, {"problem": scan["problem"]}), [], [], "")
@@ -74,7 +76,7 @@ def prepare_nifti(settings: PreprocessSettings, keep_transform: bool, scan: Name
     transform = None
     with TemporaryDirectory() as cache:
         kept = Path(cache) if keep_transform else None
-        result = run_scan(listed, "", Path(), settings, kept)
+        result = run_scan(listed, "", Path(), settings, kept, tissues=tissues)
         if keep_transform and result.volume is not None:
             alone = dataclasses.replace(settings, channels=("image",))  # without the tissues, which take time
             transform = align(load_scan(scan["file"], settings.stripped), alone, kept).transform

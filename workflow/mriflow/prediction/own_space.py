@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from mriflow.base.files import whole_file, write_text
 from mriflow.images.nifti import as_scanned, load_scan
-from mriflow.images.registration import from_grid
+from mriflow.images.registration import from_grid, own_voxels
 from mriflow.prediction.sources import Named
 
 CERTAINTY, SHARE = "certainty", "share of "
@@ -87,7 +87,8 @@ class MapFolder(NamedTuple):
         assert transform is not None
         labels, best = np.zeros(own.data.shape, np.uint8), np.full(own.data.shape, 0.0, np.float32)
         kept = []
-        for number, one in enumerate(from_grid(found, own, transform, settings["voxel_mm"])):
+        for number, image in enumerate(from_grid(found, own_voxels(own), transform, settings["voxel_mm"])):
+            one = image.numpy()
             better = one > best
             labels[better], best[better] = number, one[better]
             if self.probabilities and number:

@@ -27,6 +27,8 @@ class Stored(NamedTuple):
 
     Attributes
     ----------
+    folder
+        Where.
     facts
         The part `mriflow` of its metadata (prediction/metadata.schema.json says what is in it).
     models
@@ -35,6 +37,7 @@ class Stored(NamedTuple):
         What was fitted for new scans (`new` of calibration.json); None if nothing was.
     """
 
+    folder: Path
     facts: dict[str, Any]
     models: list[dict[str, Any]]
     calibration: dict[str, Any] | None
@@ -72,7 +75,7 @@ def read_stored(folder: Path) -> Stored:
             raise UserError(f"{folder / name}: has no {', '.join(lacking)}; expected a model.pt that `mriflow train` made.")
         models.append({**start.facts, "weights": start.weights})
     calibration = read_json(folder / CALIBRATION).get("new") if CALIBRATION in listed else None
-    return Stored(facts, models, calibration)
+    return Stored(folder, facts, models, calibration)
 
 
 def check_files(folder: Path) -> set[str]:
