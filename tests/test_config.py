@@ -11,7 +11,7 @@ import yaml
 
 from mriflow.base.errors import UserError
 from mriflow.config.comparable import comparable
-from mriflow.config.cost import cost
+from mriflow.config.cost import cost, cpu_minutes
 from mriflow.config.external import cohorts_of, external_figures
 from mriflow.config.mistakes import PATTERNS, Validator
 from mriflow.config.resolve import columns_to_read, merge, read_yaml, resolve, settings, training_part, weights_to_start_from
@@ -832,6 +832,21 @@ def test_what_is_there_costs_nothing_and_what_was_measured_goes_before_the_rule(
         model.parent.mkdir(exist_ok=True)
         model.touch()
     assert "training" not in costs(tmp_path, "ixi-age")
+
+
+def test_the_time_of_predictions_grows_with_scans_networks_and_the_grid(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = resolved(ROOT / "config/experiments/ixi-age-gpu.yaml")
+    published = cpu_minutes(config, "ixi-age-gpu")
+    organized = tmp_path / "data/ixi/scans.csv"
+    organized.parent.mkdir(parents=True)
+    organized.write_text("id\n" + "scan\n" * 40_000)
+    assert cpu_minutes(config, "ixi-age-gpu") == pytest.approx(published * 40_000 / 581)
+    assert cpu_minutes(config, "ixi-age-gpu", times=5, dataset="ixi") == pytest.approx(5 * published * 40_000 / 581)
+    block = config["training"][config["experiments"]["ixi-age-gpu"]["training"]]
+    block["tta"] = {"mirror": "none", "none": "mirror"}[block["tta"]]
+    factor = 2 if block["tta"] == "mirror" else 0.5
+    assert cpu_minutes(config, "ixi-age-gpu") == pytest.approx(factor * published * 40_000 / 581)
 
 
 def test_the_trials_of_a_search_cost_something(tmp_path):

@@ -16,7 +16,7 @@ from mriflow.base.files import files_inside
 from mriflow.config.checks import columns_of
 from mriflow.config.comparable import comparable
 from mriflow.config.controls import asked_for, models_of
-from mriflow.config.cost import cost
+from mriflow.config.cost import cost, cpu_minutes
 from mriflow.config.external import cohorts_of, datasets_of, external_figures, tested_on
 from mriflow.config.handover import hand_over, handed_over
 from mriflow.config.label_maps import classes_to_store, folders_of, maps_to_read, segmentations, tissue_network
@@ -48,6 +48,7 @@ SEGMENTATIONS = segmentations(CONFIG)
 PREDICTING_EXPERIMENTS = [name for name in TRAINED_EXPERIMENTS if name not in SEGMENTATIONS]
 COMPARED_EXPERIMENTS = comparable(CONFIG, PREDICTING_EXPERIMENTS)
 DOWNLOADS = {(name, one["file"]): one for name, described in DATASETS.items() for one in described["downloads"]}
+CHANGES = 31  # kinds and strengths in which `robustness` changes the scans, and unchanged
 FIGURES = {
     "regression": ["learning-curves", "predicted-vs-true", "residual-vs-true", "failures"],
     "classification": ["learning-curves", "roc", "confusion-matrix", "reliability", "failures"],
@@ -196,6 +197,21 @@ def trained(file):
         return [f"{folder}/fold-{fold}_seed-{seed}/{file}" for fold in folds for seed in seeds]
 
     return files
+
+
+def minutes_to_predict(wildcards, times=1):
+    """How long a job may take in which each scan is predicted so many times by networks of all seeds: three times the rule of
+    thumb, or a tenth of that on a GPU."""
+    dataset = wildcards.get("dataset", "")
+    often = times * (FOLDS[wildcards.experiment] if dataset else 1)  # another dataset is predicted by the networks of all folds
+    of_core = 3 * cpu_minutes(CONFIG, wildcards.experiment, often, dataset)
+    return max(240, round(of_core / 10 if gpus_to_predict(wildcards, times) else of_core))
+
+
+def gpus_to_predict(wildcards, times=1):
+    """A GPU for such a job, where training has one and without it the job would take more than four hours."""
+    of_core = 3 * cpu_minutes(CONFIG, wildcards.experiment, times, wildcards.get("dataset", ""))
+    return int(experiment(wildcards)["training"]["gpu"] > 0 and of_core > 240)
 
 
 # Controls

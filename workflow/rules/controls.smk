@@ -126,7 +126,8 @@ rule robustness:
         "../../envs/conda.yaml"
     resources:
         mem_mb=8000,
-        runtime=480,
+        runtime=lambda wildcards: minutes_to_predict(wildcards, CHANGES),
+        gpu=lambda wildcards: gpus_to_predict(wildcards, CHANGES),
     params:
         recipe=recipes.CONTROLS,
     shell:

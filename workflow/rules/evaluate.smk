@@ -64,7 +64,8 @@ rule evaluate:
         "../../envs/conda.yaml"
     resources:
         mem_mb=8000,
-        runtime=240,
+        runtime=minutes_to_predict,
+        gpu=gpus_to_predict,
     params:
         search=lambda wildcards, input: option("--search", input.search),
         cohorts=lambda wildcards: json.dumps(cohorts_of(CONFIG, wildcards.experiment)),

@@ -33,7 +33,8 @@ rule agreement:
         "../../envs/conda.yaml"
     resources:
         mem_mb=8000,
-        runtime=240,
+        runtime=minutes_to_predict,
+        gpu=gpus_to_predict,
     params:
         recipe=recipes.AGREEMENT,
     shell:

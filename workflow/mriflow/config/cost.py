@@ -22,6 +22,7 @@ from mriflow.tables.split_file import folds_of
 LONG = 600  # seconds of one core from which on a run is told of
 CORE = 10e9  # multiply-adds of a forward pass that a core makes in a second of training: forward, backward and update
 SCAN = {"reading and registration": 3.5, "brain mask": 2.5, "N4": 1.5, "tissues": 1.5}  # seconds of a core, for a head of 1 mm
+STEP = 3  # a step of training costs as much as so many predictions
 AGAIN = 1.0  # in another block, for masks, transforms and bias fields are kept
 SIMULATED_SCAN = 0.5
 SCAN_GB = 1.3  # memory of preprocessing one scan
@@ -144,6 +145,24 @@ def seconds_of_scan(described: Mapping[str, Any], block: Mapping[str, Any]) -> f
         "tissues": channels(block) > 1,
     }
     return sum(SCAN[part] for part, is_wanted in wanted.items() if is_wanted)
+
+
+def cpu_minutes(config: Mapping[str, Any], experiment: str, times: float = 1, dataset: str = "") -> float:
+    """Return how many minutes of one core the networks of a fold take to predict a dataset, by the rule of thumb.
+
+    Parameters
+    ----------
+    times
+        How often each scan is predicted by a network of each seed.
+    dataset
+        Whose scans; the experiment's own if it is not given.
+    """
+    used, paths = settings(dict(config), experiment), {name: Path(path) for name, path in config["pathvars"].items()}
+    of_scans = {"dataset": config["datasets"][dataset], "names": {"dataset": dataset}} if dataset else used
+    scans, _ = count_scans(of_scans, paths, Path())
+    times *= len(used["training"]["seeds"]) * (2 if used["training"]["tta"] == "mirror" else 1)
+    forward = volume(used["preprocess"]) * size_of(used).work / CORE / STEP
+    return scans * times * forward / 60
 
 
 def models_of(config: Mapping[str, Any], experiments: Iterable[str]) -> dict[str, set[str]]:
