@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from conftest import training_settings, write_dataset
+from conftest import ROOT, training_settings, write_dataset
 from mriflow.alter import alter
 from mriflow.base.errors import UserError
 from mriflow.config.cost import models_of
@@ -248,3 +248,8 @@ def test_cost_counts_the_trainings_of_controls(tmp_path):
     plain = models_of(resolved(), ["demo-age"])["demo-age"]
     more = models_of(resolved(written(tmp_path, {"experiments": {"demo-age": asked}})), ["demo-age"])["demo-age"]
     assert len(plain) == 3 and len(more) == 9 and plain < more
+
+
+def test_the_rule_knows_how_many_changes_robustness_makes():
+    changes = 1 + sum(len(kind.strengths) for kind in KINDS.values())
+    assert f"\nCHANGES = {changes}  #" in (ROOT / "workflow/rules/common.smk").read_text()
