@@ -154,6 +154,10 @@ def test_whole_run_makes_what_it_promises(finished):
     assert not list((finished / "quick/preprocessed").rglob(".*partial*"))
 
 
+def test_tests_that_share_a_run_are_in_one_process(finished, request):
+    assert "PYTEST_XDIST_WORKER" not in os.environ or request.node.nodeid.endswith("@test_workflow.py")
+
+
 def test_report_is_one_file_that_holds_the_figures(finished):
     report = (finished / "quick/results/report.html").read_text()
     assert report.count("data:image/png;") >= 8
