@@ -1,7 +1,8 @@
 """Measure speed as ratios within one run, for machines are noisy: `make bench`; results and how to read them: README.md here.
 
     python tests/benchmarks/bench.py [PART ...]     all parts, or some of:
-                                                    input epochs precision scaling checkpoint plan preprocess
+                                                    input epochs precision synthesis scaling checkpoint plan
+                                                    preprocess
 
 On a machine with a GPU everything is measured there but `precision`; `gpu.py` measures more of one, with fewer packages.
 """
@@ -49,6 +50,7 @@ from common import (
 )
 from torch.utils.data import DataLoader
 
+from mriflow.config.resolve import filled
 from mriflow.images import mask, registration, scan, tissues
 from mriflow.images.nifti import load_scan
 from mriflow.training.device import choose_device
@@ -56,6 +58,7 @@ from mriflow.training.forward import cpu_has_bfloat16, work_of
 from mriflow.training.loader import Shards
 from mriflow.training.networks import build_network
 from mriflow.training.profiling import seconds_of
+from mriflow.training.synthesis import generate
 
 SCANS = 8
 REGRESSOR = {"channels": [16, 32, 64, 128, 256], "strides": [2] * 4}
@@ -80,6 +83,7 @@ PRECISION_CASES = [
     Case("DenseNet121, 40x48x40", "DenseNet121", {}, (40, 48, 40), 2),
     Case("SEResNet50, 40x48x40", "SEResNet50", {}, (40, 48, 40), 2),
 ]
+UNET = {"channels": [16, 32, 64, 128], "strides": [2, 2, 2], "num_res_units": 1}
 WORKERS = {"num_workers": 2, "multiprocessing_context": "fork"}  # as in the tutorials; a process begun by spawn would spawn
 
 
@@ -242,6 +246,37 @@ def measure_precision(device: torch.device) -> None:
     torch.set_num_threads(threads)
 
 
+def measure_synthesis(device: torch.device) -> None:
+    """Print how many images a second are made of label maps, and how many a U-Net alone is trained on."""
+    print("\n## Generated images: scans a second, batches of 2\n")
+    print("| grid | generated | U-Net alone | both, times the U-Net alone |\n|---|---|---|---|")
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+    block = schema["properties"]["training"]["additionalProperties"]["properties"]["synthesis"]
+    settings = filled({"order": [["csf"], ["gm"], ["wm"]]}, block)
+    for voxel_mm, shape in ((4.0, (40, 48, 40)), (2.0, (80, 96, 80))):
+        labels = torch.zeros(2, *shape, dtype=torch.uint8, device=device)
+        for number, margin in ((1, 4), (2, 6), (3, 10)):
+            labels[:, margin:-margin, margin:-margin, margin:-margin] = number
+        images = (labels > 0)[:, None].float()
+        net = build_network("UNet", UNET, 4, shape, of_voxels=True).to(device)
+        optimizer = torch.optim.AdamW(net.parameters())
+
+        def generated() -> object:
+            return generate(images, labels, [1, 2], ["csf", "gm", "wm"], settings, voxel_mm)  # noqa: B023
+
+        def step() -> None:
+            optimizer.zero_grad()  # noqa: B023
+            torch.nn.functional.cross_entropy(net(images), labels.long()).backward()  # noqa: B023
+            optimizer.step()  # noqa: B023
+
+        ways: dict[str, Callable[[], object]] = {"generated": generated, "alone": step}
+        by_turns(ways, 1, device)
+        seconds = by_turns(ways, 5, device)
+        alone, both = seconds["alone"], seconds["alone"] + seconds["generated"]
+        row = [f"{'x'.join(map(str, shape))}", f"{2 / seconds['generated']:.1f}", f"{2 / alone:.1f}", f"{both / alone:.2f}"]
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
 def measure_scaling(device: torch.device) -> None:
     """Print the time of a training scan (all but the network) and the memory, for more and more scans."""
     print("\n## Scaling: 40x48x40, batches of 8, read from the shards, without a network\n")
@@ -342,6 +377,7 @@ def main() -> None:
         "input": measure_input,
         "epochs": measure_epochs,
         "precision": measure_precision,
+        "synthesis": measure_synthesis,
         "scaling": measure_scaling,
         "checkpoint": measure_checkpoint,
         "plan": lambda device: measure_plan(),
