@@ -61,6 +61,8 @@ def told_of(overlay, *others):
             "preprocess: {affine-4mm: {channels: [gm], tissues: ./nowhere}}",
             "where there is no model, expected",
         ),
+        (SEARCH % "{augmentation.shift_mm: [4, 2]}", "searches.s.keys.augmentation.shift_mm: found 2, less than a voxel"),
+        ("preprocess: {affine-4mm: {channels: [gm, image], tissues: demo-age}}", "itself needs experiment 'demo-"),
         (SEARCH % "{batch_size: [4, 6], accumulate: [1, 4]}", "expected a multiple of 4"),
         (SEARCH % "{synthesis: [{share: 0.5}, {share: 1}]}", "not a key that can be searched"),
         ("experiments: {demo-age: {covariates: [subject]}}", "found 'subject', which is no measure of a person"),

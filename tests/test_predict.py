@@ -318,9 +318,11 @@ def test_the_model_card_shows_the_test_on_other_people(made):
     assert "No ages" not in card
 
 
-def test_classes_have_probabilities_calibrated_ones_and_a_set():
+def test_classes_have_probabilities_calibrated_ones_a_set_and_decisions():
+    fitted = {"temperature": 2.0, "conformal": {"0.9": 0.6}, "threshold": 0.5, "threshold_at_sensitivity": {"0.9": 0.15}}
     each = np.array([[[0.9, 0.1], [0.55, 0.45]], [[0.7, 0.3], [0.45, 0.55]]])
-    table = columns_of(each, ["F", "M"], {"temperature": 2.0, "conformal": {"0.9": 0.6}})
+    table = columns_of(each, ["F", "M"], fitted)
+    assert table["at_threshold"].tolist() == ["F", "M"] and table["at_sensitivity"].tolist() == ["M", "M"]
     assert table["prediction"].tolist() == ["F", "F"] and table["set"].tolist() == ["F", "F|M"]
     assert table["probability_F"].round(6).tolist() == [0.8, 0.5] and table["calibrated_F"].round(3).tolist() == [0.667, 0.5]
     assert table["spread"].round(4).tolist() == [0.1414, 0.0707]

@@ -53,6 +53,9 @@ def test_maps_are_the_networks_own_and_known_by_its_weights_wherever_it_lies(mad
     shutil.copytree(tissues, tmp_path / "moved")
     again, same = prepared(made, tmp_path / "b", tissues=str(tmp_path / "moved"))
     assert (again == maps).all() and same["key"].equals(index["key"])
+    said = tmp_path / "moved" / METADATA
+    said.write_text(said.read_text().replace('"git_commit"', '"git_commit_of_another"'))
+    assert TissueNetwork(tmp_path / "moved").version == TissueNetwork(tissues).version, "what is only said changes no map"
     mixed, other = prepared(made, tmp_path / "c")
     assert not set(other["key"]) & set(index["key"]) and not (mixed == maps).all()
     assert (mixed[:, 0] == maps[:, 0]).all(), "the image itself does not depend on it"

@@ -136,7 +136,7 @@ def bundle(
     write_json(inference_of(first), making / "configs/inference.json")
     fitted = calibration is not None and "new" in json.loads(calibration.read_text(encoding="utf-8"))
     if tissues:
-        shutil.copytree(tissues, making / BESIDE)
+        shutil.copytree(tissues, making / BESIDE, ignore=shutil.ignore_patterns(".*"))
     if calibration is not None:
         shutil.copyfile(calibration, making / CALIBRATION)
     write_text(model_card(facts, result, fitted), making / "docs/README.md")

@@ -177,7 +177,8 @@ def evaluate(
         "seeds": experiment["training"]["seeds"],
         **found,
         "warnings": [one for path in warnings for one in json.loads(path.read_text())],
-        "notes": notes_of(list(confounders), shares, rival, unwatched, calibration["fitted_on"]) | few_learned_from(parts),
+        "notes": notes_of(list(confounders), shares, rival, unwatched, calibration["fitted_on"])
+        | few_learned_from(parts, maps is not None),
     }
     if search:
         result["search"] = json.loads(search.read_text())
@@ -216,13 +217,13 @@ def notes_of(confounders: list[str], shares: list[float], rival: str, unwatched:
     }
 
 
-def few_learned_from(parts: pd.DataFrame) -> dict[str, str]:
+def few_learned_from(parts: pd.DataFrame, with_tissue: bool) -> dict[str, str]:
     """Return a note if the linear methods learn from fewer scans than the networks do."""
     most = int(parts[parts["part"] != "test"].groupby("fold")["id"].nunique().max())
     if most <= MOST:
         return {}
     few = f"Learned from {MOST:,} scans of each fold, drawn at random; the networks from up to {most:,}."
-    return {"classical": few, "pca": few, "tissue": few}
+    return dict.fromkeys(["classical", "pca", *(["tissue"] if with_tissue else [])], few)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -65,7 +65,8 @@ class Shared(NamedTuple):
     def key(self, scan: Mapping[str, str]) -> str:
         """Return a name for the result of a scan: it changes with its id, its content, the settings and the recipe.
 
-        With the channel label_map it changes with that, too, and with its classes; with a tissue network, with its weights.
+        With the channel label_map it changes with that, too, and with its classes; with a tissue network, with all that its
+        maps depend on.
         """
         labelled = [scan[MAP_FINGERPRINT], self.label_maps] if LABEL_MAP in self.settings.channels else []
         by = self.tissues.version if self.tissues else MIXTURE

@@ -132,6 +132,27 @@ def scans_to_preprocess(wildcards):
     return "<data>/{dataset}/scans.csv"
 
 
+def tissues_of(block):
+    """What tells the tissues of a preprocess block apart: the model of an experiment, or a model that there is; [] if none."""
+    name, folder = tissue_network(CONFIG, block)
+    return folder if name else f"{folder}/SHA256SUMS" if folder else []  # a folder's own date says little
+
+
+def tissue_model(wildcards, input):
+    """The flag with the folder of that model."""
+    path = str(input.get("tissues", ""))
+    return option("--tissues", path.removesuffix("/SHA256SUMS"))
+
+
+def minutes_to_preprocess(wildcards):
+    """How long a shard may take: longer if all networks of a segmentation see each scan."""
+    name, folder = tissue_network(CONFIG, wildcards.block)
+    if not name:
+        return 480 if folder else 240
+    of_core = 3 * cpu_minutes(CONFIG, name, FOLDS[name], wildcards.dataset) / dataset(wildcards)["shards"]
+    return 240 + round(of_core / 2)  # two scans at once
+
+
 def shards(name, block, suffix):
     """The preprocessed shards of a dataset: their arrays (.npy) or their indices (.csv)."""
     return [f"<preprocessed>/{name}/{block}/shard-{shard:03d}.{suffix}" for shard in range(DATASETS[name]["shards"])]
@@ -202,16 +223,20 @@ def trained(file):
 def minutes_to_predict(wildcards, times=1):
     """How long a job may take in which each scan is predicted so many times by networks of all seeds: three times the rule of
     thumb, or a tenth of that on a GPU."""
-    dataset = wildcards.get("dataset", "")
-    often = times * (FOLDS[wildcards.experiment] if dataset else 1)  # another dataset is predicted by the networks of all folds
-    of_core = 3 * cpu_minutes(CONFIG, wildcards.experiment, often, dataset)
+    of_core = 3 * predicting_minutes(wildcards, times)
     return max(240, round(of_core / 10 if gpus_to_predict(wildcards, times) else of_core))
 
 
 def gpus_to_predict(wildcards, times=1):
     """A GPU for such a job, where training has one and without it the job would take more than four hours."""
-    of_core = 3 * cpu_minutes(CONFIG, wildcards.experiment, times, wildcards.get("dataset", ""))
-    return int(experiment(wildcards)["training"]["gpu"] > 0 and of_core > 240)
+    return int(experiment(wildcards)["training"]["gpu"] > 0 and 3 * predicting_minutes(wildcards, times) > 240)
+
+
+def predicting_minutes(wildcards, times):
+    """What one core would take; another dataset is predicted by the networks of all folds."""
+    dataset = wildcards.get("dataset", "")
+    often = times * (FOLDS[wildcards.experiment] if dataset else 1)
+    return cpu_minutes(CONFIG, wildcards.experiment, often, dataset)
 
 
 # Controls

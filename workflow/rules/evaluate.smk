@@ -4,7 +4,7 @@ Predict the test part of every fold, beside simpler methods, and say how good th
 INPUT:  results/<experiment>/fold-*_seed-*/model.pt, preprocessed/<dataset>/<block>/*
 OUTPUT: results/<experiment>/settings.json     everything of the config that it uses
         results/<experiment>/predictions.csv   one row per test scan
-        results/<experiment>/validation-predictions.csv   the same of the validation parts, by network and classical
+        results/<experiment>/validation-predictions.csv   the same of the validation parts, by the network and what it has to beat
         results/<experiment>/metrics.json      every metric with its 95 % interval
         results/<experiment>/metrics.csv       the same numbers, one a row
         results/<experiment>/calibration.json  what was fitted to the predictions of scans that were not learned from

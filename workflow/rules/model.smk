@@ -16,7 +16,7 @@ rule bundle:
         headers=lambda wildcards: f"<results>/cohorts/{experiment(wildcards)['names']['dataset']}/headers.csv",
         settings="<results>/{experiment}/settings.json",
         metrics="<results>/{experiment}/metrics.json",
-        tissues=lambda wildcards: tissue_network(CONFIG, experiment(wildcards)["names"]["preprocess"])[1] or [],
+        tissues=lambda wildcards: tissues_of(experiment(wildcards)["names"]["preprocess"]),
         calibration=lambda wildcards: (
             [] if wildcards.experiment in SEGMENTATIONS else f"<results>/{wildcards.experiment}/calibration.json"
         ),
@@ -33,7 +33,7 @@ rule bundle:
         runtime=60,
     params:
         calibration=lambda wildcards, input: option("--calibration", input.calibration),
-        tissues=lambda wildcards, input: option("--tissues", input.tissues),
+        tissues=tissue_model,
         recipe=recipes.BUNDLE,
     shell:
         "python -m mriflow.bundle"

@@ -12,7 +12,7 @@ OUTPUT: preprocessed/<dataset>/<block>/shard-<shard>.npy   uint8, scans (by chan
 rule preprocess:
     input:
         scans=scans_to_preprocess,
-        tissues=lambda wildcards: tissue_network(CONFIG, wildcards.block)[1] or [],
+        tissues=lambda wildcards: tissues_of(wildcards.block),
     output:
         # `update`: an earlier shard stays until the new one replaces it, and its scans are taken over.
         array=update("<preprocessed>/{dataset}/{block}/shard-{shard}.npy"),
@@ -27,7 +27,7 @@ rule preprocess:
     resources:
         # A scan takes 1.3 GB of memory, but Grid Engine's h_vmem counts address space, of which 4.3 GB were seen.
         mem_mb=lambda wildcards, threads: 2000 + 6000 * threads,
-        runtime=240,
+        runtime=minutes_to_preprocess,
     params:
         shards=lambda wildcards: dataset(wildcards)["shards"],
         stripped=lambda wildcards: option("--stripped", dataset(wildcards)["stripped"]),
@@ -35,7 +35,7 @@ rule preprocess:
         # One param, for a new one would make every scan anew.
         flags=lambda wildcards, input: [
             *option("--n4", CONFIG["preprocess"][wildcards.block]["n4"]),
-            *option("--tissues", input.get("tissues")),
+            *tissue_model(wildcards, input),
             *option("--label-maps", classes_to_store(dataset(wildcards), CONFIG["preprocess"][wildcards.block])),
         ],
         cache=lambda wildcards, output: str(Path(output.array).parents[1] / ".cache"),

@@ -224,7 +224,7 @@ def check_experiments(whole: dict, published: dict, mistakes: Mistakes) -> None:
         if {"network", "preprocess"} <= blocks.keys():
             check_grid(experiment, names, blocks, mistakes)
         if "preprocess" in blocks:
-            check_tissues(names, whole, known, mistakes)
+            check_tissues(experiment, names, whole, known, mistakes)
         if {"preprocess", "training"} <= blocks.keys():
             check_augmentation(experiment, names, blocks, mistakes)
         if {"dataset", "preprocess"} <= blocks.keys():
@@ -373,6 +373,8 @@ def check_search(
     elif search in whole and "training" in blocks and not mistakes.touch("searches", search):
         for keys in trials(whole[search]).values():
             check_batch(("searches", search, "keys"), with_keys(blocks["training"], keys), mistakes, keys)
+            if "preprocess" in blocks:
+                check_augmentation(experiment, names, blocks, mistakes, keys, search)
 
 
 def check_split(experiment: str, names: dict, dataset: dict, split: dict, mistakes: Mistakes) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from mriflow.config.controls import altered
 from mriflow.config.external import datasets_of
+from mriflow.config.label_maps import tissue_network
 from mriflow.config.resolve import settings, weights_to_start_from
 from mriflow.config.search import training_of_trial, trial_runs
 from mriflow.tables.split_file import folds_of
@@ -166,14 +167,9 @@ def cpu_minutes(config: Mapping[str, Any], experiment: str, times: float = 1, da
 
 
 def models_of(config: Mapping[str, Any], experiments: Iterable[str]) -> dict[str, set[str]]:
-    """Return, for each of some experiments and those they start from, which models are wanted, as their files below it."""
+    """Return, for each of some experiments and those they need, which models are wanted, as their files below it."""
     models: dict[str, set[str]] = {}
-    wanted = [
-        (name, fold, seed)
-        for name in experiments
-        for fold in range(folds_of(settings(dict(config), name)))
-        for seed in config["training"][config["experiments"][name]["training"]]["seeds"]
-    ]
+    wanted = [model for name in experiments for model in all_of(config, name)]
     for name, fold, seed in wanted:  # it grows
         file = f"fold-{fold}_seed-{seed}/model.pt"
         if file in models.setdefault(name, set()):
@@ -182,11 +178,19 @@ def models_of(config: Mapping[str, Any], experiments: Iterable[str]) -> dict[str
         start = str(weights_to_start_from(dict(config), name, fold, seed))
         if found := re.fullmatch(r"<results>/(.+)/fold-(\d+)_seed-(\d+)/model.pt", start):
             wanted.append((found[1], int(found[2]), int(found[3])))
+        tissues, _ = tissue_network(config, config["experiments"][name]["preprocess"])
+        wanted += all_of(config, tissues) if tissues and tissues not in models else []
     for name, fold, seed in wanted:
         block = config["experiments"][name]
         if name in config["run"] and seed == config["training"][block["training"]]["seeds"][0]:
             models[name] |= {f"controls/{one}/fold-{fold}_seed-{seed}/model.pt" for one in altered(block["controls"])}
     return models
+
+
+def all_of(config: Mapping[str, Any], name: str) -> list[tuple[str, int, int]]:
+    """Return name, fold and seed of every model of an experiment."""
+    seeds = config["training"][config["experiments"][name]["training"]]["seeds"]
+    return [(name, fold, seed) for fold in range(folds_of(settings(dict(config), name))) for seed in seeds]
 
 
 def training(

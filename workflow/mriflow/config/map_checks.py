@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 
-from mriflow.config.label_maps import MIXTURE, TISSUE_CHANNELS, tissue_network
+from mriflow.config.label_maps import MIXTURE, TISSUE_CHANNELS, seen_and_map, tissue_network
 from mriflow.config.mistakes import Mistakes, in_short, instead
 from mriflow.tables.labels import LABEL_MAP
 
@@ -84,28 +84,59 @@ def check_segmentation(experiment: str, names: dict, blocks: dict, mistakes: Mis
         mistakes.add(("experiments", experiment, "controls", key), text)
 
 
-def check_tissues(names: dict, whole: dict, known: dict[str, dict], mistakes: Mistakes) -> None:
-    """Add a network that is to tell the tissues of scans apart and cannot."""
+def check_tissues(experiment: str, names: dict, whole: dict, known: dict[str, dict], mistakes: Mistakes) -> None:
+    """Add a network that is to tell the tissues of an experiment's scans apart and cannot."""
     block, at = whole["preprocess"][names["preprocess"]], ("preprocess", names["preprocess"], "tissues")
     wanted = [channel for channel in block["channels"] if channel in TISSUE_CHANNELS]
-    name, (experiment, folder) = block["tissues"], tissue_network(whole, names["preprocess"])
+    name, (segments, folder) = block["tissues"], tissue_network(whole, names["preprocess"])
     if name != MIXTURE and not wanted:
         mistakes.add(at, f"found {name!r}, but `channels` has no {', '.join(TISSUE_CHANNELS)}: expected one of these there")
-    elif experiment in whole["experiments"]:
-        used = whole["experiments"][experiment]
-        target = whole["targets"].get(used["target"], {"type": "segmentation"})
-        maps = whole["datasets"].get(used["dataset"], {}).get("label_maps", {}).get("classes", wanted)
-        lacking = [channel for channel in wanted if channel not in maps]
-        if target["type"] != "segmentation":
-            mistakes.add(at, f"found {name!r}, which predicts {target['column']}, expected an experiment that segments")
-        elif lacking:
-            text = f"found {name!r}, which segments {', '.join(maps)}, expected the classes {', '.join(wanted)} among others"
-            mistakes.add(at, text)
-    elif experiment:
+    elif segments in whole["experiments"]:
+        if told := misfit(experiment, segments, names, wanted, whole):
+            mistakes.add(at, f"found {name!r}, {told}")
+    elif segments in known.get("applied", {}):
+        mistakes.add(at, f"found {name!r}, which uses a model that there is: expected the folder of that model")
+    elif segments and segments not in known.get("experiments", {}):
         text = f"found {name!r}, which is no experiment{instead(name, known.get('experiments', {}))}; expected {MIXTURE}, an "
         mistakes.add(at, f"{text}experiment that segments, or the folder of a model, written with its path: ./{name}")
-    elif folder and not (Path(folder).expanduser() / "SHA256SUMS").is_file():
-        mistakes.add(at, f"found {name!r}, where there is no model, expected the folder of one, as results/<experiment>/model")
+    elif folder and not segments and not (Path(folder).expanduser() / "SHA256SUMS").is_file():
+        text = f"found {name!r}, where there is no model, expected the folder of one, or the name of an experiment that is "
+        mistakes.add(at, f"{text}trained first")
+
+
+def misfit(experiment: str, segments: str, names: dict, wanted: list[str], whole: dict) -> str:
+    """Return, in words, why the networks of an experiment cannot tell the tissues of another's scans apart; '' if they can."""
+    used = whole["experiments"][segments]
+    target, block = whole["targets"].get(used["target"]), whole["preprocess"].get(used["preprocess"])
+    dataset, training = whole["datasets"].get(used["dataset"]), whole["training"].get(used["training"])
+    if not (target and block and dataset and training):
+        return ""  # that is told of elsewhere
+    classes = dataset.get("label_maps", {}).get("classes", {})
+    seen, _ = seen_and_map(block["channels"])
+    ours = whole["datasets"].get(names["dataset"], dataset)["modality"]
+    if needs(segments, experiment, whole):
+        return f"which itself needs experiment {experiment!r}, expected no circle"
+    if target["type"] != "segmentation":
+        return f"which predicts {target['column']}, expected an experiment that segments"
+    if [channel for channel in wanted if channel not in classes]:
+        return f"which segments {', '.join(classes)}, expected the classes {', '.join(wanted)} among others"
+    if seen != ["image"]:
+        return f"whose networks see {', '.join(seen)}, expected the image alone"
+    if dataset["modality"] != ours and "synthesis" not in training:
+        return f"which learns from {dataset['modality']} scans, and these are {ours}: expected {ours}, or `synthesis`"
+    return ""
+
+
+def needs(experiment: str, other: str, whole: dict) -> bool:
+    """Return whether an experiment is another, or has to wait for it: starts from it, or has its tissues told apart by it."""
+    waiting, reached = [experiment], set[str]()
+    for name in waiting:  # it grows
+        if name not in reached and name in whole["experiments"]:
+            reached.add(name)
+            start = whole["networks"].get(whole["experiments"][name]["network"], {}).get("init", {}).get("from", "")
+            block = whole["experiments"][name]["preprocess"]
+            waiting += [start, tissue_network(whole, block)[0] if block in whole["preprocess"] else ""]
+    return other in reached
 
 
 def check_sides(names: dict, blocks: dict, classes: Iterable[str], mistakes: Mistakes) -> None:

@@ -72,17 +72,27 @@ def check_grid(experiment: str, names: dict, blocks: dict, mistakes: Mistakes) -
         mistakes.add(("networks", names["network"], "arguments", "channels"), text)
 
 
-def check_augmentation(experiment: str, names: dict, blocks: dict, mistakes: Mistakes) -> None:
-    """Add changes to training scans that would change nothing: shifts of less than a voxel, and brightness of tissue maps."""
-    augmentation, block = blocks["training"]["augmentation"], blocks["preprocess"]
-    at = ("training", names["training"], "augmentation")
-    if 0 < augmentation["shift_mm"] < block["voxel_mm"]:
-        text = f"found {augmentation['shift_mm']:g}, less than a voxel of {names['preprocess']!r} in experiment {experiment!r}"
-        mistakes.add((*at, "shift_mm"), f"{text}, which would shift nothing: expected 0, or at least {block['voxel_mm']:g}")
-    for key in ("bias_field", "noise"):
-        if augmentation[key] and "image" not in block["channels"]:
-            text = f"found {augmentation[key]:g}, which changes the image alone, and {names['preprocess']!r} in experiment "
-            mistakes.add((*at, key), f"{text}{experiment!r} has none among its `channels`: expected 0")
+def check_augmentation(
+    experiment: str, names: dict, blocks: dict, mistakes: Mistakes, keys: dict | None = None, search: str = ""
+) -> None:
+    """Add changes to training scans that would change nothing: shifts of less than a voxel, and brightness of tissue maps.
+
+    Of the training block, or of the `keys` of a trial of a `search`.
+    """
+    block = blocks["preprocess"]
+    given = {f"augmentation.{key}": value for key, value in blocks["training"]["augmentation"].items()}
+    given, at = (given, ("training", names["training"])) if keys is None else (keys, ("searches", search, "keys"))
+
+    def add(key: str, text: str) -> None:
+        mistakes.add((*at, *(key.split(".") if keys is None else [key])), text)
+
+    for key, value in given.items():
+        if key == "augmentation.shift_mm" and 0 < value < block["voxel_mm"]:
+            text = f"found {value:g}, less than a voxel of {names['preprocess']!r} in experiment {experiment!r}, which would "
+            add(key, f"{text}shift nothing: expected 0, or at least {block['voxel_mm']:g}")
+        elif key in ("augmentation.bias_field", "augmentation.noise") and value and "image" not in block["channels"]:
+            text = f"found {value:g}, which changes the image alone, and {names['preprocess']!r} in experiment "
+            add(key, f"{text}{experiment!r} has none among its `channels`: expected 0")
 
 
 def check_batch(at: tuple, training: dict, mistakes: Mistakes, keys: dict | None = None) -> None:

@@ -98,9 +98,7 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
     for block in applied.values():
         block["model"] = as_path(block["model"])
     wanted = [name for name in whole["run"] if name not in applied]
-    for (
-        name
-    ) in wanted:  # it grows: an experiment may start from one that starts from another, or have its scans prepared by one
+    for name in wanted:  # it grows: an experiment may start from another, or have its tissues told apart by one
         tissues, _ = tissue_network(whole, whole["experiments"][name]["preprocess"])
         wanted += [other for other in (start_of(whole, name), tissues) if other and other not in wanted]
     experiments = {name: whole["experiments"][name] for name in wanted}

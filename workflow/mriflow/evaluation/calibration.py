@@ -5,7 +5,7 @@ Of a number: the line of the gap (predicted - true) on the truth, and the confor
 parts' of the other folds (cross-conformal, Vovk 2015; CV+, Barber et al. 2021). A fold's own test part is never fitted to.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -157,10 +157,14 @@ def applied(scans: pd.DataFrame, fitted: dict[str, Any], classes: list[str] | No
         reach = np.nan if width is None else width
         gap = fitted["intercept"] + fitted["slope"] * scans["truth"].to_numpy(float)
         return {"corrected": value - gap, "interval_low": value - reach, "interval_high": value + reach}
-    probabilities = probabilities_of(scans, "network", classes)
+    return columns_of_classes(probabilities_of(scans, "network", classes), fitted, classes)
+
+
+def columns_of_classes(probabilities: np.ndarray, fitted: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """Return what calibration makes of the probabilities of classes, (scans, classes): the columns of `apply_all`."""
     calibrated = with_temperature(probabilities, fitted["temperature"])
     columns: dict[str, Any] = {f"calibrated_{name}": calibrated[:, number] for number, name in enumerate(classes)}
-    sets = prediction_sets(probabilities, fitted["conformal"][str(LEVEL)])
+    sets = prediction_sets(probabilities, fitted["conformal"].get(str(LEVEL)))
     columns["set"] = ["|".join(name for name, held in zip(classes, row, strict=True) if held) for row in sets]
     if len(classes) == 2:
         limits = {"at_threshold": fitted["threshold"]}

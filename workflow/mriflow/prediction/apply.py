@@ -75,7 +75,7 @@ def prepare_nifti(settings: PreprocessSettings, keep_transform: bool, scan: Name
     listed = {"id": scan["path"], "path": scan["file"].absolute(), "fingerprint": ""}
     transform = None
     with TemporaryDirectory() as cache:
-        kept = Path(cache) if keep_transform else None
+        kept = Path(cache) if keep_transform or tissues else None
         result = run_scan(listed, "", Path(), settings, kept, tissues=tissues)
         if keep_transform and result.volume is not None:
             alone = dataclasses.replace(settings, channels=("image",))  # without the tissues, which take time

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mriflow.evaluation.calibration import with_temperature
-from mriflow.evaluation.conformal import prediction_sets
+from mriflow.evaluation.calibration import columns_of_classes
 
 LEVEL = "0.9"  # of intervals and sets, as calibration.json names it
 
@@ -28,9 +27,10 @@ def columns_of(each: np.ndarray, classes: Sequence[str], calibration: Mapping[st
     -------
     ``prediction``, the mean over the networks or the likeliest class; ``spread``, the standard deviation over the networks (of
     the likeliest class's probability; empty for one network alone). Of a number ``interval_low`` and ``interval_high``; of
-    classes ``probability_<class>``, ``calibrated_<class>``, and ``set``, the classes that cannot be ruled out, joined by |. The
-    interval and the set hold the truth of nine in ten scans that are like those of training; without calibration they are
-    absent.
+    classes ``probability_<class>``, ``calibrated_<class>``, ``set``, the classes that cannot be ruled out, joined by |, and of
+    two classes ``at_threshold`` and ``at_sensitivity``, the decisions at the thresholds of `mriflow.evaluation.decisions`. The
+    interval and the set hold the truth of nine in ten scans that are like those of training. Without calibration all but the
+    prediction, its spread and probabilities are absent.
     """
     mean = np.mean(list(each), axis=0)
     spread = each.std(axis=0, ddof=1) if len(each) > 1 else np.full(mean.shape, np.nan)
@@ -43,7 +43,4 @@ def columns_of(each: np.ndarray, classes: Sequence[str], calibration: Mapping[st
     table = table.assign(**{f"probability_{name}": mean[:, number] for number, name in enumerate(classes)})
     if not calibration:
         return table
-    scaled = with_temperature(mean, calibration["temperature"])
-    table = table.assign(**{f"calibrated_{name}": scaled[:, number] for number, name in enumerate(classes)})
-    held = prediction_sets(mean, calibration["conformal"].get(LEVEL))
-    return table.assign(set=["|".join(np.array(classes)[row]) for row in held])
+    return table.assign(**columns_of_classes(mean, calibration, classes))

@@ -1,6 +1,8 @@
 """Tissue maps of any scan by a network that segments: what `tissues` of a preprocess block may name instead of a mixture."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -15,7 +17,7 @@ from mriflow.images.scan import align, to_bytes
 from mriflow.images.tissues import TISSUES
 from mriflow.prediction.ensemble import Trained
 from mriflow.prediction.segment import VENTRICLES, probabilities_of
-from mriflow.prediction.stored import CHECKSUMS, Stored, read_stored, sha256
+from mriflow.prediction.stored import CHECKSUMS, METADATA, Stored, read_json, read_stored
 
 CPU = torch.device("cpu")
 BESIDE = "tissues"  # folder of the tissue network in that of a model whose scans were prepared by it
@@ -37,8 +39,11 @@ class TissueNetwork(NamedTuple):
 
     @property
     def version(self) -> str:
-        """What changes with the networks, and not with where they lie."""
-        return sha256(self.folder / CHECKSUMS)
+        """What changes with all that their maps depend on, and not with where they lie or what is said of them."""
+        facts = read_json(self.folder / METADATA)["mriflow"]
+        sums = [line for line in (self.folder / CHECKSUMS).read_text(encoding="utf-8").splitlines() if "  models/" in line]
+        text = json.dumps([sums, facts["preprocess"], facts["tta"], facts["target"]["classes"]])
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def check(self, channels: Sequence[str]) -> None:
         """Raise a UserError if the model cannot be used, or does not tell the tissues among the `channels`."""
@@ -60,6 +65,7 @@ class TissueNetwork(NamedTuple):
         moved = to_grid(scan, data, brain, settings.registration, transform, settings.voxel_mm, settings.shape)
         if not moved.inside.any():
             raise BadScan("the brain lies outside the grid of the tissue network")
+        torch.set_num_threads(1)  # scans are worked on beside each other, and the same sums come out every time
         image = to_bytes(moved.image, moved.inside, settings.percentiles)
         found = probabilities_of(networks, image[None], CPU, stored.facts["tta"])
         names = ["csf" if name == VENTRICLES else name for name in stored.facts["target"]["classes"]]
@@ -71,6 +77,5 @@ class TissueNetwork(NamedTuple):
 @cache
 def loaded(folder: Path) -> tuple[Stored, list[Trained]]:
     """Return a model and its networks."""
-    torch.set_num_threads(1)  # scans are worked on beside each other, and the same sums come out every time
     stored = read_stored(folder)
     return stored, [Trained.of(model, CPU) for model in stored.models]

@@ -73,7 +73,9 @@ def prepared(used: Mapping[str, Any]) -> str:
     )
     if maps:
         beside = f"Beside the {told}, the" if told else "The"
-        text += f" {beside} network was given maps of {and_list(maps)} (three Gaussians fitted to the N4-corrected image)."
+        mixed = how.get("tissues", "mixture") == "mixture"
+        made = "three Gaussians fitted to the N4-corrected image" if mixed else f"by networks that segment, {how['tissues']}"
+        text += f" {beside} network was given maps of {and_list(maps)} ({made})."
     return text
 
 

@@ -93,6 +93,7 @@ def model_card(facts: Mapping[str, Any], metrics: Mapping[str, Any], calibrated:
     done += ["brain alone already" if preprocess["stripped"] else "brain cut out by deepbet"]
     done += ["N4"] if preprocess["n4"] else []
     done += [f"channels {' and '.join(preprocess['channels'])}"] if len(preprocess["channels"]) > 1 else []
+    done += ["tissues by networks, in the folder tissues"] if preprocess["tissues"] != "mixture" else []
     told = CALIBRATED if calibrated else "Nothing was fitted for new scans, so predictions have no interval."
     told = OF_MAPS if of_maps else told
     return CARD.format(
