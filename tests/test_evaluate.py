@@ -154,15 +154,15 @@ def test_what_the_confounders_are_stands_in_the_metrics(made):
     assert results(made, "sex")[1]["notes"]["confounders"] == "A linear model of age."
 
 
-def test_without_a_validation_part_nothing_is_stacked_and_a_note_says_why(made, tmp_path):
+def test_without_a_validation_part_the_plain_mean_is_stacked_and_a_note_says_why(made, tmp_path):
     splits = pd.read_csv(made["age"]["splits"])
     splits.loc[(splits["fold"] == 1) & (splits["part"] == "validation"), "part"] = "train"
     splits.to_csv(tmp_path / "splits.csv", index=False)
     age = {**made["age"], "splits": tmp_path / "splits.csv"}
     metrics = evaluate(tmp_path / "p.csv", tmp_path / "m.json", **made["files"], **age)
-    assert "stacked" not in metrics and "stacked" not in pd.read_csv(tmp_path / "p.csv")
-    assert metrics["notes"]["stacked"].startswith("Not made: fold 1 has no validation scans")
-    assert not any("stacked" in (one["method"], one["other"]) for one in metrics["differences"])
+    one = pd.read_csv(tmp_path / "p.csv").query("fold == 1")
+    assert one["stacked"].to_numpy() == pytest.approx((one["network"] + one["tissue"]).to_numpy() / 2)
+    assert metrics["notes"]["stacked"].endswith(" The plain mean in fold 1, which has no validation scans to learn it from.")
     assert metrics["classical"] == results(made, "age")[1]["classical"]
 
 

@@ -59,7 +59,7 @@ def made(tmp_path_factory):
     regression["trivial"]["r"] = {"value": None, "low": None, "high": None}
     pair = {"method": "network", "other": "classical", "metric": "mae", "value": -2.4, "low": -3.4, "high": -1.4}
     regression |= {"differences": [pair | {"verdict": "better"}]}
-    regression |= {"notes": {"stacked": "Not made: there was no validation part."}}
+    regression |= {"notes": {"confounders": "Not made: no confounder is known."}}
     (folder / "age.json").write_text(json.dumps(regression))
 
     for target, classes in (("sex", ["F", "M"]), ("stage", ["0", "1", "2"])):

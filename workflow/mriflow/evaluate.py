@@ -24,7 +24,7 @@ from mriflow.evaluation.external import judge_all, read_external
 from mriflow.evaluation.failures import QUALITY, errors_of, worst
 from mriflow.evaluation.long_table import long_table
 from mriflow.evaluation.metrics import METHODS
-from mriflow.evaluation.stacking import blend, share_of_network
+from mriflow.evaluation.stacking import PLAIN_MEAN, blend, share_of_network
 from mriflow.evaluation.subgroups import subgroup_columns
 from mriflow.evaluation.summary import as_columns, summarise, values_of
 from mriflow.evaluation.tissue_baseline import morphometry_of, tissue
@@ -109,8 +109,6 @@ def evaluate(
     rival = "classical" if maps is None else "tissue"
     confounders = confounders_of(table, measures[size_column(experiment)], target["column"])
     about = [name for name in dict.fromkeys(["subject", "session", "site", "age", "sex", *groups]) if name in table]
-    tested = parts.loc[parts["part"] == "test", "fold"].unique()
-    unwatched = sorted(set(tested) - set(parts.loc[parts["part"] == "validation", "fold"]))
     device = choose_device()
 
     def of_networks(fold: int, ids: list[str]) -> dict[str, np.ndarray]:
@@ -139,7 +137,8 @@ def evaluate(
         rows = rows.assign(**as_columns({name: made[name] for name in names}, classes))
         return rows.assign(**{name: measures.loc[ids, name].to_numpy() for name in QUALITY})
 
-    rows, rows_of_validation, shares = [], [], []
+    rows, rows_of_validation = [], []
+    shares: dict[Any, float | None] = {}
     for fold, fold_parts in progress(parts.groupby("fold"), desc="evaluate", unit="fold"):
         train, validation, test = (fold_parts.loc[fold_parts["part"] == part, "id"].tolist() for part in PARTS)
         if not test:
@@ -157,13 +156,14 @@ def evaluate(
             made["tissue"] = fit_tissue(seen, test)
         if len(confounders.columns):
             made["confounders"] = predict_from_confounders(confounders.loc[seen], labels_seen, confounders.loc[test], classes)
+        share = PLAIN_MEAN
         if validation:
             fit = fit_classical if maps is None else fit_tissue
             before = {name: one[len(test) :] for name, one in both.items()} | {rival: fit(train, validation)}
             rows_of_validation.append(rows_of(int(fold), validation, before))
-            shares.append(share_of_network(label_of[validation].to_numpy(), before["network"], before[rival], classes))
-        if not unwatched:
-            made["stacked"] = blend(shares[-1], made["network"], made[rival])
+            share = share_of_network(label_of[validation].to_numpy(), before["network"], before[rival], classes)
+        shares[fold] = share if validation else None
+        made["stacked"] = blend(share, made["network"], made[rival])
         rows.append(rows_of(int(fold), test, made))
     predicted = pd.concat(rows).sort_values(["fold", "id"], ignore_index=True)
     validated = pd.concat(rows_of_validation or [predicted.iloc[:0]]).sort_values(["fold", "id"], ignore_index=True)
@@ -177,7 +177,7 @@ def evaluate(
         "seeds": experiment["training"]["seeds"],
         **found,
         "warnings": [one for path in warnings for one in json.loads(path.read_text())],
-        "notes": notes_of(list(confounders), shares, rival, unwatched, calibration["fitted_on"])
+        "notes": notes_of(list(confounders), shares, rival, calibration["fitted_on"])
         | few_learned_from(parts, maps is not None),
     }
     if search:
@@ -201,15 +201,13 @@ def evaluate(
     return result
 
 
-def notes_of(confounders: list[str], shares: list[float], rival: str, unwatched: list[int], fitted_on: str) -> dict[str, str]:
+def notes_of(confounders: list[str], shares: Mapping[Any, float | None], rival: str, fitted_on: str) -> dict[str, str]:
     """Return, in words, what was made of `confounders` and `stacked`, and what calibration was fitted on."""
     names = ", ".join(NAMES[name] for name in confounders)
-    if unwatched:
-        lacking = f"fold {unwatched[0]} has no validation scans, from which the network's share would be learned"
-        stacked = f"Not made: {lacking}."
-    else:
-        listed = ", ".join(f"{share:.2f}" for share in shares)
-        stacked = f"The network's share in the mean of network and {rival}, by fold: {listed}."
+    listed = ", ".join(f"{PLAIN_MEAN if share is None else share:.2f}" for share in shares.values())
+    stacked = f"The network's share in the mean of network and {rival}, by fold: {listed}."
+    if unwatched := [str(fold) for fold, share in shares.items() if share is None]:
+        stacked += f" The plain mean in fold {', '.join(unwatched)}, which has no validation scans to learn it from."
     return {
         "confounders": f"A linear model of {names}." if names else "Not made: no confounder is known, or none differs.",
         "stacked": stacked,

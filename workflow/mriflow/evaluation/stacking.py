@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn.metrics import log_loss
 
+PLAIN_MEAN = 0.5  # the share of the network where nothing is known of it
 PRIOR = 15  # validation scans that the plain mean is worth
 SHARES = np.linspace(0, 1, 101)
 
@@ -31,7 +32,7 @@ def share_of_network(truth: np.ndarray, network: np.ndarray, rival: np.ndarray, 
         return log_loss([classes.index(str(label)) for label in truth], mean, labels=range(len(classes)))
 
     best = SHARES[np.argmin([loss(share) for share in SHARES])]
-    return float((len(truth) * best + PRIOR * 0.5) / (len(truth) + PRIOR))
+    return float((len(truth) * best + PRIOR * PLAIN_MEAN) / (len(truth) + PRIOR))
 
 
 def blend(share: float, network: np.ndarray, rival: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ REFERENCES = {
     "tissue": "kernel ridge regression on grey matter, smoothed by 8 mm, and the volumes of tissues and brain",
     "classical": "kernel ridge regression on all voxels (of classes, its scores as probabilities by Platt's curve)",
     "pca": "principal components with ridge or logistic regression",
-    "stacked": "the weighted mean of the network and the first of these, weights fitted on validation scans",
+    "stacked": "the weighted mean of the network and the first of these, weighted by validation scans if there are any",
     "trivial": "a guess that looks at no scan",
     "atlas": "the most frequent label of the learning subjects at each voxel",
     "template": "the tissue map of the template",
