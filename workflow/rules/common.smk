@@ -49,6 +49,7 @@ PREDICTING_EXPERIMENTS = [name for name in TRAINED_EXPERIMENTS if name not in SE
 COMPARED_EXPERIMENTS = comparable(CONFIG, PREDICTING_EXPERIMENTS)
 DOWNLOADS = {(name, one["file"]): one for name, described in DATASETS.items() for one in described["downloads"]}
 CHANGES = 31  # kinds and strengths in which `robustness` changes the scans, and unchanged
+CHECKSUMS = "SHA256SUMS"  # of a model, in its folder
 FIGURES = {
     "regression": ["learning-curves", "predicted-vs-true", "residual-vs-true", "failures"],
     "classification": ["learning-curves", "roc", "confusion-matrix", "reliability", "failures"],
@@ -135,13 +136,15 @@ def scans_to_preprocess(wildcards):
 def tissues_of(block):
     """What tells the tissues of a preprocess block apart: the model of an experiment, or a model that there is; [] if none."""
     name, folder = tissue_network(CONFIG, block)
-    return folder if name else f"{folder}/SHA256SUMS" if folder else []  # a folder's own date says little
+    if name or not folder:
+        return folder or []
+    return str(Path(folder, CHECKSUMS))  # the folder's own date says little
 
 
 def tissue_model(wildcards, input):
     """The flag with the folder of that model."""
-    path = str(input.get("tissues", ""))
-    return option("--tissues", path.removesuffix("/SHA256SUMS"))
+    given = Path(str(input.get("tissues", "")))
+    return option("--tissues", given.parent if given.name == CHECKSUMS else given if given.name else "")
 
 
 def minutes_to_preprocess(wildcards):
