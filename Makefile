@@ -31,7 +31,7 @@ demo: .venv/installed
 	@echo "models:  $(CURDIR)/results/*/fold-*/model.pt"
 
 test: .venv/installed
-	$(BIN)/pytest -m "not long" --ignore=tests/cluster -n 2 --dist loadgroup
+	$(BIN)/pytest -m "not long" --ignore=tests/cluster -n 2 --dist loadgroup --durations=30
 
 # Such a test mostly waits for its jobs, so there are more of them at once than cores.
 test-sge: .venv/installed

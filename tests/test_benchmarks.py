@@ -32,6 +32,7 @@ def test_training_block_of_the_benchmarks_is_that_of_the_schema(monkeypatch):
     assert {key: block[key] for key in TRAINING} == TRAINING
 
 
+@pytest.mark.long
 def test_benchmark_of_a_gpu_trains_with_few_packages_and_writes_its_tables(tmp_path):
     program = """
 import gpu, torch

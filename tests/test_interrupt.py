@@ -37,6 +37,7 @@ def interrupt(folder, stage, arguments, started):
     assert "Traceback" not in log.read_text()
 
 
+@pytest.mark.long
 def test_simulate(tmp_path):
     files = [f"--archive={tmp_path}/a.tar", f"--table={tmp_path}/a.csv", "--subjects=200"]
     interrupt(tmp_path, "simulate", files, lambda said: " 0/200" in said and not said.endswith(" 0/200"))

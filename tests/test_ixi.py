@@ -129,6 +129,7 @@ def t2_archive(path, subjects):
             file.unlink()
 
 
+@pytest.mark.long
 def test_t2_scans_are_downloaded_joined_and_checked_and_nothing_is_made_of_them(tmp_path):
     tables = shared("ixi-tables")
     names = (tables / "IXI_T1_581_subject_ids.txt").read_text().split()[:8]

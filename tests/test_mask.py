@@ -58,7 +58,7 @@ PADDED = {
 }
 
 
-@pytest.mark.parametrize("head", ["real_head", "simulated_head"])
+@pytest.mark.parametrize("head", ["real_head", pytest.param("simulated_head", marks=pytest.mark.long)])
 def test_mask_does_not_depend_on_the_air_around_a_head(head, request):
     scan = request.getfixturevalue(head)
     bright = np.percentile(scan.data, 99)

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pandas as pd
 import psutil
+import pytest
 import torch
 
 from test_learning import BOTH, two_channels  # noqa: F401 - a fixture
@@ -82,6 +83,7 @@ def stopped_by(act, folder, data):
     return process.returncode, said
 
 
+@pytest.mark.long
 def test_two_processes_stopped_in_any_way_leave_none_behind_and_end_with_the_same_bytes(data, tmp_path):
     subprocess.run(two(tmp_path / "whole", data, SFCN_DROPOUT, epochs=60), check=True, timeout=300)
     folder = tmp_path / "broken"
@@ -97,6 +99,7 @@ def test_two_processes_stopped_in_any_way_leave_none_behind_and_end_with_the_sam
     assert (folder / "history.csv").read_bytes() == (tmp_path / "whole/history.csv").read_bytes()
 
 
+@pytest.mark.long
 def test_two_processes_stop_together_at_the_deadline_and_one_cannot_go_on_for_them(data, tmp_path):
     environment = os.environ | {"JOB_DEADLINE": str(time.time() + 25)}
     ended = subprocess.run(two(tmp_path, data, epochs=100_000), env=environment, capture_output=True, text=True, timeout=100)

@@ -359,7 +359,7 @@ def test_a_run_that_was_stopped_goes_on_from_the_scans_that_were_finished(made, 
     given, output = [str(path) for path in made["paths"][:3]], tmp_path / "p.csv"
     seen = []
 
-    def counted(settings, keep_transform, unpacked, scan, stop_at=None):
+    def counted(settings, keep_transform, unpacked, scan, tissues=None, stop_at=None):
         if len(seen) == stop_at:
             raise KeyboardInterrupt
         seen.append(Path(scan["path"]).name)

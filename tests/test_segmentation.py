@@ -158,6 +158,7 @@ def test_image_and_map_are_bent_together():
         assert max(spread) < 0.3 * min(np.diff(means)), "the classes of the image are not where the map has them"
 
 
+@pytest.mark.long
 def test_tissues_keep_their_order_in_the_share_that_is_asked_for():
     def share(ordered):
         means = torch.stack([draw(seed, CLASSES, synthesis(ordered=ordered), 2.0).mean[1:4] for seed in range(200)])
