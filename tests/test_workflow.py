@@ -364,7 +364,6 @@ def run_ixi(folder: Path, scans: int, name: str, **training) -> dict:
     return {"labels": labels, "metrics": metrics, "folder": run}
 
 
-@pytest.mark.long
 def test_real_ixi_scans_go_through_all_stages(tmp_path):
     found = run_ixi(tmp_path, scans=12, name="ixi-age", epochs=2, folds=2)
     assert (found["labels"]["path"].notna()).sum() == 12
@@ -431,7 +430,6 @@ def test_demo_reaches_its_figures(tmp_path):
     assert sex["network"]["accuracy"]["value"] >= 0.85
 
 
-@pytest.mark.long
 def test_killed_workflow_goes_on_where_it_was(tmp_path):
     """Kill -9 the whole run in the middle of training; the next run resumes the training from its checkpoint."""
     folder = checkout(tmp_path / "killed")
