@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mriflow.config.label_maps import MIXTURE, TISSUE_CHANNELS, seen_and_map, tissue_network
 from mriflow.config.mistakes import Mistakes, in_short, instead
+from mriflow.config.network_checks import start_of
 from mriflow.tables.labels import LABEL_MAP
 
 
@@ -133,9 +134,8 @@ def needs(experiment: str, other: str, whole: dict) -> bool:
     for name in waiting:  # it grows
         if name not in reached and name in whole["experiments"]:
             reached.add(name)
-            start = whole["networks"].get(whole["experiments"][name]["network"], {}).get("init", {}).get("from", "")
             block = whole["experiments"][name]["preprocess"]
-            waiting += [start, tissue_network(whole, block)[0] if block in whole["preprocess"] else ""]
+            waiting += [start_of(whole, name) or "", tissue_network(whole, block)[0] if block in whole["preprocess"] else ""]
     return other in reached
 
 

@@ -128,7 +128,11 @@ def kernel_axes(features: np.ndarray, ahead: np.ndarray) -> tuple[np.ndarray, np
 
     A linear model of these is the linear model of the voxels.
     """
-    kernel, kernel_ahead = standardised_kernels(features, ahead)
+    return axes_of(*standardised_kernels(features, ahead))
+
+
+def axes_of(kernel: np.ndarray, kernel_ahead: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return all principal axes of a kernel, (scans, scans): of these, and by (scans ahead, scans) of those ahead."""
     axes = KernelPCA(kernel="precomputed").fit(kernel)
     return axes.transform(kernel), axes.transform(kernel_ahead)
 

@@ -6,7 +6,7 @@ A resample is a row of weights, how often each scan was drawn, and a metric take
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,11 @@ BATCH = 400_000  # weights at once: more leave the processor's cache. The number
 Metrics = dict[str, Any]  # a float each or, of resamples, shape (resamples,)
 Cell = dict[str, float | None]  # value, low and high
 MetricsWithIntervals = dict[str, Cell]
+
+
+def rival_of(made: Container[str]) -> str:
+    """Return which of the methods that were made a network has to beat."""
+    return next((method for method in RIVALS if method in made), "classical")
 
 
 def regression_metrics(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None) -> Metrics:

@@ -25,7 +25,6 @@ from mriflow.evaluation.failures import errors_and_quality, errors_of, power_of
 from mriflow.evaluation.gaps import gaps_of
 from mriflow.evaluation.metrics import (
     METHODS,
-    RIVALS,
     Metrics,
     Resampled,
     classification_metrics,
@@ -34,6 +33,7 @@ from mriflow.evaluation.metrics import (
     once,
     regression_metrics,
     resample,
+    rival_of,
 )
 from mriflow.evaluation.subgroups import subgroups_of
 
@@ -94,7 +94,7 @@ def summarise_fitted(
     of_folds = {m: {fold: scored(m, scans) for fold, scans in folds.items()} for m in methods}
     result["by_fold"] = by_fold(of_folds, folds, truth, subjects, classes)
     pairs = [("network", other) for other in methods if other != "network"]
-    rival = next((method for method in RIVALS if method in methods), "classical")
+    rival = rival_of(methods)
     pairs += [("stacked", rival)] if "stacked" in methods else []
     result["differences"] = judge(differences_of(found, pairs, truth, subjects, classes, unit))
     result["subgroups"] = subgroups_of(predicted, columns, truth, of_network, classes)

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter
-from sklearn.decomposition import KernelPCA
 
-from mriflow.evaluation.baselines import from_axes, penalty_folds, small_images, standardised_kernels, trivial
+from mriflow.evaluation.baselines import axes_of, from_axes, penalty_folds, small_images, standardised_kernels, trivial
 from mriflow.images.tissues import TISSUES
 
 log = logging.getLogger(__name__)
@@ -85,5 +84,4 @@ def tissue(
         return trivial(labels, classes, len(ahead.volumes))
     kernels = zip(*(standardised_kernels(*pair) for pair in zip(known, ahead, strict=True)), strict=True)
     kernel, kernel_ahead = (np.mean(both, axis=0) for both in kernels)
-    axes = KernelPCA(kernel="precomputed").fit(kernel)
-    return from_axes(axes.transform(kernel), axes.transform(kernel_ahead), labels, folds, classes)
+    return from_axes(*axes_of(kernel, kernel_ahead), labels, folds, classes)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from mriflow.base.errors import UserError
-from mriflow.evaluation.metrics import METHODS, RIVALS
+from mriflow.evaluation.metrics import METHODS, rival_of
 from mriflow.reporting.canvas import COLOURS, GREY, OKABE_ITO, ONE_COLUMN, TWO_COLUMNS, count, legend_above, page, with_unit
 from mriflow.reporting.results import not_as_made, read_metrics, with_interval
 
@@ -142,7 +142,7 @@ def roc(predictions: Path, metrics: Path, pdf: Path, png: Path, external: str | 
     with page(pdf, png, ONE_COLUMN, 3.6, footer_of(table), result["simulated"]) as (_, axes):
         ax = axes[0, 0]
         ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls="--", zorder=1, label="chance")
-        rival = next(method for method in RIVALS if method in result)
+        rival = rival_of(result)
         for method, dash in (("network", "-"), (rival, ":" if many else "-")):
             for number, name in enumerate(shown):
                 truth = table["truth"] == name

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mriflow.evaluation.metrics import RIVALS
+from mriflow.evaluation.metrics import RIVALS, rival_of
 from mriflow.reporting.flow import Step
 from mriflow.reporting.results import METRICS, with_interval
 
@@ -127,7 +127,7 @@ def against(result: Mapping[str, Any]) -> str:
     unit = f" {result['unit']}" if metric == "mae" and result["unit"] else ""
     ones = [f"{label} has {with_interval(result[name][metric])}{unit}" for name, label in METHODS.items() if name in result]
     pairs = [one for one in result.get("differences", []) if one["metric"] == metric and one["method"] == "network"]
-    rival = next((method for method in RIVALS if method in result), None)
+    rival = rival_of(result)
     told = [one["sentence"] for one in pairs if one["other"] == rival and "sentence" in one]
     return " ".join([f"Against: {'; '.join(ones)} ({NAMES[metric]}).", *told[:1]])
 
