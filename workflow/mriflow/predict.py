@@ -2,9 +2,8 @@
 
 SCANS are images, folders of them, BIDS datasets, or tables (csv, tsv, xls, xlsx) with a column `path`. They are prepared as the
 training scans were, by the same code, and predicted by all networks of the model together. A model that segments writes a label
-map of each scan in its own voxels, too. The table that is written has a row
-for every scan. One that the model was not made for is refused (`problem`) or doubted (`warning`), in words; a bad one never
-stops the others.
+map of each scan in its own voxels, too. The table that is written has a row for every scan. One that the model was not made for
+is refused (`problem`) or doubted (`warning`), in words; a bad one never stops the others.
 """
 
 import logging
