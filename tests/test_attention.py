@@ -32,10 +32,10 @@ class Looks(nn.Module):
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
-        self.outputs, self.scale = outputs, nn.Parameter(torch.ones(1))
+        self.outputs, self.scale, self.dropout = outputs, nn.Parameter(torch.ones(1)), nn.Dropout(0.5)
 
     def forward(self, scans: torch.Tensor, covariates: torch.Tensor) -> torch.Tensor:
-        found = self.scale * scans[:, 1][(slice(None), *PLACE)].square().mean((1, 2, 3)) + covariates[:, 0]
+        found = self.scale * self.dropout(scans)[:, 1][(slice(None), *PLACE)].square().mean((1, 2, 3)) + covariates[:, 0]
         return torch.stack([found, -found], 1)[:, : self.outputs]
 
 
@@ -80,6 +80,17 @@ def test_networks_that_are_sure_still_show_what_they_look_at():
     assert looked_into.values(scan)[0, 0] > 1 - 1e-8
     found = occlusion(looked_into, scan, np.ones((EDGE,) * 3, bool), voxel_mm=2.0)
     assert found.max() == pytest.approx(2 * 40 * (0.5**2 - 0.2**2), rel=1e-3)
+
+
+def test_maps_of_a_scan_do_not_depend_on_what_was_looked_at_before():
+    """MONAI's methods put a module back into training that it was given in training; dropout would then be active."""
+    looked_into = explained(Regression("l1", 50.0, 10.0))
+    scan, brain = torch.rand(1, 2, EDGE, EDGE, EDGE, generator=torch.Generator().manual_seed(0)), np.ones((EDGE,) * 3, bool)
+    first = occlusion(looked_into, scan, brain, voxel_mm=5.0), gradients(looked_into, scan, brain, seed=0)
+    again = occlusion(looked_into, scan, brain, voxel_mm=5.0), gradients(looked_into, scan, brain, seed=0)
+    assert not looked_into.nets[0].training
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def maps_at(place: slice, seed: int, scans: int = 6) -> np.ndarray:

@@ -46,6 +46,7 @@ class Explained(nn.Module):
         self.networks, self.covariates, self.average = networks, covariates, average
         self.nets = nn.ModuleList(one.net for one in networks).requires_grad_(False)
         self.predicted_class: int | None = None
+        self.eval()  # MONAI's methods put back into training what they were given in training, networks and all
 
     def values(self, scans: torch.Tensor) -> torch.Tensor:
         """Return the mean prediction, shape (scans,) or (scans, classes), for differences from the average."""
@@ -74,6 +75,7 @@ class Occluded(nn.Module):
         super().__init__()
         self.explained, self.scan, self.brain, self.rolled, self.fewest = explained, scan, brain, rolled, fewest
         self.unchanged = explained(scan)
+        self.eval()
 
     def forward(self, scans: torch.Tensor) -> torch.Tensor:
         scans = scans.roll([self.rolled] * 3, (2, 3, 4))
