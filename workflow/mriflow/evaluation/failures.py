@@ -57,7 +57,7 @@ def correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None)
 
 
 def power_of(
-    metric: str, cell: Mapping[str, float | None], people: int, differences: Sequence[Mapping[str, Any]], rival: str
+    metric: str, cell: Mapping[str, float | None], people: int, differences: Sequence[Mapping[str, Any]], rival: str, unit: str
 ) -> dict[str, Any]:
     """Return how wide the interval of a metric is, how wide with twice the people, and how a null result is to be put.
 
@@ -73,16 +73,16 @@ def power_of(
     smallest = (known[0]["high"] - known[0]["low"]) / WIDTH * SEEN if known else None
     result = {"metric": metric, "people": people, "width": width, "smallest_difference": smallest}
     result["width_at_twice"] = None if width is None else width / math.sqrt(2)
-    texts = []
+    texts, unit = [], f" {unit}" if unit and metric == "mae" else ""
     if width:
         texts.append(
-            f"The 95 % interval is {width:.3g} wide. With twice the people ({2 * people}) it would be about "
-            f"{width / math.sqrt(2):.3g} wide, for widths shrink with the square root of their number."
+            f"The 95 % interval of the {metric.upper()} is {width:.3g}{unit} wide. With twice the people ({2 * people}) it "
+            f"would be about {width / math.sqrt(2):.3g}{unit} wide, for widths shrink with the square root of their number."
         )
     if smallest:
         texts.append(
-            f"A true difference of {smallest:.3g} from the {rival} method would be told in four of five such studies. "
-            f"If none is told, put it so: with {people} people a difference was not found, and one below {smallest:.3g} "
+            f"A true difference of {smallest:.3g}{unit} from the {rival} method would be told in four of five such studies. "
+            f"If none is told, put it so: with {people} people a difference was not found, and one below {smallest:.3g}{unit} "
             "could easily have been missed. Give the interval, and do not call the methods equal. A smaller one that is told "
             "is likely smaller still in truth."
         )

@@ -109,7 +109,7 @@ def summarise_fitted(
         result |= of_interval(predicted) if classes is None else of_classes(predicted, classes)
     result["quality"] = errors_and_quality(predicted, errors_of(truth, of_network, classes))
     metric = "mae" if classes is None else "auc"
-    result["power"] = power_of(metric, result["network"][metric], len(set(subjects)), result["differences"], rival)
+    result["power"] = power_of(metric, result["network"][metric], len(set(subjects)), result["differences"], rival, unit)
     return predicted, result
 
 

@@ -50,6 +50,15 @@ HOW = {
     "dataset alone. Bad: an interval that does not overlap with that above, or a network not better than trivial.",
     "model": "The networks with all that their use on other scans needs.",
 }
+CHECKS = {
+    "mean": "mean of the map in the brain",
+    "sanity.other_fold": "rank correlation with the map by networks of another fold",
+    "sanity.random_weights": "rank correlation with the map by random weights",
+    "truth.overlap": "share of the strongest tenth that the simulator changes most",
+    "truth.chance": "the same of maps turned at random",
+    "truth.random_weights": "the same of maps by random weights",
+    "truth.p": "p, of turned maps",
+}
 TITLES = {
     "flow": "Cohort flow",
     "parts": "Parts and their balance",
@@ -121,7 +130,7 @@ def of_result(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
     balance = place / "balance.csv"
     curves = "Loss and score of training and validation scans by epoch, one line for each fold and seed, the mean thick"
     reliable = "Share of test scans that were of a class over its predicted probability, before and after the temperature"
-    decisions = tables.of_cells(result.get("decisions", {}), "threshold, chosen on other scans")
+    decisions = tables.of_cells(result.get("decisions", {}), "threshold, chosen on other scans", result)
     against_rest = result.get("one_against_rest", {"classes": {}})["classes"]
     worst_alt = "Slices of the test scans that the network is most wrong about, with true and predicted value"
     notes = [Text(f"{method}: {note}", "small") for method, note in result.get("notes", {}).items()]
@@ -139,7 +148,7 @@ def of_result(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
         "results": [
             *tables.differences(result),
             *pictures,
-            *tables.of_cells(against_rest, "class against the rest"),
+            *tables.of_cells(against_rest, "class against the rest", result),
             *decisions,
             *power,
             *notes,
@@ -150,7 +159,7 @@ def of_result(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
             *(drawn("reliability", reliable, f"{reliable}.") if calibrated else []),
             *calibrated,
         ],
-        "gap": tables.of_cells(result.get("gap", {}), "gap"),
+        "gap": tables.of_cells(result.get("gap", {}), "gap", result),
         "conformal": conformal(result),
         "folds": tables.by_fold(result),
         "external": external(result, drawings),
@@ -169,7 +178,7 @@ def of_result(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
         ],
         "attention": [
             *drawn("attention", "Slices of the template with the mean map of what predictions depend on", "Mean map."),
-            *table_of(place / "attention.csv", "Checks of the maps"),
+            *checks_of_maps(place / "attention.csv"),
         ],
         "model": model(place, result),
     }
@@ -197,6 +206,16 @@ def conformal(result: Mapping[str, Any]) -> list[Part]:
     names = {"coverage": "held the truth", "width": f"mean width ({result['unit']})", "size": "mean number of classes"}
     rows = [[names[key], with_interval(cell)] for key, cell in found.items() if key in names]
     return [Table([f"{found['coverage']['n']} scans, meant for {found['coverage']['level']:.0%}", "value"], rows)]
+
+
+def checks_of_maps(path: Path) -> list[Part]:
+    """Return what tells whether maps of attention are to be believed, if they were made."""
+    if not path.exists():
+        return []
+    table = pd.read_csv(path).astype(object).where(lambda cells: cells.notna(), None)
+    named = [one for one in table.to_dict("records") if one["measure"] in CHECKS]
+    rows = [[one["way"], CHECKS[one["measure"]], with_interval(one), str(one["n"])] for one in named]
+    return [Table(["way", "check", "value", "scans"], rows, "Checks of the maps")]
 
 
 def sections_of_applied(run: Mapping[str, Any], folder: Path) -> list[Section]:

@@ -137,8 +137,7 @@ def summary(
         else:
             parts.append(List(five_sentences(results[name], steps[name]), name, "ol"))
     parts += [tables.methods_table(result, f"{name}: metrics by method") for name, result in results.items()]
-    told = any(row["best"] for result in results.values() for row in tables.rows_of(result))
-    parts += [Text(tables.LEGEND.strip() + (tables.BOLD if told else ""), "small")] if results else []
+    parts += [Text(tables.legend(list(results.values())), "small")] if results else []
     link = Markup('How the jobs depended on each other, and when they ran: <a href="{}">{}</a>, beside this file.')
     parts.append(Text(link.format_escaped(workflow, workflow), "small"))
     how = "Read this and the cohort flow first. Bad: a warning, or a network not better than trivial or confounders."

@@ -5,26 +5,42 @@ from typing import Any
 
 import pandas as pd
 
-from mriflow.evaluation.metrics import LESS_IS_BETTER, METHODS
+from mriflow.evaluation.metrics import LESS_IS_BETTER, METHODS, rival_of
 from mriflow.reporting.html import Markup
 from mriflow.reporting.parts import Part, Table, Text
 from mriflow.reporting.results import ABOUT, METRICS, with_interval
 
-LEGEND = """
-Value [95 % confidence interval, bootstrap over subjects], on scans that were neither trained on nor used to choose a model; all
-folds together. Network: as configured. Stacked: the weighted mean of the network and tissue, or classical where there is none.
-Tissue: kernel ridge regression on smoothed grey matter and the volumes of tissues. Classical: the same on all voxels,
-standardised. Pca: principal components with ridge or logistic regression. Confounders: a linear model of head size, site, age
-and sex, without the image. Trivial: the median, or the share of each class. Slope of the residual: of predicted minus true on
-the true value; 0 is unbiased, −1 a constant guess. Differences: on the same scans, with the paired bootstrap's interval. Better
-or worse: p is below 0.05, corrected for all comparisons of the experiment (Holm); it does not cover what another training run
-would change."""
+LEGEND = (
+    "Value [95 % confidence interval, bootstrap over subjects], on scans that were neither trained on nor used to choose a "
+    "model; all folds together. {methods} Slope of the residual: of predicted minus true on the true value; 0 is unbiased, −1 "
+    "a constant guess. Differences: on the same scans, with the paired bootstrap's interval. Better or worse: p is below 0.05, "
+    "corrected for all comparisons of the experiment (Holm); it does not cover what another training run would change."
+)
+WHAT_THEY_ARE = {
+    "network": "as configured",
+    "stacked": "the weighted mean of the network and {rival}",
+    "tissue": "kernel ridge regression on smoothed grey matter and the volumes of tissues",
+    "classical": "kernel ridge or logistic regression on all voxels, standardised",
+    "pca": "principal components with ridge or logistic regression",
+    "confounders": "a linear model of head size, site, age and sex, without the image",
+    "trivial": "the median, or the share of each class",
+}
 BOLD = " Bold: best, and its interval overlaps with none of the others'."
 VERDICTS = (
     "First minus second method [95 % interval of this difference alone]; better or worse is said where p, corrected for all "
     "comparisons of the experiment, is below 0.05. What cannot be told is not therefore equal."
 )
+IN_UNITS = {*LESS_IS_BETTER, "bias", "mean", "sd", "lower_limit", "upper_limit"}  # of the target
 NO_BEST = {"slope", "sensitivity", "specificity"}  # alone they rank nothing: naming one class always gives 1 and 0
+
+
+def legend(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return how the tables of some experiments are read: what their methods are, and no others."""
+    rivals = " or ".join(dict.fromkeys(rival for result in results if "stacked" in result and (rival := rival_of(result))))
+    methods = [method for method in METHODS if any(method in result for result in results)]
+    told = " ".join(f"{method.capitalize()}: {WHAT_THEY_ARE[method].format(rival=rivals)}." for method in methods)
+    bold = any(row["best"] for result in results for row in rows_of(result))
+    return LEGEND.format(methods=told) + (BOLD if bold else "")
 
 
 def rows_of(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -64,7 +80,7 @@ def named(metric: str, result: Mapping[str, Any]) -> str:
     label = METRICS[result["type"]].get(metric, metric.replace("_", " "))
     if metric in ("sensitivity", "specificity") and len(result.get("classes", [])) == 2:
         return f"{label} ({result['classes'][1 if metric == 'sensitivity' else 0]} found)"
-    return f"{label} ({result['unit']})" if metric in (*LESS_IS_BETTER, "bias") and result["unit"] else label
+    return f"{label} ({result['unit']})" if metric in IN_UNITS and result["unit"] else label
 
 
 def warnings(result: Mapping[str, Any]) -> list[str]:
@@ -131,8 +147,8 @@ def calibration(result: Mapping[str, Any]) -> list[Part]:
     ]
 
 
-def of_cells(blocks: Mapping[str, Mapping[str, Any]], first: str) -> list[Part]:
-    """Return a row for each block of metrics, a column for each metric that has an interval."""
+def of_cells(blocks: Mapping[str, Mapping[str, Any]], first: str, result: Mapping[str, Any]) -> list[Part]:
+    """Return a row for each block of metrics of an experiment's `result`, a column for each metric that has an interval."""
     ones = {
         name: {key: cell for key, cell in block.items() if isinstance(cell, Mapping) and "low" in cell}
         for name, block in blocks.items()
@@ -146,7 +162,7 @@ def of_cells(blocks: Mapping[str, Mapping[str, Any]], first: str) -> list[Part]:
         ]
         for name, one in ones.items()
     ]
-    return [Table([first, "scans", *(key.replace("_", " ") for key in keys)], rows)] if rows else []
+    return [Table([first, "scans", *(named(key, result) for key in keys)], rows)] if rows else []
 
 
 def by_fold(result: Mapping[str, Any]) -> list[Part]:
@@ -157,7 +173,7 @@ def by_fold(result: Mapping[str, Any]) -> list[Part]:
     blocks = {fold: {"n": one["n"], **one["network"]} for fold, one in found["folds"].items()}
     blocks |= {"mean of folds": found["mean"]["network"], "all scans": {"n": result["n"], **result["network"]}}
     blocks |= {f"seed {seed}, all scans": one for seed, one in result.get("single_seeds", {}).items()}
-    return [*of_cells(blocks, "fold"), Text(found["why"], "small")]
+    return [*of_cells(blocks, "fold", result), Text(found["why"], "small")]
 
 
 def quality(result: Mapping[str, Any]) -> list[Part]:
