@@ -1,5 +1,6 @@
 """A model in its folder, used on scans: what it sees and says is the workflow's, and bad input is refused in words."""
 
+import dataclasses
 import json
 import os
 import re
@@ -351,6 +352,19 @@ def test_a_brain_that_was_cut_out_is_told_from_a_whole_head(brain, tmp_path):  #
     for name, voxels, told in (("brain.nii", alone, True), ("head.nii", np.where(alone > 0, alone, 300 * head), False)):
         nib.save(nib.Nifti1Image(voxels.astype(np.int16), affine), tmp_path / name)
         assert is_stripped(load_scan(tmp_path / name), brain_ml) == told
+
+
+@pytest.mark.parametrize(("given", "read"), [([], True), (["--stripped", "no"], False), (["--stripped", "yes"], True)])
+def test_scans_are_taken_for_brains_or_heads_as_the_training_scans_or_as_is_said(given, read, made, tmp_path, monkeypatch):
+    taken = []
+
+    def noted(settings, keep_transform, unpacked, scan, tissues=None):
+        taken.append(settings.stripped)
+        return prepare(dataclasses.replace(settings, stripped=True), keep_transform, unpacked, scan)
+
+    monkeypatch.setattr(command, "prepare", noted)
+    command.main([str(made["plain"]), str(made["paths"][0]), "--output", str(tmp_path / "p.csv"), *given])
+    assert taken == [read]
 
 
 def test_a_run_that_was_stopped_goes_on_from_the_scans_that_were_finished(made, tmp_path, monkeypatch):

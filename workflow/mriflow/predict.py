@@ -44,6 +44,7 @@ def predict(
     figures: Path | None = None,
     maps: Path | None = None,
     probabilities: bool = False,
+    stripped: bool | None = None,
     shard: int = 0,
     shards: int = 1,
 ) -> pd.DataFrame:
@@ -68,6 +69,8 @@ def predict(
     maps, probabilities
         Of a segmentation: the folder for label maps in each scan's own voxels (default: beside `output`, named after it), and
         whether probabilities are written there, too.
+    stripped
+        Whether the scans show the brain alone, which is otherwise cut out first; None: as the training scans.
     shard, shards
         Of tables, the rows of this part alone (`mriflow.tables.labels.shard_of`), from 0.
 
@@ -85,6 +88,8 @@ def predict(
     given = {Path(as_path(str(text))).resolve() for text in scans}
     check_asked(output, given, workers, shard, shards)
     stored = read_stored(model)
+    if stripped is not None:
+        stored = stored.for_scans(stripped)
     of_voxels = stored.facts["target"]["type"] == "segmentation"
     if (maps or probabilities) and not of_voxels:
         raise UserError(
@@ -95,7 +100,7 @@ def predict(
         raise UserError(f"--maps: {maps} is {'one of the SCANS' if maps.is_dir() else 'a file'}; give another folder.")
     folder = MapFolder(maps, stored.facts["target"]["classes"], probabilities) if of_voxels else None
     ensemble = Ensemble(stored, device, folder)
-    made_by = f"{(model / CHECKSUMS).read_text(encoding='utf-8')}{figures} {device}"
+    made_by = f"{(model / CHECKSUMS).read_text(encoding='utf-8')}{figures} {device} {stored.settings.stripped}"
     if folder:
         folder.begin()
         made_by += f" {folder.folder} {probabilities}"
@@ -188,9 +193,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--figures", type=Path, help="folder for a picture of each scan as the networks saw it")
     parser.add_argument("--maps", type=Path, help="of a segmentation: folder for label maps (default: <output>_maps)")
     parser.add_argument("--probabilities", action="store_true", help="of a segmentation: write probabilities beside label maps")
+    parser.add_argument(
+        "--stripped", choices=["yes", "no"], help="whether the scans show the brain alone (default: as the training scans)"
+    )
     parser.add_argument("--shard", type=int, default=0, help="of tables, predict this part of the rows, from 0 (default: 0)")
     parser.add_argument("--shards", type=int, default=1, help="of so many (default: 1, all rows)")
-    predict(**vars(parser.parse_args(argv)))
+    given = vars(parser.parse_args(argv))
+    predict(**given | {"stripped": given["stripped"] and given["stripped"] == "yes"})
 
 
 if __name__ == "__main__":

@@ -25,11 +25,13 @@ rule predict:
         runtime=480,
     params:
         shards=applied_shards,
+        stripped=lambda wildcards: "yes" if DATASETS[applied(wildcards)["dataset"]]["stripped"] else "no",
         recipe=recipes.PREPROCESS,
     shell:
         "python -m mriflow.predict {input.model:q} {input.labels:q}"
         " --output {output:q}"
         " --workers {threads}"
+        " --stripped {params.stripped}"
         " --shard {wildcards.shard}"
         " --shards {params.shards}"
         " > {log:q} 2>&1"

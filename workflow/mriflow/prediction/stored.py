@@ -42,6 +42,10 @@ class Stored(NamedTuple):
     models: list[dict[str, Any]]
     calibration: dict[str, Any] | None
 
+    def for_scans(self, stripped: bool) -> "Stored":
+        """Return the same model for scans that show the brain alone, or for whole heads, whatever it was trained on."""
+        return self._replace(facts={**self.facts, "preprocess": {**self.facts["preprocess"], "stripped": stripped}})
+
     @property
     def settings(self) -> PreprocessSettings:
         """What is done to a scan first, as it was to the training scans."""
