@@ -20,7 +20,7 @@ WHAT_THEY_ARE = {
     "network": "as configured",
     "stacked": "the weighted mean of the network and {rival}",
     "tissue": "kernel ridge regression on smoothed grey matter and the volumes of tissues",
-    "classical": "kernel ridge or logistic regression on all voxels, standardised",
+    "classical": "kernel ridge regression on all voxels of the coarsened scan, standardised",
     "pca": "principal components with ridge or logistic regression",
     "confounders": "a linear model of head size, site, age and sex, without the image",
     "trivial": "the median, or the share of each class",

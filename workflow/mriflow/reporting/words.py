@@ -13,7 +13,7 @@ NAMES = {"bias": "bias (mean residual)", **METRICS["regression"], **METRICS["cla
 GIVEN = {"head_size": "the size of the head"}
 METHODS = {
     "trivial": "A guess that looks at no scan",
-    "classical": "the linear model of all voxels (classical)",
+    "classical": "the linear model of the coarsened scan (classical)",
     "tissue": "that of grey matter and volumes (tissue)",
 }
 
