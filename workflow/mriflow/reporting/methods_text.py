@@ -15,8 +15,8 @@ KEPT = {
 MAPS = {"gm": "grey matter", "wm": "white matter", "csf": "cerebrospinal fluid"}
 REFERENCES = {
     "tissue": "kernel ridge regression on grey matter, smoothed by 8 mm, and the volumes of tissues and brain",
-    "classical": "kernel ridge regression on all voxels, averaged over cubes to about 40 along the shortest axis (of classes, "
-    "its scores as probabilities by Platt's curve)",
+    "classical": "kernel ridge regression on all voxels (finer scans averaged over cubes to about 40 along the shortest axis; "
+    "of classes, scores made probabilities by Platt's curve)",
     "pca": "principal components with ridge or logistic regression",
     "stacked": "the weighted mean of the network and the first of these, weighted by validation scans if there are any",
     "trivial": "a guess that looks at no scan",
