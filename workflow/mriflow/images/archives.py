@@ -6,6 +6,7 @@ import re
 import shutil
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -94,15 +95,22 @@ def has_affine(image: Path, affine: Any) -> bool:
     return np.array_equal(nib.load(image).affine, np.array(affine, np.float32))  # type: ignore[attr-defined]
 
 
-def unpack(archive: Path, folder: Path, ignore: str | None, affine: Sequence[Sequence[float]] | None = None) -> list[Path]:
+def unpack(
+    archive: Path,
+    folder: Path,
+    ignore: str | None,
+    affine: Sequence[Sequence[float]] | None = None,
+    taken: dict[str, Path] | None = None,
+) -> list[Path]:
     """Unpack the images of a tar archive flat into `folder`; those that were unpacked from it before are kept.
 
-    So are the NIfTI files that `to_nifti` made of them, unless they should have another `affine`.
+    So are the NIfTI files that `to_nifti` made of them, unless they should have another `affine`. The names that other archives
+    of the dataset have taken in `folder` stand in `taken`, with the archive; those of this one are added.
 
     Raises
     ------
     UserError
-        If the archive is broken or cut short, or holds a link, a device, or a name that leaves the folder.
+        If the archive is broken or cut short, or holds a link, a device, a name that leaves the folder, or one that is taken.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -115,11 +123,11 @@ def unpack(archive: Path, folder: Path, ignore: str | None, affine: Sequence[Seq
                 refuse_unsafe(member, archive, folder)
                 if is_part(member.name) and not member.isfile():
                     raise UserError(f"{archive}: {member.name} is a link, not an image. Get the archive from its publisher.")
-            for member in progress(members, desc=f"unpack {archive.name}", unit="file"):
-                name = PurePosixPath(member.name).name
-                if not is_part(name) or ignored(re.sub(r"(?i)\.img$", ANALYZE, name), ignore):
-                    continue
-                path = folder / name
+            parts = [member for member in members if is_meant(PurePosixPath(member.name).name, ignore)]
+            # Before any is unpacked: a later run would take one for that of the other archive.
+            refuse_twins(archive, [PurePosixPath(member.name).name for member in parts], {} if taken is None else taken)
+            for member in progress(parts, desc=f"unpack {archive.name}", unit="file"):
+                path = folder / PurePosixPath(member.name).name
                 paths.append(path)
                 if is_newer(path, archive) and path.stat().st_size == member.size:
                     continue
@@ -132,17 +140,41 @@ def unpack(archive: Path, folder: Path, ignore: str | None, affine: Sequence[Seq
                     shutil.copyfileobj(source, target)  # type: ignore[arg-type]
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{archive}: broken or no tar archive ({error}). Delete it and download it again.") from error
-    if len(set(paths)) < len(paths):
-        twice = sorted(path.name for path in paths if paths.count(path) > 1)[0]
-        raise UserError(
-            f"{archive}: holds two images of the name {twice!r}, in different folders. Unpack it by hand and give the folder."
-        )
     return sorted(path for path in paths if suffix_of(path) != ".img")
+
+
+def refuse_twins(archive: Path, names: Sequence[str], taken: dict[str, Path]) -> None:
+    """Raise a UserError if an image would be unpacked over another one, of its archive or of one before it (`taken`).
+
+    An image that is rewritten as NIfTI takes the name of that file, too.
+    """
+    images = [Path(name) for name in names]
+    files = [
+        file.name for one in images for file in {one, one if is_nifti(one) or suffix_of(one) == ".img" else rewritten(one)}
+    ]
+    twice = sorted(name for name, count in Counter(files).items() if count > 1)
+    if twice:
+        raise UserError(
+            f"{archive}: holds two images of the name {twice[0]!r}, in different folders. Unpack it by hand and give the "
+            "folder."
+        )
+    here = archive.resolve()  # the same archive may be given twice
+    if both := sorted(name for name in files if taken.get(name, archive).resolve() != here):
+        raise UserError(
+            f"{archive} and {taken[both[0]]}: both hold an image of the name {both[0]!r}, and one would take the other's "
+            "place. Unpack each by hand into a folder of its own, and give the folders instead of the archives."
+        )
+    taken.update(dict.fromkeys(files, archive))
 
 
 def is_hidden(name: str) -> bool:
     """Return whether an entry of an archive is hidden, or in a folder that is, as what a Mac writes beside each file."""
     return any(part.startswith(".") and part not in (".", "..") for part in PurePosixPath(name).parts)
+
+
+def is_meant(name: str, ignore: str | None) -> bool:
+    """Return whether a file of an archive is an image that is meant, or the voxels of one, by its name."""
+    return is_part(name) and not ignored(re.sub(r"(?i)\.img$", ANALYZE, name), ignore)
 
 
 def is_part(name: str) -> bool:

@@ -46,14 +46,15 @@ def find_images(
     Raises
     ------
     UserError
-        For a source that is missing, broken or unsafe, and if no name fits.
+        For a source that is missing, broken or unsafe, for two archives with images of one name, and if no name fits.
     """
     images: list[Path] = []
+    taken: dict[str, Path] = {}  # the names of unpacked files, with their archives
     for source in sources:
         if source.is_dir():
             images += images_below(source)
         elif source.is_file():
-            images += unpack(source, unpacked, ignore, affine)
+            images += unpack(source, unpacked, ignore, affine, taken)
         else:
             raise UserError(f"{source}: no such archive or folder of images. Check the `images` (or `bids`) of the dataset.")
     meant = [path for path in images if not ignored(path.name, ignore)]
