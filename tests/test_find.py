@@ -2,8 +2,10 @@
 
 import gzip
 import logging
+import os
 import tarfile
 import tempfile
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -188,7 +190,8 @@ def packed_as(archive: Path, *names: str, value: int = 1) -> Path:
     with tempfile.TemporaryDirectory() as folder, tarfile.open(archive, "w") as tar:
         for name in names:
             file = Path(folder) / name
-            nib.save(nib.Nifti1Image(np.full((16, 17, 18), value, np.int16), AFFINE), file)
+            kind = nib.MGHImage if file.suffix == ".mgh" else nib.Nifti1Image
+            nib.save(kind(np.full((16, 17, 18), value, np.int16), AFFINE), file)
             tar.add(file, name)
             if file.with_suffix(".img").is_file():
                 tar.add(file.with_suffix(".img"), Path(name).with_suffix(".img"))
@@ -216,3 +219,20 @@ def test_an_archive_that_is_given_twice_and_one_unpacked_before_are_taken_over(t
     for sources in ([one, other], [one, other], [one, one, other]):
         images = find_images(sources, PATTERN, tmp_path / "unpacked")
         assert sorted(images["id"]) == ["S1_T1", "S2_T1"]
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".mgh"])
+def test_a_corrected_archive_is_unpacked_though_it_is_older_and_its_images_are_of_the_same_size(tmp_path, suffix):
+    """As `cp -p` and `rsync -a` leave it; so is the archive that is named in the place of another."""
+
+    def value_of(archive):
+        image = find_images([archive], rf"(?P<subject>S\d)_T1\{suffix}", tmp_path / "unpacked")["path"].item()
+        return int(nib.load(image).dataobj[0, 0, 0]), Path(image).stat().st_mtime_ns
+
+    first = packed_as(tmp_path / "a.tar", f"S1_T1{suffix}", value=1)
+    before = value_of(first)
+    assert before[0] == 1
+    assert value_of(first) == before, "one that is unchanged is not unpacked again"
+    corrected = packed_as(tmp_path / "a.tar", f"S1_T1{suffix}", value=2)
+    os.utime(corrected, (time.time() - 86400,) * 2)
+    assert value_of(corrected)[0] == 2

@@ -1,6 +1,7 @@
 """Unpack archives of images, and rewrite as NIfTI those of other kinds (`mriflow.images.kinds.REWRITTEN`)."""
 
 import gzip
+import json
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ from mriflow.images.kinds import ANALYZE, is_image, is_nifti, small_suffix, suff
 
 # How archives begin that Python, or we, do not unpack.
 OTHER_ARCHIVES = {b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z", b"Rar!": "rar"}
+RECORD = ".archives.json"  # beside unpacked files: of which archive each is
 
 
 class BrokenImage(Exception):
@@ -105,7 +107,8 @@ def unpack(
     """Unpack the images of a tar archive flat into `folder`; those that were unpacked from it before are kept.
 
     So are the NIfTI files that `to_nifti` made of them, unless they should have another `affine`. The names that other archives
-    of the dataset have taken in `folder` stand in `taken`, with the archive; those of this one are added.
+    of the dataset have taken in `folder` stand in `taken`, with the archive; those of this one are added. An archive is known
+    again by its size and the time of its last change, kept in `folder`: a corrected one may be older than what was unpacked.
 
     Raises
     ------
@@ -114,6 +117,9 @@ def unpack(
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
+    record = folder / RECORD
+    known: dict[str, list[int]] = json.loads(record.read_text()) if record.is_file() else {}
+    this = [archive.stat().st_size, archive.stat().st_mtime_ns]
     refuse_other_kinds(archive)
     try:
         check_whole(archive)
@@ -129,17 +135,20 @@ def unpack(
             for member in progress(parts, desc=f"unpack {archive.name}", unit="file"):
                 path = folder / PurePosixPath(member.name).name
                 paths.append(path)
-                if is_newer(path, archive) and path.stat().st_size == member.size:
+                same = known.get(path.name, this) == this  # versions before kept no record
+                if same and is_newer(path, archive) and path.stat().st_size == member.size:
                     continue
                 made = rewritten(path)
                 has_its_own = affine is None or suffix_of(path) not in (ANALYZE, ".img")
-                if not is_nifti(path) and is_newer(made, archive) and (has_its_own or has_affine(made, affine)):
+                if same and not is_nifti(path) and is_newer(made, archive) and (has_its_own or has_affine(made, affine)):
                     continue
                 source = tar.extractfile(member)
                 with whole_file(path) as temporary, open(temporary, "wb") as target:
                     shutil.copyfileobj(source, target)  # type: ignore[arg-type]
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{archive}: broken or no tar archive ({error}). Delete it and download it again.") from error
+    with whole_file(record) as temporary:
+        temporary.write_text(json.dumps(known | {path.name: this for path in paths}))
     return sorted(path for path in paths if suffix_of(path) != ".img")
 
 
