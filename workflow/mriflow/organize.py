@@ -114,7 +114,7 @@ def organize(
         rows["path"] = [str(as_nifti(Path(path), labels.parent / "images", affine)) if path else "" for path in rows["path"]]
     else:
         raise UserError("a dataset needs a table, or images with a `pattern` that reads the subject from their names.")
-    rows = flag_scans(tell_of_alike(rows), exclude or {})
+    rows = flag_scans(tell_of_alike(rows), exclude or {}, affine)
     listed = ["id", "path", "fingerprint"]
     if scans_per_session == "first":
         rows = choose_images(rows)
@@ -133,7 +133,7 @@ def organize(
     return rows
 
 
-def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
+def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str], affine: Sequence[Sequence[float]] | None = None) -> pd.DataFrame:
     """Add the `fingerprint` of every image and the problems of whole scans: no file, an image twice, left out by hand.
 
     Raises
@@ -150,7 +150,7 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
     if unknown:
         raise UserError(f"`exclude` of the dataset names no scan of it: {', '.join(unknown)}. Its first is {rows['id'][0]!r}.")
     zipped = "fingerprint" in rows  # those of fetched scans are known
-    faults = [file_problem(Path(path), zipped) if path else "" for path in rows["path"]]
+    faults = [file_problem(Path(path), zipped, affine) if path else "" for path in rows["path"]]
     by_hand = [f"scan: left out by hand ({exclude[scan]})" if scan in exclude else "" for scan in rows["id"]]
     known = zip(rows["problem"], by_hand, faults, strict=True)
     rows["problem"] = [join_problems(problem, hand or fault) for problem, hand, fault in known]

@@ -18,6 +18,7 @@ import numpy as np
 from mriflow.base.cli import progress
 from mriflow.base.errors import UserError
 from mriflow.base.files import is_web_page, pointer, whole_file
+from mriflow.images.headers import fault_of_sizes
 from mriflow.images.kinds import ANALYZE, is_image, is_nifti, small_suffix, suffix_of
 
 # How archives begin that Python, or we, do not unpack.
@@ -56,7 +57,7 @@ def to_nifti(header: Path, folder: Path, affine: Sequence[Sequence[float]] | Non
     Raises
     ------
     BrokenImage
-        If it cannot be read.
+        If it cannot be read, or its header tells another voxel size than `affine`.
     UserError
         If neither its header nor `affine` says how it is oriented.
     """
@@ -69,11 +70,14 @@ def to_nifti(header: Path, folder: Path, affine: Sequence[Sequence[float]] | Non
     try:
         image: Any = nib.load(header)
         oriented = image.affine if isinstance(image, nib.Nifti1Pair | nib.MGHImage) else affine
-        if is_newer(path, header) and is_newer(path, voxels) and has_affine(path, oriented):
+        fault = fault_of_sizes(header, affine)
+        if not fault and is_newer(path, header) and is_newer(path, voxels) and has_affine(path, oriented):
             return path
         data = np.asanyarray(image.dataobj)
     except Exception as error:  # nibabel raises a dozen kinds of errors for a broken file
         raise BrokenImage(f"{type(error).__name__}: {error}") from error
+    if fault:
+        raise BrokenImage(fault)
     if oriented is None:
         raise UserError(
             f"{header}: the header of an Analyze image does not say how it is oriented. Give the dataset's `affine` (4 x 4, "
@@ -135,7 +139,8 @@ def unpack(
             for member in progress(parts, desc=f"unpack {archive.name}", unit="file"):
                 path = folder / PurePosixPath(member.name).name
                 paths.append(path)
-                same = known.get(path.name, this) == this  # versions before kept no record
+                # Versions before kept no record, and rewrote an Analyze image whatever size of voxels its header told.
+                same = known.get(path.name, None if suffix_of(path) in (ANALYZE, ".img") else this) == this
                 if same and is_newer(path, archive) and path.stat().st_size == member.size:
                     continue
                 made = rewritten(path)
