@@ -22,7 +22,16 @@ from mriflow.tables.choice import ALTERNATIVES, choose_images
 from mriflow.tables.identifiers import tell_of_alike
 from mriflow.tables.label_maps import add_label_maps
 from mriflow.tables.labels import LABEL_MAP, MAP_FINGERPRINT, RESERVED, TEXT_COLUMNS, usable
-from mriflow.tables.people import Columns, check_expected, join_fetched, join_images, people_of, refuse_strangers, rows_of_scans
+from mriflow.tables.people import (
+    Columns,
+    check_expected,
+    join_fetched,
+    join_images,
+    note_one_row,
+    people_of,
+    refuse_strangers,
+    rows_of_scans,
+)
 from mriflow.tables.problems import join_problems, reasons_of
 from mriflow.tables.reader import read_table
 from mriflow.tables.ukb_table import read_fetched, read_participants
@@ -107,6 +116,8 @@ def organize(
         people = people_of(raw, of_people, source, keys)
         refuse_strangers(on_disk, people, source)
         rows = join_visits(join_images(on_disk, people, keys), visits, columns)
+        if table is not None and "session" not in keys:
+            rows = note_one_row(rows, columns, visits.told, table)
     elif table is not None:
         raw = read_table(table, sheet, only=[column["from"] for column in columns.values()])
         check_expected(raw, columns, table, expect or {})
