@@ -131,10 +131,11 @@ def organize(
         rows = choose_images(rows)
         # A list without alternatives stays as it was, so that nothing is made anew for it.
         listed += [ALTERNATIVES] if (rows[ALTERNATIVES] != "").any() else []
-        rows[ALTERNATIVES] = [relative_paths(cell, labels.parent) for cell in rows[ALTERNATIVES]]
     if label_maps:
         rows = add_label_maps(rows, label_maps, map_images, labels.parent, table)
         listed += [LABEL_MAP, MAP_FINGERPRINT]
+    if ALTERNATIVES in rows:
+        rows[ALTERNATIVES] = [relative_paths(cell, labels.parent) for cell in rows[ALTERNATIVES]]
     rows["path"] = [os.path.relpath(path, labels.parent) if path else "" for path in rows["path"]]
 
     write_csv(rows.loc[usable(rows), listed].rename(columns={ALTERNATIVES: "alternatives"}), scans)
