@@ -140,6 +140,8 @@ def trained(request, tmp_path_factory):
     settings |= {"training": training, "auxiliary": [], "covariates": ["sex"] if name == "age" else [], "impute": False}
     (folder / "settings.json").write_text(json.dumps(settings))
     parts = {part: training_part(settings, part) for part in ("target", "inputs", "network", "training")}
+    assert training_part(settings, "training", control="shuffled") == parts["training"]
+    assert training_part(settings, "training", control="fraction-0.25")["epochs"] == 4 * 15, "as many steps as with all people"
     made = {}
     for control, flags in {"": None, "shuffled": {"shuffle": 0}, "half": {"fraction": 0.5}}.items():
         used = {"labels": files["labels"], "splits": folder / "splits.csv"}

@@ -15,9 +15,11 @@ from mriflow import report
 from mriflow.base.errors import UserError
 from mriflow.base.provenance import provenance
 from mriflow.config.resolve import settings
+from mriflow.evaluation.baselines import EDGE
 from mriflow.evaluation.metrics import METHODS
 from mriflow.reporting.claim import ITEMS
 from mriflow.reporting.flow import steps_of
+from mriflow.reporting.methods_text import REFERENCES, divided, trained
 from mriflow.reporting.report_page import what_ran
 from mriflow.reporting.result_tables import warnings
 from mriflow.reporting.results import with_interval
@@ -155,13 +157,12 @@ def test_sections_without_data_are_absent(made, tmp_path):  # noqa: F811
     (folder / "results/my-age/model").mkdir()
     (folder / "benchmarks/train").mkdir(parents=True)
     (folder / "benchmarks/train/my-age_fold-0_seed-0.tsv").write_text("s\tmax_rss\tcpu_time\n75.0\t2100.0\t-\n")
+    shutil.copy(folder / "benchmarks/train/my-age_fold-0_seed-0.tsv", folder / "benchmarks/train/other_fold-0_seed-0.tsv")
     text = write(folder)
-    changed = next(
-        table for table in Tables(text).tables if table[0] == ["kind", "strength", "unit", "n", "mae", "mae difference"]
-    )
+    changed = next(table for table in Tables(text).tables if table[0] == ["kind", "strength", "n", "mae", "mae difference"])
     assert changed[1:] == [
-        ["unchanged", "0", "", "24", "7.1 [6.0, 8.0]", ""],
-        ["noise", "0.1", "", "24", "7.2 [6.0, 8.0]", "−0.15 [−0.30, 0.00]"],
+        ["unchanged", "0", "24", "7.1 [6.0, 8.0]", ""],
+        ["noise", "0.1", "24", "7.2 [6.0, 8.0]", "−0.15 [−0.30, 0.00]"],
     ]
     assert {"robustness-my-age", "model-my-age", "compute"} <= set(Page(text).ids)
     assert ["train", "1", "1 min 15 s", "1 min 15 s", "0.0 s", "2.1 GB"] in [row for t in Tables(text).tables for row in t]
@@ -205,6 +206,33 @@ def test_methods_tell_what_the_network_was_given_and_learned_beside():
     used = {"covariates": ["head_size", "sex"], "auxiliary": [{"column": "sex"}], "target": {"column": "age"}}
     assert given_beside(used) == "the network was told the size of the head and sex and learned sex beside age"
     assert given_beside({"target": {"column": "age"}}) == ""
+
+
+def test_methods_tell_the_settings_that_were_used_and_no_split_that_was_not_made():
+    training = {
+        "epochs": 16,
+        "batch_size": 8,
+        "accumulate": 4,
+        "optimizer": "adamw",
+        "learning_rate": 0.1,
+        "weight_decay": 0.05,
+    }
+    training |= {"schedule": "one-cycle", "select": "best", "early_stopping": 5, "augmentation": {"mirror": 0.5}}
+    used = {"network": {"name": "SFCN"}, "training": training, "target": {"column": "age", "type": "regression"}}
+    result = {"target": "age", "seeds": [0], "folds": 2}
+    text = trained(result, used)[0]
+    assert "at most 16 epochs, and no longer than 5 without a better one, with batches of 8 (adamw, learning rate 0.1" in text
+    chosen = [{"keys": {"learning_rate": rate, "epochs": 40, "augmentation.mirror": 0}} for rate in (0.01, 0.02)]
+    text = " ".join(trained(result | {"search": {"trials": 4, "chosen": chosen}}, used))
+    assert "at most 40 epochs" in text and "learning rate 0.01 or 0.02," in text and "mirrored" not in text
+    split = {"validation": 0.15, "stratify": ["sex"]}
+    assert "stratified" not in divided(result, used | {"split": split | {"method": "file"}})
+    assert "validation" not in divided(result, used | {"split": split | {"method": "file"}})
+    by_site = divided(result, used | {"split": split | {"method": "leave-site-out"}})
+    assert by_site.endswith("leave-one-site-out (2 folds); 15% of the learning subjects of each fold were set aside for "
+                            "validation, stratified by age and sex as far as known.")  # fmt: skip
+    assert "stratified by age and sex as far as known; 15%" in divided(result, used | {"split": split | {"method": "k-fold"}})
+    assert f"about {EDGE} along the shortest axis" in REFERENCES["classical"]
 
 
 def test_the_config_on_the_page_is_that_of_what_ran():

@@ -82,6 +82,10 @@ def test_experiment_that_cannot_search_is_refused_in_words(tmp_path):
     assert (
         "experiments.demo-age.search: found 'rates', but 'three-fold', the split of the experiment, has `validation: 0`" in text
     )
+    overlay = searching()
+    overlay["searches"]["rates"] = {**RATES, "keys": {"epochs": [10, 20]}}
+    overlay["experiments"]["demo-age"]["controls"] = {"fractions": [0.5, 1]}
+    assert "experiments.demo-age.search: found 'rates', which chooses `epochs`" in message(written(tmp_path, overlay))
     text = message(written(tmp_path, {"experiments": {"demo-age": {"search": "ratse"}}, "searches": {"rates": RATES}}))
     assert "experiments.demo-age.search: found 'ratse', which is not in `searches`; did you mean 'rates'?" in text
 
@@ -89,6 +93,16 @@ def test_experiment_that_cannot_search_is_refused_in_words(tmp_path):
 def history(path, losses, **more):
     pd.DataFrame({"epoch": range(1, len(losses) + 1), "val_loss": losses, "val_mae": 10, **more}).to_csv(path, index=False)
     return path
+
+
+def test_a_search_whose_trainings_keep_their_best_epoch_looks_at_the_best_epochs(tmp_path):
+    losses = {"sinks-and-rises": [0.2, 0.2, 0.2, 1, 1, 1], "flat": [0.6] * 6, "diverges": [0.1, 0.1, 0.1, np.nan]}
+    files = [history(tmp_path / f"{trial}.csv", values) for trial, values in losses.items()]
+    trials = {trial: {"learning_rate": number + 1} for number, trial in enumerate(losses)}
+    made = {"trials": trials, "folds": 1, "histories": files}
+    for select, best, loss in (("last", "flat", 0.6), ("best", "sinks-and-rises", 0.2)):
+        [found] = choose(tmp_path / "search.csv", tmp_path / "search.json", **made, select=select)["chosen"]
+        assert (found["trial"], round(found["val_loss"], 9)) == (best, loss)
 
 
 def test_each_fold_chooses_by_the_last_three_epochs_of_its_own_validation(tmp_path):

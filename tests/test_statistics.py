@@ -59,6 +59,25 @@ def categories(classes, scans=90, folds=3, seed=0):
     return table
 
 
+def test_a_guess_ranks_nobody_where_folds_differ_so_that_noise_is_not_better_than_it():
+    """Leave-site-out: the share of the other sites' people is high where that of the site is low."""
+    rng = np.random.default_rng(0)
+    table = categories(["F", "M"], 180)
+    share = table["fold"].map({0: 0.2, 1: 0.5, 2: 0.8}).to_numpy(float)
+    table["truth"] = np.where(rng.random(180) < share, "M", "F")
+    for method, of_m in (("trivial", 0.5 - (share - 0.5) / 2), ("network", rng.random(180))):
+        table[f"{method}_F"], table[f"{method}_M"] = 1 - of_m, of_m
+        table[method] = np.where(of_m > 0.5, "M", "F")
+    found = summarise(table, table.iloc[:0], ["F", "M"], [], "")[1]
+    assert found["trivial"]["auc"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    assert found["trivial"]["average_precision"]["value"] == pytest.approx((table["truth"] == "M").mean())
+    assert found["trivial"]["accuracy"]["value"] == pytest.approx((table["truth"] == table["trivial"]).mean())
+    [row] = [one for one in found["differences"] if (one["other"], one["metric"]) == ("trivial", "auc")]
+    assert row["verdict"] == "cannot be told" and row["delong_low"] < 0 < row["delong_high"]
+    ages = numbers(90).assign(truth=lambda rows: rows["fold"] * 10.0 + 40, trivial=lambda rows: 60 - rows["fold"] * 5.0)
+    assert summarise(ages, ages.iloc[:0], None, [], "years")[1]["trivial"]["r"]["value"] is None
+
+
 # Three numbers by hand
 def test_delong_by_hand():
     """Positive scans score 3 and 1, the others 2 and 0: three of four pairs are right.

@@ -28,6 +28,7 @@ from mriflow.simulation.changes import changes_of
 
 WAYS = {"occlusion": ["occlusion"], "gradients": ["gradients"], "both": ["occlusion", "gradients"]}
 AVERAGED = 200  # training scans of a fold, at most, of which the average is taken
+UNLIKE = 10**6  # seed of the random weights: that of no training, whose first weights would be these
 BRAIN = 0.05  # of the average's intensity, from 0 to 1: what is above is brain
 
 
@@ -80,7 +81,7 @@ def attention(
     for fold, other in progress(list(zip(folds, [*folds[1:], *folds[:1]], strict=True)), desc="attention", unit="fold"):
         networks = {
             "trained": list(load_networks(models, fold, tested.device)),
-            "random": list(load_networks(models, fold, tested.device, random_seed=0)),
+            "random": list(load_networks(models, fold, tested.device, random_seed=UNLIKE)),
         }
         if other != fold:
             networks["other"] = list(load_networks(models, other, tested.device))

@@ -117,7 +117,8 @@ def permutation(
         made = classical_of_shuffled(known, ahead, [run[few].to_numpy() for run in runs], subjects, classes)
         for of_run, one in zip(of_runs, made, strict=True):
             of_run.append(one)
-    network, guess = (tested.measure(everyone, np.concatenate(one), given) for one in (of_network, of_guess))
+    network = tested.measure(everyone, np.concatenate(of_network), given)
+    guess = tested.measure(everyone, np.concatenate(of_guess), given, guess=True)
     scores = [tested.score(everyone, np.concatenate(one), run) for one, run in zip(of_runs, runs, strict=True)]
     real, chance = scores[0], np.array(scores[1:])
     cells = intervals(network)

@@ -202,7 +202,9 @@ def experiment_labels(wildcards):
 # Train
 def for_training(part):
     """A function of the wildcards that gives what training has to know of a part of an experiment, as JSON."""
-    return lambda wildcards: json.dumps(training_part(experiment(wildcards), part, wildcards.get("trial")))
+    return lambda wildcards: json.dumps(
+        training_part(experiment(wildcards), part, wildcards.get("trial"), wildcards.get("control"))
+    )
 
 
 def chosen(wildcards):

@@ -44,11 +44,13 @@ rule choose:
     params:
         trials=lambda wildcards: json.dumps(trials(experiment(wildcards)["search"])),
         folds=lambda wildcards: FOLDS[wildcards.experiment],
+        select=lambda wildcards: experiment(wildcards)["training"]["select"],
     shell:
         "python -m mriflow.choose"
         " --table {output.table:q}"
         " --chosen {output.chosen:q}"
         " --trials {params.trials:q}"
         " --folds {params.folds}"
+        " --select {params.select}"
         " --histories {input.histories:q}"
         " > {log:q} 2>&1"

@@ -370,6 +370,11 @@ def check_search(
             f"found {search!r}, but {names['split']!r}, the split of the experiment, has `validation: 0`; expected a share for "
         )
         mistakes.add(at, f"{text}validation, for the trial with the lowest validation loss is chosen")
+    elif search in whole and "epochs" in whole[search]["keys"] and names["controls"]["fractions"]:
+        text = (
+            f"found {search!r}, which chooses `epochs`; expected no `controls.fractions` beside it, or a search of other keys: "
+        )
+        mistakes.add(at, f"{text}with fewer people more epochs are trained, so that all learn in as many steps")
     elif search in whole and "training" in blocks and not mistakes.touch("searches", search):
         for keys in trials(whole[search]).values():
             check_batch(("searches", search, "keys"), with_keys(blocks["training"], keys), mistakes, keys)

@@ -26,6 +26,15 @@ def altered(controls: Mapping[str, Any]) -> list[str]:
     return shuffled(controls) + thinned(controls)
 
 
+def share_of(name: str) -> float:
+    """Return which share of the people the trainings of a name learn from.
+
+    >>> share_of("fraction-0.25"), share_of("shuffled")
+    (0.25, 1.0)
+    """
+    return float(name.removeprefix("fraction-")) if name.startswith("fraction-") else 1.0
+
+
 def alterations(settings: Mapping[str, Any], name: str) -> list[str]:
     """Return the flags of `mriflow.alter` for the trainings of a name."""
     target, split = settings["target"], settings["split"]
@@ -33,7 +42,7 @@ def alterations(settings: Mapping[str, Any], name: str) -> list[str]:
     if name == SHUFFLED:
         return [*flags, f"--shuffle={SEED}"]
     stratify = ["--stratify", *split["stratify"]] if split["stratify"] else []
-    return [*flags, f"--fraction={name.removeprefix('fraction-')}", *stratify]
+    return [*flags, f"--fraction={share_of(name):g}", *stratify]
 
 
 def models_of(experiment: str, names: Sequence[str], folds: int, seed: int) -> list[str]:

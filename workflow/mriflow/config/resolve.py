@@ -15,6 +15,7 @@ import yaml
 from mriflow.base.errors import UserError
 from mriflow.base.files import as_path
 from mriflow.config.checks import check_blocks, check_dataset_names, check_experiments
+from mriflow.config.controls import share_of
 from mriflow.config.external import datasets_of
 from mriflow.config.label_maps import EXPERIMENT_NAME, tissue_network
 from mriflow.config.mistakes import Mistakes, Source, in_short, instead
@@ -146,8 +147,10 @@ def settings(config: dict, experiment: str) -> dict:
     return {"experiment": experiment, "names": {kind: names[kind] for kind in SECTIONS}, **blocks, **others}
 
 
-def training_part(settings: dict, part: str, trial: str | None = None) -> dict:
+def training_part(settings: dict, part: str, trial: str | None = None, control: str | None = None) -> dict:
     """Return what training has to know of an experiment's target, inputs, network or training block, or of a trial's.
+
+    The training of a `control` with a share of the people has as many more epochs: as many steps as that with all of them.
 
     What it need not know (a unit, a folder's name, one more seed, another card) trains nothing again.
     """
@@ -162,6 +165,7 @@ def training_part(settings: dict, part: str, trial: str | None = None) -> dict:
         stored = {LABEL_MAP: preprocess["channels"].index(LABEL_MAP)}
     if trial:
         training = training_of_trial(training, settings["search"], trial)
+    training = {**training, "epochs": round(training["epochs"] / share_of(control or ""))}
     parts: dict[str, dict] = {
         "target": {**targets[0], "auxiliary": targets[1:]},
         "inputs": {

@@ -195,6 +195,23 @@ def mean_of(columns: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return (weights @ columns) / weights.sum(1, keepdims=True)
 
 
+def of_a_guess(metrics: Callable[..., Metrics]) -> Callable[..., Metrics]:
+    """Return metrics for a guess that looks at no scan: what ranks scans is that of equal scores, r is not defined.
+
+    The guess of each fold is its training people's median or shares, which lie above all people's where its test people lie
+    below. Of several folds together these guesses would rank the wrong way round, and anything would look better.
+    """
+
+    def judged(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None) -> Metrics:
+        found = metrics(truth, predicted, weights)
+        if "auc" not in found:
+            return found | {"r": found["r"] * np.nan}
+        even = metrics(truth, np.full_like(predicted, 1 / predicted.shape[1]), weights)
+        return found | {name: even[name] for name in ("auc", "average_precision")}
+
+    return judged
+
+
 @dataclass(frozen=True)
 class Resampled:
     """The metrics of one method, and the same of every resample of the subjects (`draws`: shape (resamples,) each).

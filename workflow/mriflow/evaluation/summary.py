@@ -30,6 +30,7 @@ from mriflow.evaluation.metrics import (
     classification_metrics,
     intervals,
     mean_of,
+    of_a_guess,
     once,
     regression_metrics,
     resample,
@@ -80,11 +81,16 @@ def summarise_fitted(
     metrics = regression_metrics if classes is None else classification_metrics
 
     def scored(method: str, scans: np.ndarray | None = None) -> Resampled:
-        return resample(metrics, truth, values_of(predicted, method, classes)[1], subjects, scans=scans)
+        judged = of_a_guess(metrics) if method == "trivial" else metrics
+        return resample(judged, truth, values_of(predicted, method, classes)[1], subjects, scans=scans)
+
+    def ranking(method: str) -> np.ndarray:
+        values = values_of(predicted, method, classes)[1]
+        return np.full_like(values, 1 / values.shape[1]) if method == "trivial" and classes is not None else values
 
     methods = [method for method in METHODS if method in predicted]
     seeds = {match[1]: match[0] for match in map(SEED.fullmatch, predicted) if match}
-    found: dict[str, Scored] = {one: (scored(one), values_of(predicted, one, classes)[1]) for one in methods}
+    found: dict[str, Scored] = {one: (scored(one), ranking(one)) for one in methods}
     result: dict[str, Any] = {method: intervals(one) for method, (one, _) in found.items()}
     if classes is not None:
         result = {method: with_exact(cells, truth, subjects) for method, cells in result.items()}

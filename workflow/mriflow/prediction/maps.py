@@ -46,7 +46,8 @@ def sanity(trained: np.ndarray, random: np.ndarray, other: np.ndarray | None) ->
     ----------
     trained, random, other
         Maps of the same scans, shape (scans, voxels): by the networks that predict them, by the same with random weights, and
-        by those of another fold, which learned the same from other people; None if there is one fold alone.
+        by those of another fold, which learned the same, from other people in part; None if there is one fold alone. A seed is
+        the same in all folds, so that these networks began from the same weights, and are a little more alike for that.
 
     Returns
     -------

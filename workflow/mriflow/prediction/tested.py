@@ -12,7 +12,7 @@ import torch
 
 from mriflow.config.label_maps import seen_and_map
 from mriflow.evaluation.label_maps import resample_means
-from mriflow.evaluation.metrics import Resampled, classification_metrics, regression_metrics, resample
+from mriflow.evaluation.metrics import Resampled, classification_metrics, of_a_guess, regression_metrics, resample
 from mriflow.tables.labels import read_indices, read_labels
 from mriflow.tables.splits import read_splits
 from mriflow.training.covariates import read_covariates
@@ -69,10 +69,13 @@ class Tested(NamedTuple):
         """Return the folds that have a test part."""
         return sorted(self.parts.loc[self.parts["part"] == "test", "fold"].unique().tolist())
 
-    def measure(self, ids: Sequence[str], predictions: np.ndarray, labels: pd.Series | None = None) -> Resampled:
+    def measure(
+        self, ids: Sequence[str], predictions: np.ndarray, labels: pd.Series | None = None, guess: bool = False
+    ) -> Resampled:
         """Return the metrics of predictions for some scans, with those of the resamples of the people.
 
         The scans are true to `labels`, or to the target's own. Of a segmentation, predictions are the Dice of each class.
+        Those of a `guess` did not look at a scan (`mriflow.evaluation.metrics.of_a_guess`).
         """
         subjects = self.labels.loc[list(ids), "subject"].tolist()
         if self.settings["target"]["type"] == "segmentation":
@@ -81,7 +84,7 @@ class Tested(NamedTuple):
             return resample_means(table.assign(dice=table.mean(axis=1)), np.array(subjects, str))
         truth = self.numbers((self.truth if labels is None else labels).loc[list(ids)])
         metrics = regression_metrics if self.classes is None else classification_metrics
-        return resample(metrics, truth, predictions, subjects)
+        return resample(of_a_guess(metrics) if guess else metrics, truth, predictions, subjects)
 
     def score(self, ids: Sequence[str], predictions: np.ndarray, labels: pd.Series) -> float:
         """Return the metric that decides, without its interval."""

@@ -36,7 +36,7 @@ def balance_tables(balance: Path) -> list[Part]:
         else:
             head = ["mean ± SD"]
             values = [[spread(*pair)] for pair in table[[f"{column}_mean", f"{column}_sd"]].to_numpy()]
-        rows, large = [], 0
+        rows, large, parts = [], 0, int((table["part"] != ALL).sum())
         for row, cells in zip(table.to_dict("records"), values, strict=True):
             difference = row[f"{column}_difference"]
             size = f"{difference:.2f}".replace("-", "−") if pd.notna(difference) else ""
@@ -44,7 +44,7 @@ def balance_tables(balance: Path) -> list[Part]:
                 size, large = Markup(f"<b>{size}</b>"), large + 1
             about = [row["fold"] if row["part"] != ALL else "", row["part"], row["scans"], row["subjects"]]
             rows.append([*map(str, about), *cells, size, percent(row[f"{column}_chance"])])
-        folded = f"{column}: {large} of {len(rows)} parts differ much from all" if large else f"{column}: no part differs much"
+        folded = f"{column}: {large} of {parts} parts differ much from all" if large else f"{column}: no part differs much"
         made.append(Table(["fold", "part", "scans", "subjects", *head, "difference", "chance"], rows, column, folded))
         more = f"{len(names) - MOST_VALUES} more values stand in balance.csv. " if len(names) > MOST_VALUES else ""
         made += [Text(f"{column}: {more}", "small")] if more else []

@@ -1,13 +1,16 @@
 """What a run cost: time and memory of its jobs by rule, from the benchmarks that Snakemake wrote."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 
 from mriflow.reporting.parts import Part, Table, Text
 
+OF_ALL = {"comparison", "report", "workflow-report"}  # jobs that belong to no experiment or dataset alone
 
-def compute_used(benchmarks: Path, gpus: dict[str, int]) -> list[Part]:
+
+def compute_used(benchmarks: Path, gpus: dict[str, int], names: Collection[str]) -> list[Part]:
     """Return a row for each rule: jobs, time of all of them and of the longest, CPU time, and the most memory of a job.
 
     Parameters
@@ -16,10 +19,13 @@ def compute_used(benchmarks: Path, gpus: dict[str, int]) -> list[Part]:
         Folder with a folder for each rule, and in it a .tsv for each job. A job that ran again counts as it ran last.
     gpus
         How many GPUs a training of each experiment took.
+    names
+        Experiments and datasets whose jobs are meant: in the same folder are those of all that was ever run there.
     """
     rows, hours = [], 0.0
     for folder in sorted(path for path in benchmarks.glob("*") if path.is_dir()):
         jobs = [(path.stem, pd.read_csv(path, sep="\t", na_values="-")) for path in sorted(folder.glob("*.tsv"))]
+        jobs = [(stem, table) for stem, table in jobs if stem.split("_")[0] in OF_ALL.union(names)]
         if not jobs:
             continue
         table = pd.concat([one for _, one in jobs])

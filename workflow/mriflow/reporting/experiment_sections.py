@@ -1,5 +1,6 @@
 """The sections of one experiment."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,21 +44,22 @@ HOW = {
     "a width as large as the range of the target.",
     "folds": "Each fold and seed alone. Bad: folds far apart, or a mean far from that of all scans.",
     "failures": "The worst test scans; look at their images. Bad: errors that go with poor quality, or all from one site.",
-    "controls": "Shuffled labels must give chance; more people a smaller error. Bad: better than chance when shuffled.",
+    "controls": "Shuffled labels must give chance; more people a smaller error. p: how often 100 shuffles were as good as the "
+    "real labels, of the classical method. Bad: better than chance when shuffled.",
     "robustness": "The same test scans, made worse. Bad: a metric that falls at a strength that real scans have.",
     "attention": "Where predictions depend on the image, and whether random weights give another map. Bad: a failed check.",
     "external": "People of another dataset, predicted by all networks together; every method was fitted to this experiment's "
     "dataset alone. Bad: an interval that does not overlap with that above, or a network not better than trivial.",
     "model": "The networks with all that their use on other scans needs.",
 }
-CHECKS = {
-    "mean": "mean of the map in the brain",
-    "sanity.other_fold": "rank correlation with the map by networks of another fold",
-    "sanity.random_weights": "rank correlation with the map by random weights",
-    "truth.overlap": "share of the strongest tenth that the simulator changes most",
-    "truth.chance": "the same of maps turned at random",
-    "truth.random_weights": "the same of maps by random weights",
-    "truth.p": "p, of turned maps",
+CHECKS = {  # part and name in attention.json
+    ("sanity", "other_fold"): "rank correlation with the map by networks of another fold",
+    ("sanity", "random_weights"): "rank correlation with the map by random weights",
+    ("sanity", "verdict"): "more like that of another fold than that of random weights?",
+    ("truth", "overlap"): "share of the strongest tenth that the simulator changes most",
+    ("truth", "chance"): "the same of maps turned at random",
+    ("truth", "random_weights"): "the same of maps by random weights",
+    ("truth", "p"): "p, of turned maps",
 }
 TITLES = {
     "flow": "Cohort flow",
@@ -128,7 +130,10 @@ def of_result(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
         about = words.format(target=result["target"], n=result["n"])
         pictures += drawn(stem, about, f"{about}.")
     balance = place / "balance.csv"
-    curves = "Loss and score of training and validation scans by epoch, one line for each fold and seed, the mean thick"
+    curves = (
+        "Loss and score of training scans and, where there are any, of validation scans by epoch, one line for each fold and "
+    )
+    curves += "seed, the mean thick"
     reliable = "Share of test scans that were of a class over its predicted probability, before and after the temperature"
     decisions = tables.of_cells(result.get("decisions", {}), "threshold, chosen on other scans", result)
     against_rest = result.get("one_against_rest", {"classes": {}})["classes"]
@@ -165,7 +170,7 @@ def of_result(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
         "external": external(result, drawings),
         "failures": [
             *drawn("failures", worst_alt, "The worst first."),
-            *table_of(place / "failures.csv", "The worst test scans"),
+            *table_of(place / "failures.csv", "The worst test scans", without=("image",)),
             *tables.quality(result),
         ],
         "controls": [
@@ -178,7 +183,7 @@ def of_result(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
         ],
         "attention": [
             *drawn("attention", "Slices of the template with the mean map of what predictions depend on", "Mean map."),
-            *checks_of_maps(place / "attention.csv"),
+            *checks_of_maps(place / "attention.json"),
         ],
         "model": model(place, result),
     }
@@ -212,10 +217,14 @@ def checks_of_maps(path: Path) -> list[Part]:
     """Return what tells whether maps of attention are to be believed, if they were made."""
     if not path.exists():
         return []
-    table = pd.read_csv(path).astype(object).where(lambda cells: cells.notna(), None)
-    named = [one for one in table.to_dict("records") if one["measure"] in CHECKS]
-    rows = [[one["way"], CHECKS[one["measure"]], with_interval(one), str(one["n"])] for one in named]
-    return [Table(["way", "check", "value", "scans"], rows, "Checks of the maps")]
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = []
+    for way, about in found["ways"].items():
+        for (part, name), words in CHECKS.items():
+            if (cell := about.get(part, {}).get(name)) is not None:
+                text = with_interval(cell) if isinstance(cell, dict) else cell if isinstance(cell, str) else f"{cell:.3g}"
+                rows.append([way, words, text])
+    return [Table(["way", "check", "value"], rows, f"Checks of the maps of {found['n']} scans")]
 
 
 def sections_of_applied(run: Mapping[str, Any], folder: Path) -> list[Section]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mriflow.config.search import with_keys
 from mriflow.reporting.words import and_list, given_beside, people_of
 
 REGISTERED = {"affine": "affinely registered", "rigid": "rigidly registered", "none": "resampled without registration"}
@@ -14,7 +15,8 @@ KEPT = {
 MAPS = {"gm": "grey matter", "wm": "white matter", "csf": "cerebrospinal fluid"}
 REFERENCES = {
     "tissue": "kernel ridge regression on grey matter, smoothed by 8 mm, and the volumes of tissues and brain",
-    "classical": "kernel ridge regression on all voxels (of classes, its scores as probabilities by Platt's curve)",
+    "classical": "kernel ridge regression on all voxels (finer scans averaged over cubes to about 40 along the shortest axis; "
+    "of classes, scores made probabilities by Platt's curve)",
     "pca": "principal components with ridge or logistic regression",
     "stacked": "the weighted mean of the network and the first of these, weighted by validation scans if there are any",
     "trivial": "a guess that looks at no scan",
@@ -82,29 +84,33 @@ def prepared(used: Mapping[str, Any]) -> str:
 def divided(result: Mapping[str, Any], used: Mapping[str, Any]) -> str:
     """Return how subjects were divided."""
     split = used["split"]
+    if split["method"] == "file":
+        return f"Subjects, never scans, were divided by a given split of {result['folds']} fold(s)."
     folds = {
         "k-fold": f"{result['folds']}-fold cross-validation",
         "leave-site-out": f"leave-one-site-out ({result['folds']} folds)",
-        "file": f"a given split of {result['folds']} fold(s)",
     }.get(split["method"], f"the split {split['method']!r} ({result['folds']} fold(s))")
     target = [] if used["target"]["type"] == "segmentation" else [result["target"]]
     names = list(dict.fromkeys([*target, *split.get("stratify", [])]))
     strata = f", stratified by {and_list(names)} as far as known" if names else ""
     share = split.get("validation", 0)
-    kept = f"{share:.0%} of the learning subjects of each fold were set aside for validation." if share else ""
-    text = f"Subjects, never scans, were divided by {folds}{strata}"
-    return f"{text}; {kept}" if kept else f"{text}; no validation part was set aside."
+    kept = f"{share:.0%} of the learning subjects of each fold were set aside for validation"
+    by_site = split["method"] == "leave-site-out"  # then the validation part alone is spread
+    text = f"Subjects, never scans, were divided by {folds}{'' if by_site else strata}; "
+    return text + (f"{kept}{strata if by_site else ''}." if share else "no validation part was set aside.")
 
 
 def trained(result: Mapping[str, Any], used: Mapping[str, Any]) -> list[str]:
     """Return how the networks were trained and how they predict."""
-    training, beside = used["training"], given_beside(used)
-    seeds = len(result["seeds"])
+    training, beside = as_searched(result, used["training"]), given_beside(used)
+    seeds, patience = len(result["seeds"]), training.get("early_stopping")
+    epochs = f"{training['epochs']} epochs"
+    epochs = f"at most {epochs}, and no longer than {patience} without a better one," if patience else epochs
     texts = [
-        f"A network ({used['network']['name']}) was trained for {training['epochs']} epochs with batches of "
-        f"{training['batch_size'] * training['accumulate']} ({training['optimizer']}, learning rate "
-        f"{training['learning_rate']:g}, weight decay {training['weight_decay']:g}, schedule {training['schedule']}); "
-        f"{KEPT[training.get('select', 'best')]}.",
+        f"A network ({used['network']['name']}) was trained for {epochs} with batches of "
+        f"{training['batch_size']} ({training['optimizer']}, learning rate {told(training['learning_rate'])}, weight decay "
+        f"{told(training['weight_decay'])}, schedule {training['schedule']}); "
+        f"{KEPT.get(training.get('select', 'best'), 'which weights were used was chosen in each fold')}.",
         started_from(used),
         changed(training.get("augmentation", {})),
         searched(result),
@@ -120,6 +126,23 @@ def trained(result: Mapping[str, Any], used: Mapping[str, Any]) -> list[str]:
     if seeds > 1:
         texts.append(f"The predictions of {seeds} networks with different seeds in each fold were averaged.")
     return texts
+
+
+def as_searched(result: Mapping[str, Any], training: dict[str, Any]) -> dict[str, Any]:
+    """Return a training block with what a search chose: the value of all folds, or the values of each in words."""
+    chosen = [one["keys"] for one in result.get("search", {}).get("chosen", [])]
+    of_key = {key: list(dict.fromkeys(keys[key] for keys in chosen)) for key in (chosen[0] if chosen else ())}
+    words = {key: values[0] if len(values) == 1 else " or ".join(map(told, values)) for key, values in of_key.items()}
+    return with_keys(training, words) if words else training
+
+
+def told(value: float | str) -> str:
+    """Return a value of the config as text.
+
+    >>> told(0.0015), told("0.1 or 0.2")
+    ('0.0015', '0.1 or 0.2')
+    """
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def started_from(used: Mapping[str, Any]) -> str:
@@ -142,7 +165,7 @@ def changed(augmentation: Mapping[str, Any]) -> str:
         "bias_field": "given a bias field of up to {}",
         "noise": "given noise of up to {}",
     }
-    kinds = [words.format(f"{augmentation[key]:g}") for key, words in named.items() if augmentation.get(key)]
+    kinds = [words.format(told(augmentation[key])) for key, words in named.items() if augmentation.get(key)]
     return f"In training, scans were {and_list(kinds)}, at random." if kinds else ""
 
 

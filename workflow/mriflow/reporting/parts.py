@@ -96,14 +96,16 @@ def figure(png: Path, alt: str, caption: str, simulated: bool) -> list[Part]:
     return [Figure(f"data:image/png;base64,{data}", f"{label}{alt}", f"{label}{caption}{beside}", narrow)]
 
 
-def table_of(path: Path, title: str, across: Sequence[str] = (), most: int = 60) -> list[Part]:
+def table_of(path: Path, title: str, across: Sequence[str] = (), most: int = 60, without: Sequence[str] = ()) -> list[Part]:
     """Return the first rows of a CSV as a table, or nothing if there is no such file or no row in it.
 
     Its columns value, low and high become one. Of a column ``metric`` those of `across` alone are shown, beside each other.
+    Columns without a value, and those of `without`, are left out.
     """
     if not path.exists() or path.stat().st_size < 2:
         return []
     table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    table = table.drop(columns=[name for name in table if name in without or (len(table) and table[name].isna().all())])
     if {"value", "low", "high"} <= set(table):
         cells = table[["value", "low", "high"]].astype(object).where(table[["value", "low", "high"]].notna(), None)
         table = table.drop(columns=["low", "high"]).assign(value=[with_interval(cell) for cell in cells.to_dict("records")])

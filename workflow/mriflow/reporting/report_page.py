@@ -189,7 +189,10 @@ def closing(run: Mapping[str, Any], results: Mapping[str, Any], benchmarks: Path
     """Return what the results were made with: compute, software and config, methods."""
     sections = []
     gpus = {name: one["settings"]["training"]["gpu"] for name, result in results.items() if (one := provenance(result))}
-    if used := compute_used(benchmarks, gpus):
+    experiments = what_ran(run)["experiments"]
+    names = {*experiments, *run.get("applied", {}), *(name for one in experiments.values() for name in datasets_of(one))}
+    names |= {one["dataset"] for one in run.get("applied", {}).values()}
+    if used := compute_used(benchmarks, gpus, names):
         how = "Time of the jobs as they last ran. Bad: memory near what the machine has, a job far longer than its like."
         sections.append(Section("compute", "Compute used", how, used, 2))
     paragraphs: list[Part] = []

@@ -20,15 +20,16 @@ WHAT_THEY_ARE = {
     "network": "as configured",
     "stacked": "the weighted mean of the network and {rival}",
     "tissue": "kernel ridge regression on smoothed grey matter and the volumes of tissues",
-    "classical": "kernel ridge or logistic regression on all voxels, standardised",
+    "classical": "kernel ridge regression on all voxels, standardised, of the scan or, if it is fine, of a coarser copy",
     "pca": "principal components with ridge or logistic regression",
-    "confounders": "a linear model of head size, site, age and sex, without the image",
+    "confounders": "a linear model of site, age, sex (but the target) and head size, which registration tells; of nothing else",
     "trivial": "the median, or the share of each class",
 }
 BOLD = " Bold: best, and its interval overlaps with none of the others'."
 VERDICTS = (
     "First minus second method [95 % interval of this difference alone]; better or worse is said where p, corrected for all "
-    "comparisons of the experiment, is below 0.05. What cannot be told is not therefore equal."
+    "comparisons of the experiment, is below 0.05. What cannot be told is not therefore equal. The AUCs of fewer than ten "
+    "people of a class are not tested."
 )
 IN_UNITS = {*LESS_IS_BETTER, "bias", "mean", "sd", "lower_limit", "upper_limit"}  # of the target
 NO_BEST = {"slope", "sensitivity", "specificity"}  # alone they rank nothing: naming one class always gives 1 and 0

@@ -13,7 +13,7 @@ NAMES = {"bias": "bias (mean residual)", **METRICS["regression"], **METRICS["cla
 GIVEN = {"head_size": "the size of the head"}
 METHODS = {
     "trivial": "A guess that looks at no scan",
-    "classical": "the linear model of all voxels (classical)",
+    "classical": "the linear model of the scan (classical)",
     "tissue": "that of grey matter and volumes (tissue)",
 }
 
@@ -103,7 +103,9 @@ def on_others(result: Mapping[str, Any]) -> list[str]:
         if found.get("network", {}).get(metric):
             beside = "".join(f", {one} {with_interval(found[one][metric])}" for one in RIVALS if one in found)
             value = with_interval(found["network"][metric])
-            texts.append(f"On other people ({found['title']}, {found['n']} scans): {NAMES[metric]} {value}{beside}.")
+            out = sum(found.get("left_out", {}).values())
+            left = f"; {out} left out, see External test" if out else ""
+            texts.append(f"On other people ({found['title']}, {found['n']} scans{left}): {NAMES[metric]} {value}{beside}.")
     return texts
 
 
@@ -129,7 +131,9 @@ def against(result: Mapping[str, Any]) -> str:
     pairs = [one for one in result.get("differences", []) if one["metric"] == metric and one["method"] == "network"]
     rival = rival_of(result)
     told = [one["sentence"] for one in pairs if one["other"] == rival and "sentence" in one]
-    return " ".join([f"Against: {'; '.join(ones)} ({NAMES[metric]}).", *told[:1]])
+    both = [one for one in result.get("differences", []) if one["metric"] == metric and one["method"] == "stacked"]
+    told = [*told[:1], *(one["sentence"] for one in both if one["verdict"] == "better")]
+    return " ".join([f"Against: {'; '.join(ones)} ({NAMES[metric]}).", *told])
 
 
 def careful(result: Mapping[str, Any]) -> str:
@@ -176,7 +180,14 @@ def worst_group(result: Mapping[str, Any]) -> str:
     verdict = (worst.get("difference") or {}).get("verdict")
     sure = {"differs": "the difference from all others is told", None: "it was not compared with the others by itself"}
     told = sure.get(verdict, "that it differs from the others cannot be told")
-    return f"Worst for {worst['column']} {worst['group']}: {NAMES[metric]} {with_interval(worst)}, {worst['n']} scans; {told}."
+    text = f"Worst for {worst['column']} {worst['group']}: {NAMES[metric]} {with_interval(worst)}, {worst['n']} scans; {told}."
+    off = [one for one in result["subgroups"] if (one.get("difference") or {}).get("verdict") == "differs"]
+    off = [f"{one['column']} {one['group']} ({with_interval(one)})" for one in off if one["metric"] == "bias"]
+    return (
+        f"{text} Predicted too high (above 0) or too low on average, and differently from the others: {and_list(off)}."
+        if off
+        else text
+    )
 
 
 def is_off(row: Mapping[str, Any]) -> bool:

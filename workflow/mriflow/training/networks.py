@@ -22,6 +22,9 @@ NORMS: dict[str, Any] = {
 }
 
 
+BOUNDED = (nn.Tanh, nn.Sigmoid, nn.Softmax, nn.LogSoftmax)  # as a network's last module
+
+
 class SFCN(nn.Module):
     """Simple fully convolutional network (Peng et al. 2021, Medical Image Analysis 68:101871), for any grid.
 
@@ -154,6 +157,12 @@ def build_network(
         what = "segments scans, as UNet and SegResNet do" if of_voxels else "classifies or regresses whole scans"
         text = f"network {name} answers a scan with shape {tuple(answer.shape)}, expected {expected}; "
         raise UserError(f"{text}it is no network that {what}.")
+    last = list(network.modules())[-1]
+    if isinstance(last, BOUNDED):
+        raise UserError(
+            f"network {name} with arguments {arguments} ends in {type(last).__name__}, so that its outputs stay within bounds "
+            "that a target, or the odds of a class, does not have. Give the argument that leaves it out, or another network."
+        )
     return WithCovariates(network, covariates, outputs) if covariates else network
 
 
@@ -197,6 +206,7 @@ def monai_network(name: str, outputs: int, shape: Sequence[int], channels: int) 
         "classes": outputs,
         "img_size": tuple(shape),
         "classification": True,
+        "post_activation": "none",  # of ViT: its tanh would allow the mean of the ages and one SD more or less
     }
     accepted = dict(inspect.signature(network_class).parameters)
     # DenseNet121, resnet18 and their like pass arguments on to a base class.
