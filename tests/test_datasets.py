@@ -254,6 +254,21 @@ def test_analyze_image_is_rewritten_when_the_dataset_tells_another_affine(tmp_pa
     assert image.stat().st_mtime_ns == written
 
 
+def test_analyze_images_that_an_earlier_version_rewrote_with_other_voxels_are_found_out(tmp_path):
+    header = analyze(tmp_path / "raw", "S1")
+    nib.save(nib.AnalyzeImage(nib.load(header).get_fdata().astype(np.int16), np.diag([1, 1, 2.5, 1])), header)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for file in (header, header.with_suffix(".img")):
+            tar.add(file, file.name)
+    options = ANALYZE | {"pattern": r"(?P<subject>S\d)\.hdr", "images": [tmp_path / "a.tar"]}
+    (tmp_path / "data/images").mkdir(parents=True)
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.array(OASIS["affine"], float)), tmp_path / "data/images/S1.nii")
+    for _ in range(2):
+        assert organized(tmp_path / "data", **options)["problem"].tolist() == [
+            "scan: voxel size is not that of the dataset's affine (S1.hdr: 1 x 1 x 2.5 mm, expected 1 x 1 x 1 mm)"
+        ]
+
+
 def test_analyze_image_is_rewritten_when_only_its_voxels_were_replaced(tmp_path):
     headers = [analyze(tmp_path / name / "sub-1", "T1") for name in ("old", "new")]
     analyze(tmp_path / "other", "other").with_suffix(".img").replace(headers[1].with_suffix(".img"))

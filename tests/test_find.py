@@ -2,7 +2,10 @@
 
 import gzip
 import logging
+import os
 import tarfile
+import tempfile
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +14,7 @@ import pandas as pd
 import pytest
 
 from conftest import write_scan
+from mriflow.base.errors import UserError
 from mriflow.images.find import find_images
 from mriflow.images.headers import read_header
 from mriflow.images.nifti import load_scan
@@ -179,3 +183,56 @@ def test_hidden_files_are_no_images(tmp_path, packed, caplog):
     images = find_images([source], r"(?P<subject>S\d)_T1\.nii\.gz", tmp_path / "unpacked")
     assert images["id"].tolist() == ["S1_T1"]
     assert packed or "passed over 3 hidden file(s) and folder(s), such as ._S1_T1.nii.gz" in caplog.text
+
+
+def packed_as(archive: Path, *names: str, value: int = 1) -> Path:
+    """Write an archive of images, whose voxels are all alike, and return it."""
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(archive, "w") as tar:
+        for name in names:
+            file = Path(folder) / name
+            kind = nib.MGHImage if file.suffix == ".mgh" else nib.Nifti1Image
+            nib.save(kind(np.full((16, 17, 18), value, np.int16), AFFINE), file)
+            tar.add(file, name)
+            if file.with_suffix(".img").is_file():
+                tar.add(file.with_suffix(".img"), Path(name).with_suffix(".img"))
+    return archive
+
+
+@pytest.mark.parametrize(("first", "second"), [("S1_T1.nii.gz", "S1_T1.nii.gz"), ("S1_T1.nii", "S1_T1.hdr")])
+def test_images_of_one_name_in_two_archives_are_refused_before_one_takes_the_others_place(tmp_path, first, second):
+    """Both were unpacked into one folder: patients under the names of controls, the second visit under the first's."""
+    one = packed_as(tmp_path / "controls.tar", first, "S2_T1.nii", value=100)
+    other = packed_as(tmp_path / "patients.tar", "S3_T1.nii", second, value=200)
+    with pytest.raises(UserError) as told:
+        find_images([one, other], r"(?P<subject>S\d)_T1\.(hdr|nii|nii\.gz)", tmp_path / "unpacked")
+    both = first if first == second else "S1_T1.nii"
+    assert str(told.value) == (
+        f"{other} and {one}: both hold an image of the name {both!r}, and one would take the other's place. Unpack each by "
+        "hand into a folder of its own, and give the folders instead of the archives."
+    )
+    assert nib.load(tmp_path / "unpacked" / first).dataobj[0, 0, 0] == 100
+    assert not (tmp_path / "unpacked/S3_T1.nii").exists()
+
+
+def test_an_archive_that_is_given_twice_and_one_unpacked_before_are_taken_over(tmp_path):
+    one, other = packed_as(tmp_path / "1.tar", "S1_T1.nii.gz"), packed_as(tmp_path / "2.tar", "S2_T1.nii.gz")
+    for sources in ([one, other], [one, other], [one, one, other]):
+        images = find_images(sources, PATTERN, tmp_path / "unpacked")
+        assert sorted(images["id"]) == ["S1_T1", "S2_T1"]
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".mgh"])
+def test_a_corrected_archive_is_unpacked_though_it_is_older_and_its_images_are_of_the_same_size(tmp_path, suffix):
+    """As `cp -p` and `rsync -a` leave it; so is the archive that is named in the place of another."""
+
+    def value_of(archive):
+        image = find_images([archive], rf"(?P<subject>S\d)_T1\{suffix}", tmp_path / "unpacked")["path"].item()
+        return int(nib.load(image).dataobj[0, 0, 0]), Path(image).stat().st_mtime_ns
+
+    first = packed_as(tmp_path / "a.tar", f"S1_T1{suffix}", value=1)
+    before = value_of(first)
+    assert before[0] == 1
+    assert value_of(first) == before, "one that is unchanged is not unpacked again"
+    corrected = packed_as(tmp_path / "a.tar", f"S1_T1{suffix}", value=2)
+    os.utime(corrected, (time.time() - 86400,) * 2)
+    assert value_of(corrected)[0] == 2

@@ -1,7 +1,9 @@
 """Label maps: found, checked against their scans, and brought through the same transform onto the same grid."""
 
 import gzip
+import json
 import tarfile
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -10,11 +12,13 @@ import pytest
 from scipy import ndimage
 
 from mriflow.base.errors import UserError
+from mriflow.config.resolve import described_bids, described_maps
 from mriflow.images.label_maps import likeliest, ras_grid
 from mriflow.images.registration import template
 from mriflow.organize import organize
 from mriflow.preprocess import preprocess
 from mriflow.simulate import simulate
+from mriflow.tables.labels import read_labels
 from mriflow.training.loader import open_shards
 
 CLASSES = {"gm": [2, 3], "wm": [4]}
@@ -88,6 +92,89 @@ def test_paths_may_stand_in_the_table(tmp_path):
     assert rows["problem"].tolist() == ["", "label_map: missing"]
 
 
+def visits(folder, scans, maps, **options):
+    """Organize a BIDS dataset of these scans, all different, with label maps of these names that fit every one of them."""
+    rng = np.random.default_rng(0)
+    good = np.zeros(SHAPE, np.uint8)
+    good[4:8], good[8:12] = 2, 4
+    for name in scans:
+        save(folder / f"bids/sub-1/{name}_T1w.nii.gz", rng.integers(0, 200, SHAPE).astype(np.int16))
+    for name in maps:
+        save(folder / f"bids/derivatives/seg/{name}_dseg.nii.gz", good)
+    (folder / "bids/participants.tsv").write_text("participant_id\tage\nsub-1\t40\n")
+    read = described_bids(str(folder / "bids")) | {"table": folder / "bids/participants.tsv", "images": [folder / "bids"]}
+    described = {"classes": CLASSES, "background": [], **described_maps(str(folder / "bids/derivatives/seg"))}
+    given = {"columns": {"subject": {"from": "participant_id"}}, "map_images": [folder / "bids/derivatives/seg"]}
+    organize(folder / "data/labels.csv", folder / "data/scans.csv", label_maps=described, **given | read | options)
+    rows = read_labels(folder / "data/labels.csv").set_index("id")
+    rows.index = rows.index.str.removesuffix("_T1w")
+    names = [Path(one).name.removesuffix("_dseg.nii.gz") if isinstance(one, str) else "" for one in rows["label_map"]]
+    return rows.assign(map=names), pd.read_csv(folder / "data/scans.csv", keep_default_na=False)
+
+
+def test_a_map_of_one_run_is_not_taken_for_another_run(tmp_path):
+    """The first image of the session stands for it, and what was drawn on the second lies beside its brain."""
+    rows, _ = visits(tmp_path, ["sub-1_ses-1_run-1", "sub-1_ses-1_run-2"], ["sub-1_ses-1_run-2"])
+    assert rows["problem"].tolist() == [
+        "label_map: missing (sub-1_ses-1_run-2_dseg.nii.gz, of another image by its name)",
+        "scan: another of the session is used (sub-1_ses-1_run-1_T1w)",
+    ]
+    assert rows["map"].tolist() == ["", "sub-1_ses-1_run-2"]
+
+
+def test_of_several_maps_each_scan_takes_that_of_its_own_entities(tmp_path):
+    scans = ["sub-1_acq-a_run-1", "sub-1_acq-a_run-2", "sub-1_acq-b"]
+    maps = ["sub-1_acq-a_run-02_desc-manual", "sub-1_acq-a_run-01", "sub-1_acq-b"]
+    rows, _ = visits(tmp_path, scans, maps, scans_per_session="all")
+    assert rows["map"].tolist() == [maps[1], maps[0], maps[2]]
+    assert (rows["problem"] == "").all()
+
+
+def test_a_map_whose_name_tells_less_than_that_of_its_one_scan_is_taken(tmp_path):
+    rows, _ = visits(tmp_path, ["sub-1_ses-1_acq-mprage", "sub-1_ses-2_acq-mprage"], ["sub-1_ses-1", "sub-1_ses-2_acq-mprage"])
+    assert rows["map"].tolist() == ["sub-1_ses-1", "sub-1_ses-2_acq-mprage"]
+    assert (rows["problem"] == "").all()
+
+
+def test_one_map_is_not_shared_by_several_scans(tmp_path):
+    rows, listed = visits(tmp_path, ["sub-1_ses-1", "sub-1_ses-2"], ["sub-1"])
+    told = "label_map: one map for 2 scans (sub-1_dseg.nii.gz, of sub-1_ses-1_T1w, sub-1_ses-2_T1w)"
+    assert rows["problem"].tolist() == [told, told]
+    assert listed["label_map"].tolist() == ["", ""]
+
+
+def test_one_path_of_a_table_is_not_shared_by_the_sessions_of_a_person(tmp_path):
+    maps = cohort(tmp_path, 1)
+    save(tmp_path / "map.nii.gz", maps[0])
+    save(tmp_path / "t1/P0_2_T1.nii.gz", np.random.default_rng(1).integers(0, 200, SHAPE).astype(np.int16))
+    pd.DataFrame({"ID": ["P0"], "AGE": 40, "SEG": ["map.nii.gz"]}).to_csv(tmp_path / "table.csv", index=False)
+    columns = {**COLUMNS, "label_map": {"from": "SEG"}}
+    rows = organized(tmp_path, columns=columns, map_images=[], pattern=r"(?P<subject>P\d+)(_(?P<session>\d))?_T1\.nii\.gz")
+    assert rows["problem"].tolist() == 2 * ["label_map: one map for 2 scans (map.nii.gz, of P0_2_T1, P0_T1)"]
+
+
+def test_an_alternative_has_its_own_map_or_none_and_a_map_that_may_be_of_either_is_noted(tmp_path):
+    two = ["sub-1_run-1", "sub-1_run-2"]
+    _, listed = visits(tmp_path / "own", two, two)
+    (other,) = json.loads(listed["alternatives"].item())
+    assert [Path(one).name for one in (listed["label_map"].item(), other["label_map"])] == [f"{one}_dseg.nii.gz" for one in two]
+    rows, listed = visits(tmp_path / "one", two, ["sub-1"])
+    (other,) = json.loads(listed["alternatives"].item())
+    assert other["label_map"] == "" and listed["label_map"].item().endswith("sub-1_dseg.nii.gz")
+    note = "label_map: does not tell which image of the session it was made of (sub-1_dseg.nii.gz)"
+    assert rows["notes"].tolist() == [note, ""]
+
+
+def test_label_maps_of_one_name_in_two_archives_are_refused(tmp_path):
+    maps = cohort(tmp_path, 1)
+    save(tmp_path / "P0_seg.nii.gz", maps[0])
+    for name in ("a.tar", "b.tar"):
+        with tarfile.open(tmp_path / name, "w") as tar:
+            tar.add(tmp_path / "P0_seg.nii.gz", "P0_seg.nii.gz")
+    with pytest.raises(UserError, match=r"b\.tar and .*a\.tar: both hold an image of the name 'P0_seg\.nii\.gz'"):
+        organized(tmp_path, map_images=[tmp_path / "a.tar", tmp_path / "b.tar"])
+
+
 def test_a_list_without_label_maps_has_no_column_more(tmp_path):
     cohort(tmp_path, 2)
     rows = organized(tmp_path, label_maps=None, map_images=[])
@@ -159,6 +246,34 @@ def test_a_scan_without_map_is_left_out_and_images_and_other_shards_stay_as_they
     plain = np.load(shard / "without.npy")
     assert plain.shape == (2, 54, 64, 54)
     assert (plain[0] == shards["a"][0]).all()
+
+
+def test_an_alternative_image_is_stored_with_its_own_map_and_never_with_that_of_the_first(shard, tmp_path):
+    """The head moved between two images of a session: the map of the first lies beside the brain of the second."""
+    moved = np.roll(np.asarray(nib.load(shard / "map.nii.gz").dataobj), 9, 0)
+    save(tmp_path / "first-map.nii.gz", moved, nib.load(shard / "map.nii.gz").affine)
+    (tmp_path / "first.nii.gz").write_bytes(b"broken")
+    second = {"path": str(shard / "t1.nii.gz"), "fingerprint": "2"}
+    own = {"label_map": str(shard / "map.nii.gz"), "label_map_fingerprint": "2"}
+    grid = {"voxel_mm": 3.0, "shape": (54, 64, 54), "stripped": True}
+    maps = {"classes": CLASSES, "background": []}
+    results = {}
+    for name, other in (
+        ("own", second | own),
+        ("none", second | {"label_map": "", "label_map_fingerprint": ""}),
+        ("old", second),
+    ):
+        listed = {"id": "a", "path": "first.nii.gz", "fingerprint": "1", "alternatives": json.dumps([other])}
+        listed |= {"label_map": "first-map.nii.gz", "label_map_fingerprint": "1"}
+        pd.DataFrame([listed]).to_csv(tmp_path / "scans.csv", index=False)
+        files = [tmp_path / "scans.csv", tmp_path / f"{name}.npy", tmp_path / f"{name}.csv"]
+        rows = preprocess(*files, channels=("image", "label_map"), label_maps=maps, **grid)
+        results[name] = np.load(files[1]), rows["problem"].fillna("").item()
+    assert results["own"][1] == "" and (results["own"][0][0] == np.load(shard / "with.npy")[0]).all()
+    for name in ("none", "old"):
+        assert len(results[name][0]) == 0 and results[name][1].startswith("scan: file is not compressed")
+    rows = preprocess(tmp_path / "scans.csv", tmp_path / "image.npy", tmp_path / "image.csv", **grid)
+    assert rows["problem"].isna().all(), "without label maps, the second image stands in as ever"
 
 
 def test_a_list_without_label_maps_has_none_to_store(shard, tmp_path):

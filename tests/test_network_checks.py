@@ -8,7 +8,7 @@ import yaml
 from conftest import ROOT
 from mriflow.base.errors import UserError
 from mriflow.config import network_checks
-from mriflow.config.map_checks import other_side
+from mriflow.config.map_checks import sided
 from mriflow.config.resolve import merge, read_yaml, resolve
 from mriflow.training.networks import NORMS, SFCN, SFCN_CHANNELS
 
@@ -83,13 +83,32 @@ def test_what_fits_is_taken():
     assert resolve(merge(read_yaml(files[0]), yaml.safe_load(overlay)), files, ROOT)["training"]["short"]["accumulate"] == 3
 
 
-def test_classes_of_two_sides_take_no_mirror_images():
-    sides = "{demo: {label_maps: {classes: {left_gm: [12], right_gm: [13]}}}}"
-    order = "segment-generated: {synthesis: {order: [[csf], [gm, left_gm, right_gm], [wm]]}}"
-    told = told_of(f"{{datasets: {sides}, training: {{{order}}}}}", "demo-tissues")
-    assert "mirror: found 0.5, expected 0, for 'left_gm' and 'right_gm' are of two sides" in told
-    assert "tta: found 'mirror', expected none" in told
-    assert other_side("gm") == other_side("glial") == []
+@pytest.mark.parametrize(
+    ("classes", "named"),
+    [
+        ("left_gm, right_gm", "'left_gm' and 'right_gm' are of one side by name"),
+        ("lesion, hippocampus_l", "'hippocampus_l' is of one side by name"),
+        ("lobe_l1, hipl, hipr", "'hipl' and 'hipr' are of one side by name"),
+    ],
+)
+def test_classes_of_one_side_take_no_mirror_images(classes, named):
+    maps = ", ".join(f"{name}: [{number}]" for number, name in enumerate(classes.split(", "), 12))
+    order = f"segment-generated: {{synthesis: {{order: [[csf], [gm, {classes}], [wm]]}}}}"
+    overlay = f"{{datasets: {{demo: {{label_maps: {{classes: {{{maps}}}}}}}}}, training: {{{order}}}, "
+    search = SEARCH.replace("demo-age", "demo-tissues") % "{augmentation.mirror: [0, 0.5]}"
+    told = told_of(overlay + search[1:], "demo-tissues")
+    assert f"mirror: found 0.5, expected 0, for {named}" in told
+    assert f"tta: found 'mirror', expected none, for {named}" in told
+    assert f"augmentation.mirror: found [0, 0.5], expected no value but 0, for {named}" in told
+
+
+def test_every_way_to_write_a_side_is_known_and_no_other_word_is_taken_for_one():
+    alone = ["left-hippocampus", "Right_Putamen", "hippocampusL", "HippR", "L_hippo", "hip_lt", "rh", "lh_gm", "LThalamus"]
+    alone += ["lefthippocampus", "hippocampus_right", "gm.r"]
+    assert [name for name in alone if not sided([name])] == []
+    assert sided(["hippl", "hippr", "lthalamus", "rthalamus"]) == ["hippl", "hippr", "lthalamus", "rthalamus"]
+    others = ["gm", "WM", "CSF", "glial", "bright_spots", "cleft", "layer_l1", "ventricles", "lesion", "R2star", "lobule"]
+    assert sided(others) == []
 
 
 def test_what_sfcn_takes_is_what_it_has():

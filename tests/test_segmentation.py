@@ -21,10 +21,12 @@ from mriflow.reporting.map_sections import of_maps, sentences_of_maps, table_of_
 from mriflow.reporting.results import read_metrics
 from mriflow.robustness import robustness
 from mriflow.training.augment import augment, draw_changes, moved_maps
-from mriflow.training.loader import Batch, ScanLoader, open_shards
+from mriflow.training.forward import mirrored
+from mriflow.training.loader import Batch, ScanLoader, Shards, open_shards
 from mriflow.training.objectives import Segmentation, load_objective
 from mriflow.training.overlap import counts, dice_and_cross_entropy, dice_of
 from mriflow.training.patches import over_windows, random_patches
+from mriflow.training.sides import check_mirror, sided_classes
 from mriflow.training.synthesis import blurred, draw, generate
 from test_train import NONE, SEGMENTATION, run
 
@@ -294,6 +296,61 @@ def test_agreement_is_measured_on_each_test_scan_drawn_and_reported(labelled, tm
     assert len(table_of_maps(read).rows) == 3 * 4
     parts = of_maps(read, tmp_path)
     assert parts["results"] and not parts["training"], "a figure that is not there is absent"
+
+
+def one_sided(labelled, folder, scans=None, size=3):
+    """Return the labelled dataset with the class csf in a cube on the left alone, in all scans or some."""
+    volumes = np.load(labelled["arrays"][0])
+    volumes[:, 1][volumes[:, 1] == 1] = 0
+    volumes[slice(scans), 1, 1 : 1 + size, 6:9, 6:9] = 1
+    np.save(folder / "shard.npy", volumes)
+    return labelled | {"arrays": [folder / "shard.npy"]}
+
+
+@pytest.mark.parametrize("class_names", [CLASSES, ["gist", "gm", "wm"]])
+def test_a_class_of_one_side_is_not_mirrored_in_training_nor_in_prediction_whatever_its_name(labelled, tmp_path, class_names):
+    data, given = one_sided(labelled, tmp_path), SEGMENTATION | {"target": SEGMENTATION["target"] | {"classes": class_names}}
+    with pytest.raises(UserError) as told:
+        run(tmp_path / "mirrored", data, epochs=1, **given)
+    assert str(told.value) == (
+        f"the class {class_names[0]!r} lies on the left of the grid's middle with 100% of its voxels, in the label maps of 12 "
+        "training scans, and scans are mirrored: so it is taught or predicted on the other side, too. Set `augmentation: "
+        "{mirror: 0}` and `tta: none` in the training block."
+    )
+    run(tmp_path / "plain", data, epochs=1, augmentation={"mirror": 0}, **given)
+    if class_names == CLASSES:
+        paths = {"models": [tmp_path / "plain/model.pt"], "warnings": [tmp_path / "plain/warnings.json"]}
+        paths |= {"predictions": tmp_path / "predictions.csv", "metrics": tmp_path / "metrics.json"}
+        with pytest.raises(UserError, match=r"'csf' lies on the left .* Set `tta: none` in the training block"):
+            agreement(**paths, settings=settings_of(tmp_path), **data)
+
+
+def test_a_class_that_few_maps_have_on_one_side_is_a_warning_and_what_lies_on_both_is_none(labelled, tmp_path):
+    shards = open_shards(one_sided(labelled, tmp_path, scans=4)["arrays"], labelled["indices"], label_map=1)
+    (warning,) = check_mirror(shards, list(shards), CLASSES, "`tta: none`")
+    assert warning["kind"] == "class of one side" and "'csf'" in warning["text"]
+    assert sided_classes(open_shards(labelled["arrays"], labelled["indices"], label_map=1), list(shards), CLASSES) == []
+    tiny = open_shards(one_sided(labelled, tmp_path, scans=4, size=1)["arrays"], labelled["indices"], label_map=1)
+    assert sided_classes(tiny, list(tiny), CLASSES) == [], "36 voxels tell nothing"
+
+
+def test_one_large_lesion_does_not_make_its_class_one_of_a_side():
+    volumes = np.zeros((12, 2, 16, 16, 16), np.uint8)
+    volumes[0, 1, 9:16] = 1
+    for number in range(1, 12):
+        volumes[number, 1, 2 if number % 2 else 13, 4:8, 4:8] = 1
+    shards = Shards([volumes], {str(number): (0, number) for number in range(12)}, label_map=1)
+    assert sided_classes(shards, list(shards), ["lesion"]) == []
+
+
+def test_the_middle_about_which_sides_are_told_is_that_of_mirror_images():
+    """On grids of an odd and an even number of voxels: what lies on the left is on the right in the mirror image."""
+    for size in (15, 16):
+        volumes = np.zeros((9, 2, size, 16, 16), np.uint8)
+        volumes[:, 1, size // 2 - 1, 4:8, 4:8] = 1
+        for turned, side in ((volumes, "left"), (mirrored(torch.tensor(volumes)).numpy(), "right")):
+            shards = Shards([turned], {str(number): (0, number) for number in range(9)}, label_map=1)
+            assert [one[1] for one in sided_classes(shards, list(shards), ["a"])] == [side]
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,33 @@ def test_each_visit_has_its_own_age(tmp_path, files):
     assert labels["notes"].tolist() == ["", "age: of the visit (33.5, where participants.tsv has 30)"]
 
 
+ONE_ROW = "age: of one row of the table for all sessions of the subject (2 sessions)"
+
+
+@pytest.mark.parametrize(
+    ("files", "notes"),
+    [
+        ({}, [ONE_ROW, ONE_ROW]),
+        ({"sub-01/sub-01_sessions.tsv": SESSIONS.replace("33.5", "30")}, ["", ""]),
+        ({"sub-01/ses-1/sub-01_ses-1_scans.tsv": "filename\tage\nanat/sub-01_ses-1_T1w.nii.gz\t30\n"}, ["", ONE_ROW]),
+    ],
+    ids=["a row per person", "the visits agree", "one visit tells its own"],
+)
+def test_an_age_that_one_row_tells_of_all_sessions_is_noted(tmp_path, files, notes, caplog):
+    labels = visits(tmp_path, files)
+    assert labels["notes"].tolist() == notes
+    assert labels["problem"].tolist() == ["", ""]
+    told = f"one row tells the age of all sessions of a subject, in {notes.count(ONE_ROW)} scans" in caplog.text
+    assert told == (ONE_ROW in notes)
+
+
+def test_a_table_with_a_row_for_each_session_and_people_with_one_session_are_not_noted(tmp_path):
+    columns = {"session": {"from": "session_id"}, **AGE}
+    people = "participant_id\tsession_id\tage\nsub-01\tses-1\t30\nsub-01\tses-2\t33\n"
+    assert visits(tmp_path / "a", {}, columns=columns, participants=people)["notes"].tolist() == ["", ""]
+    assert visits(tmp_path / "b", {}, images=TWO[:1])["notes"].tolist() == [""]
+
+
 def test_a_column_of_the_visits_alone_need_not_be_in_participants(tmp_path):
     labels = visits(tmp_path, {"sub-01/sub-01_sessions.tsv": SESSIONS}, participants="participant_id\tsex\nsub-01\tM\n")
     assert labels["age"].tolist() == [30, 33.5]

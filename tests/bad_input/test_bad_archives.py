@@ -63,9 +63,9 @@ def images(*files: tuple[str, bytes], pattern: str = r"(?P<subject>S\d+)\.(hdr|n
     return act
 
 
-def analyze() -> tuple[bytes, bytes]:
+def analyze(*spacing: float) -> tuple[bytes, bytes]:
     """Return header and voxels of an Analyze image."""
-    scan = nib.AnalyzeImage(np.zeros((16, 16, 16), np.int16), np.eye(4))
+    scan = nib.AnalyzeImage(np.zeros((16, 16, 16), np.int16), np.diag([*(spacing or (1, 1, 1)), 1]))
     files = {kind: io.BytesIO() for kind in ("header", "image")}
     scan.to_file_map({kind: nib.FileHolder(fileobj=stream) for kind, stream in files.items()})
     return files["header"].getvalue(), files["image"].getvalue()
@@ -229,6 +229,16 @@ ARCHIVES = [
         images(("S1.hdr", b""), ("S1.img", IMG), affine=np.eye(4)),
         "scan: Analyze image cannot be read (S1.hdr, it is damaged)",
         id="Analyze image with an empty header",
+    ),
+    case(
+        images(("S1.hdr", analyze(1, 1, 2.5)[0]), ("S1.img", IMG), affine=np.diag([1.0, 1.005, 1, 1])),
+        "scan: voxel size is not that of the dataset's affine (S1.hdr: 1 x 1 x 2.5 mm, expected 1 x 1.005 x 1 mm)",
+        id="Analyze image of other voxels than the affine's",
+    ),
+    case(
+        images(("S1.hdr", HDR), ("S1.img", IMG), affine=np.diag([2.0, 2, 2, 1])),
+        "",
+        id="Analyze image that does not tell its voxel size",
     ),
     case(images(("S1.nii", NII), ("S2.nii", NII)), "scan: same image as another subject (S2)", id="one image of two subjects"),
     case(images(("S1.nii", NII), ("S2.nii", b"")), "scan: file is empty (S2.nii)", id="an empty file among images"),

@@ -79,6 +79,7 @@ What they share::
         networks        SFCN, and those of MONAI
         pretrained      weights to start from
         seen            whose scans a model has seen
+        sides           classes of one side, which no mirror image shows there
         freezing        what of a network is not trained
         objectives      what is learned, and what an error costs
         overlap         the loss of a segmentation, and Dice

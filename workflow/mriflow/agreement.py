@@ -28,6 +28,7 @@ from mriflow.tables.labels import read_indices, read_labels
 from mriflow.tables.splits import PARTS, read_splits
 from mriflow.training.device import choose_device
 from mriflow.training.loader import open_shards
+from mriflow.training.sides import check_mirror
 
 NOTES = {
     "atlas": "The mean label map of the scans outside the test part, on the template.",
@@ -68,7 +69,7 @@ def agreement(
     Raises
     ------
     UserError
-        If a model is missing for a fold, or the splits leak.
+        If a model is missing for a fold, the splits leak, or predictions are mirrored and a class is of one side.
     """
     experiment = json.loads(settings.read_text())
     classes = list(experiment["dataset"]["label_maps"]["classes"])
@@ -92,6 +93,8 @@ def agreement(
         _, _, test = (of_fold.loc[of_fold["part"] == part, "id"].tolist() for part in PARTS)
         if not test:
             continue
+        if experiment["training"]["tta"] == "mirror":
+            check_mirror(shards, of_fold.loc[of_fold["part"] == "train", "id"].tolist(), classes, "`tta: none`")
         networks = list(load_networks(models, int(fold), device))
         atlas = atlas_of(shards, of_fold.loc[of_fold["part"] != "test", "id"].tolist(), len(classes))
         for scan in progress(test, desc=f"segment fold {fold}", unit="scan"):

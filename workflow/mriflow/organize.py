@@ -22,7 +22,16 @@ from mriflow.tables.choice import ALTERNATIVES, choose_images
 from mriflow.tables.identifiers import tell_of_alike
 from mriflow.tables.label_maps import add_label_maps
 from mriflow.tables.labels import LABEL_MAP, MAP_FINGERPRINT, RESERVED, TEXT_COLUMNS, usable
-from mriflow.tables.people import Columns, check_expected, join_fetched, join_images, people_of, refuse_strangers, rows_of_scans
+from mriflow.tables.people import (
+    Columns,
+    check_expected,
+    join_fetched,
+    join_images,
+    note_one_row,
+    people_of,
+    refuse_strangers,
+    rows_of_scans,
+)
 from mriflow.tables.problems import join_problems, reasons_of
 from mriflow.tables.reader import read_table
 from mriflow.tables.ukb_table import read_fetched, read_participants
@@ -107,6 +116,8 @@ def organize(
         people = people_of(raw, of_people, source, keys)
         refuse_strangers(on_disk, people, source)
         rows = join_visits(join_images(on_disk, people, keys), visits, columns)
+        if table is not None and "session" not in keys:
+            rows = note_one_row(rows, columns, visits.told, table)
     elif table is not None:
         raw = read_table(table, sheet, only=[column["from"] for column in columns.values()])
         check_expected(raw, columns, table, expect or {})
@@ -114,16 +125,17 @@ def organize(
         rows["path"] = [str(as_nifti(Path(path), labels.parent / "images", affine)) if path else "" for path in rows["path"]]
     else:
         raise UserError("a dataset needs a table, or images with a `pattern` that reads the subject from their names.")
-    rows = flag_scans(tell_of_alike(rows), exclude or {})
+    rows = flag_scans(tell_of_alike(rows), exclude or {}, affine)
     listed = ["id", "path", "fingerprint"]
     if scans_per_session == "first":
         rows = choose_images(rows)
         # A list without alternatives stays as it was, so that nothing is made anew for it.
         listed += [ALTERNATIVES] if (rows[ALTERNATIVES] != "").any() else []
-        rows[ALTERNATIVES] = [relative_paths(cell, labels.parent) for cell in rows[ALTERNATIVES]]
     if label_maps:
         rows = add_label_maps(rows, label_maps, map_images, labels.parent, table)
         listed += [LABEL_MAP, MAP_FINGERPRINT]
+    if ALTERNATIVES in rows:
+        rows[ALTERNATIVES] = [relative_paths(cell, labels.parent) for cell in rows[ALTERNATIVES]]
     rows["path"] = [os.path.relpath(path, labels.parent) if path else "" for path in rows["path"]]
 
     write_csv(rows.loc[usable(rows), listed].rename(columns={ALTERNATIVES: "alternatives"}), scans)
@@ -133,7 +145,7 @@ def organize(
     return rows
 
 
-def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
+def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str], affine: Sequence[Sequence[float]] | None = None) -> pd.DataFrame:
     """Add the `fingerprint` of every image and the problems of whole scans: no file, an image twice, left out by hand.
 
     Raises
@@ -150,7 +162,7 @@ def flag_scans(rows: pd.DataFrame, exclude: Mapping[str, str]) -> pd.DataFrame:
     if unknown:
         raise UserError(f"`exclude` of the dataset names no scan of it: {', '.join(unknown)}. Its first is {rows['id'][0]!r}.")
     zipped = "fingerprint" in rows  # those of fetched scans are known
-    faults = [file_problem(Path(path), zipped) if path else "" for path in rows["path"]]
+    faults = [file_problem(Path(path), zipped, affine) if path else "" for path in rows["path"]]
     by_hand = [f"scan: left out by hand ({exclude[scan]})" if scan in exclude else "" for scan in rows["id"]]
     known = zip(rows["problem"], by_hand, faults, strict=True)
     rows["problem"] = [join_problems(problem, hand or fault) for problem, hand, fault in known]

@@ -100,7 +100,7 @@ def preprocess(
     ----------
     scans
         The list that `organize` made: id, path (from its own folder), fingerprint; and where there are others of the session,
-        the `alternatives`, tried in turn if a scan fails.
+        the `alternatives`, tried in turn if a scan fails; with the channel label_map, those that have a map of their own.
     array
         The .npy file to write: uint8, shape (scans without a problem, x, y, z), axes RAS; with several channels (scans,
         channels, x, y, z).
@@ -206,6 +206,8 @@ def finish_scan(shared: Shared, scan_and_key: tuple[Mapping[str, str], str]) -> 
     scan, key = scan_and_key
     result = finish_image(shared, scan, key)
     for other in json.loads(scan.get("alternatives") or "[]") if result.volume is None else ():
+        if LABEL_MAP in shared.settings.channels and not other.get(LABEL_MAP):
+            continue  # the map of the first was drawn on that: on another image of the session it would lie beside the brain
         instead = {**scan, **other}
         tried = finish_image(shared, instead, shared.key(instead))
         if tried.volume is not None:

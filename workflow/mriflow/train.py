@@ -110,8 +110,9 @@ def train(
     Raises
     ------
     UserError
-        If there is no GPU though one was asked for, too few scans, a leak, a network that does not fit the grid, weights to
-        start from that do not fit the network or have seen a test subject, or a batch that does not fit into memory.
+        If there is no GPU though one was asked for, too few scans, a leak, a network that does not fit the grid, a class of one
+        side that would be mirrored, weights to start from that do not fit the network or have seen a test subject, or a batch
+        that does not fit into memory.
     KeyboardInterrupt
         After Ctrl-C, TERM, USR1 or USR2, or at the deadline, once the checkpoint is saved.
     """

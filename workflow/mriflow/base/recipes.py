@@ -4,7 +4,7 @@ Raise a stage's number when its results should change: then it, and what follows
 """
 
 SIMULATE = 1
-ORGANIZE = 4
+ORGANIZE = 5
 PREPROCESS = 4
 SPLIT = 1
 TRAIN = 5

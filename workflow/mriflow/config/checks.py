@@ -230,7 +230,7 @@ def check_experiments(whole: dict, published: dict, mistakes: Mistakes) -> None:
         if {"dataset", "preprocess"} <= blocks.keys():
             check_channels(experiment, names, blocks["dataset"], blocks["preprocess"], mistakes)
         if {"dataset", "target", "preprocess", "training"} <= blocks.keys():
-            check_segmentation(experiment, names, blocks, mistakes)
+            check_segmentation(experiment, names, blocks, whole["searches"].get(names.get("search"), {}), mistakes)
         if {"dataset", "split"} <= blocks.keys():
             check_split(experiment, names, blocks["dataset"], blocks["split"], mistakes)
         if "network" in blocks:

@@ -10,6 +10,9 @@ from mriflow.config.mistakes import Mistakes, in_short, instead
 from mriflow.config.network_checks import start_of
 from mriflow.tables.labels import LABEL_MAP
 
+WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+(?![a-z])")  # of hip_lt, left-hippocampus and HippL
+NO_SIDE = {"bright", "upright", "cleft", "leftover", "leftovers"}
+
 
 def check_label_maps(at: tuple, dataset: dict, mistakes: Mistakes) -> None:
     """Add label maps that come from two places or from none, and numbers that stand for two classes."""
@@ -41,8 +44,8 @@ def check_label_maps(at: tuple, dataset: dict, mistakes: Mistakes) -> None:
                 )
 
 
-def check_segmentation(experiment: str, names: dict, blocks: dict, mistakes: Mistakes) -> None:
-    """Add what a segmentation lacks or cannot have, and what it alone can have."""
+def check_segmentation(experiment: str, names: dict, blocks: dict, search: dict, mistakes: Mistakes) -> None:
+    """Add what a segmentation lacks or cannot have, and what it alone can have; `search` is its search, if it has one."""
     segments, channels = blocks["target"]["type"] == "segmentation", blocks["preprocess"]["channels"]
     at_channels, at_synthesis = ("preprocess", names["preprocess"], "channels"), ("training", names["training"], "synthesis")
     synthesis, maps = blocks["training"].get("synthesis"), blocks["dataset"].get("label_maps")
@@ -76,7 +79,7 @@ def check_segmentation(experiment: str, names: dict, blocks: dict, mistakes: Mis
     ].keys():
         text = f"found {name!r}, which is no class of dataset {names['dataset']!r}"
         mistakes.add((*at_synthesis, "order"), text + instead(name, (maps or {"classes": {}})["classes"]))
-    check_sides(names, blocks, (maps or {"classes": {}})["classes"], mistakes)
+    check_sides(names, blocks, search, (maps or {"classes": {}})["classes"], mistakes)
     for key in ("covariates", "auxiliary"):
         if names[key]:
             mistakes.add(("experiments", experiment, key), f"found {in_short(names[key])}, expected none of a segmentation")
@@ -139,26 +142,45 @@ def needs(experiment: str, other: str, whole: dict) -> bool:
     return other in reached
 
 
-def check_sides(names: dict, blocks: dict, classes: Iterable[str], mistakes: Mistakes) -> None:
+def check_sides(names: dict, blocks: dict, search: dict, classes: Iterable[str], mistakes: Mistakes) -> None:
     """Add mirror images where a class is of one side: the left one of a mirrored scan would be called right."""
-    lower = {name.lower(): name for name in classes}
-    sides = [(lower[one], lower[other]) for one in lower for other in other_side(one) if other in lower]
-    training = blocks["training"]
-    if not sides:
+    training, at, found = blocks["training"], ("training", names["training"]), sided(classes)
+    if not found:
         return
-    why = f"for {sides[0][0]!r} and {sides[0][1]!r} are of two sides"
+    why = f"for {' and '.join(map(repr, found[:2]))} {'are' if len(found) > 1 else 'is'} of one side by name"
     if training["augmentation"]["mirror"]:
-        found = f"found {training['augmentation']['mirror']:g}, expected 0, {why}"
-        mistakes.add(("training", names["training"], "augmentation", "mirror"), found)
+        mistakes.add((*at, "augmentation", "mirror"), f"found {training['augmentation']['mirror']:g}, expected 0, {why}")
     if training["tta"] == "mirror":
-        mistakes.add(("training", names["training"], "tta"), f"found 'mirror', expected none, {why}")
+        mistakes.add((*at, "tta"), f"found 'mirror', expected none, {why}")
+    if any(tried := search.get("keys", {}).get("augmentation.mirror", ())):
+        mistakes.add(
+            ("searches", names["search"], "keys", "augmentation.mirror"),
+            f"found {in_short(tried)}, expected no value but 0, {why}",
+        )
 
 
-def other_side(name: str) -> list[str]:
-    """Return the names that the same structure may have on the right, if a name in small letters is of the left.
+def sided(classes: Iterable[str]) -> list[str]:
+    """Return the classes that are of the left or of the right, by their names: alone, or beside that of the other side.
 
-    >>> other_side("left-hippocampus"), other_side("hippocampus_l"), other_side("lh_gm"), other_side("wm")
-    (['right-hippocampus'], ['hippocampus_r'], ['rh_gm'], [])
+    >>> sided(["left_hippocampus", "HippR", "hip_lt", "lh_gm", "r_thalamus", "wm", "bright_spots", "layer_l1"])
+    ['left_hippocampus', 'HippR', 'hip_lt', 'lh_gm', 'r_thalamus']
+    >>> sided(["glial", "hippl", "hippr"])
+    ['hippl', 'hippr']
     """
-    swapped = (("left", "right"), (r"(?<![a-z])lh(?![a-z])", "rh"), (r"(?<![a-z])l(?![a-z])", "r"))
+    whole = list(classes)
+    lower = {name.lower(): name for name in whole}
+    pairs = {of for one in lower for other in right_of(one) if other in lower for of in (lower[one], lower[other])}
+    return [name for name in whole if name in pairs or any(map(is_side, WORD.findall(name)))]
+
+
+def is_side(word: str) -> bool:
+    """Return whether a word of a class's name is a side."""
+    word = word.lower()
+    begins_or_ends = word.startswith(("left", "right")) or word.endswith(("left", "right"))
+    return word in ("l", "r", "lh", "rh", "lt", "rt") or (begins_or_ends and word not in NO_SIDE)
+
+
+def right_of(name: str) -> list[str]:
+    """Return the names that the same structure may have on the right, if a name in small letters is of the left."""
+    swapped = (("left", "right"), ("^l", "r"), ("l$", "r"))
     return [other for one, right in swapped if (other := re.sub(one, right, name)) != name]

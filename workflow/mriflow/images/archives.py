@@ -1,11 +1,13 @@
 """Unpack archives of images, and rewrite as NIfTI those of other kinds (`mriflow.images.kinds.REWRITTEN`)."""
 
 import gzip
+import json
 import os
 import re
 import shutil
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,10 +18,12 @@ import numpy as np
 from mriflow.base.cli import progress
 from mriflow.base.errors import UserError
 from mriflow.base.files import is_web_page, pointer, whole_file
+from mriflow.images.headers import fault_of_sizes
 from mriflow.images.kinds import ANALYZE, is_image, is_nifti, small_suffix, suffix_of
 
 # How archives begin that Python, or we, do not unpack.
 OTHER_ARCHIVES = {b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z", b"Rar!": "rar"}
+RECORD = ".archives.json"  # beside unpacked files: of which archive each is
 
 
 class BrokenImage(Exception):
@@ -53,7 +57,7 @@ def to_nifti(header: Path, folder: Path, affine: Sequence[Sequence[float]] | Non
     Raises
     ------
     BrokenImage
-        If it cannot be read.
+        If it cannot be read, or its header tells another voxel size than `affine`.
     UserError
         If neither its header nor `affine` says how it is oriented.
     """
@@ -66,11 +70,14 @@ def to_nifti(header: Path, folder: Path, affine: Sequence[Sequence[float]] | Non
     try:
         image: Any = nib.load(header)
         oriented = image.affine if isinstance(image, nib.Nifti1Pair | nib.MGHImage) else affine
-        if is_newer(path, header) and is_newer(path, voxels) and has_affine(path, oriented):
+        fault = fault_of_sizes(header, affine)
+        if not fault and is_newer(path, header) and is_newer(path, voxels) and has_affine(path, oriented):
             return path
         data = np.asanyarray(image.dataobj)
     except Exception as error:  # nibabel raises a dozen kinds of errors for a broken file
         raise BrokenImage(f"{type(error).__name__}: {error}") from error
+    if fault:
+        raise BrokenImage(fault)
     if oriented is None:
         raise UserError(
             f"{header}: the header of an Analyze image does not say how it is oriented. Give the dataset's `affine` (4 x 4, "
@@ -94,18 +101,29 @@ def has_affine(image: Path, affine: Any) -> bool:
     return np.array_equal(nib.load(image).affine, np.array(affine, np.float32))  # type: ignore[attr-defined]
 
 
-def unpack(archive: Path, folder: Path, ignore: str | None, affine: Sequence[Sequence[float]] | None = None) -> list[Path]:
+def unpack(
+    archive: Path,
+    folder: Path,
+    ignore: str | None,
+    affine: Sequence[Sequence[float]] | None = None,
+    taken: dict[str, Path] | None = None,
+) -> list[Path]:
     """Unpack the images of a tar archive flat into `folder`; those that were unpacked from it before are kept.
 
-    So are the NIfTI files that `to_nifti` made of them, unless they should have another `affine`.
+    So are the NIfTI files that `to_nifti` made of them, unless they should have another `affine`. The names that other archives
+    of the dataset have taken in `folder` stand in `taken`, with the archive; those of this one are added. An archive is known
+    again by its size and the time of its last change, kept in `folder`: a corrected one may be older than what was unpacked.
 
     Raises
     ------
     UserError
-        If the archive is broken or cut short, or holds a link, a device, or a name that leaves the folder.
+        If the archive is broken or cut short, or holds a link, a device, a name that leaves the folder, or one that is taken.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
+    record = folder / RECORD
+    known: dict[str, list[int]] = json.loads(record.read_text()) if record.is_file() else {}
+    this = [archive.stat().st_size, archive.stat().st_mtime_ns]
     refuse_other_kinds(archive)
     try:
         check_whole(archive)
@@ -115,34 +133,62 @@ def unpack(archive: Path, folder: Path, ignore: str | None, affine: Sequence[Seq
                 refuse_unsafe(member, archive, folder)
                 if is_part(member.name) and not member.isfile():
                     raise UserError(f"{archive}: {member.name} is a link, not an image. Get the archive from its publisher.")
-            for member in progress(members, desc=f"unpack {archive.name}", unit="file"):
-                name = PurePosixPath(member.name).name
-                if not is_part(name) or ignored(re.sub(r"(?i)\.img$", ANALYZE, name), ignore):
-                    continue
-                path = folder / name
+            parts = [member for member in members if is_meant(PurePosixPath(member.name).name, ignore)]
+            # Before any is unpacked: a later run would take one for that of the other archive.
+            refuse_twins(archive, [PurePosixPath(member.name).name for member in parts], {} if taken is None else taken)
+            for member in progress(parts, desc=f"unpack {archive.name}", unit="file"):
+                path = folder / PurePosixPath(member.name).name
                 paths.append(path)
-                if is_newer(path, archive) and path.stat().st_size == member.size:
+                # Versions before kept no record, and rewrote an Analyze image whatever size of voxels its header told.
+                same = known.get(path.name, None if suffix_of(path) in (ANALYZE, ".img") else this) == this
+                if same and is_newer(path, archive) and path.stat().st_size == member.size:
                     continue
                 made = rewritten(path)
                 has_its_own = affine is None or suffix_of(path) not in (ANALYZE, ".img")
-                if not is_nifti(path) and is_newer(made, archive) and (has_its_own or has_affine(made, affine)):
+                if same and not is_nifti(path) and is_newer(made, archive) and (has_its_own or has_affine(made, affine)):
                     continue
                 source = tar.extractfile(member)
                 with whole_file(path) as temporary, open(temporary, "wb") as target:
                     shutil.copyfileobj(source, target)  # type: ignore[arg-type]
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{archive}: broken or no tar archive ({error}). Delete it and download it again.") from error
-    if len(set(paths)) < len(paths):
-        twice = sorted(path.name for path in paths if paths.count(path) > 1)[0]
-        raise UserError(
-            f"{archive}: holds two images of the name {twice!r}, in different folders. Unpack it by hand and give the folder."
-        )
+    with whole_file(record) as temporary:
+        temporary.write_text(json.dumps(known | {path.name: this for path in paths}))
     return sorted(path for path in paths if suffix_of(path) != ".img")
+
+
+def refuse_twins(archive: Path, names: Sequence[str], taken: dict[str, Path]) -> None:
+    """Raise a UserError if an image would be unpacked over another one, of its archive or of one before it (`taken`).
+
+    An image that is rewritten as NIfTI takes the name of that file, too.
+    """
+    images = [Path(name) for name in names]
+    files = [
+        file.name for one in images for file in {one, one if is_nifti(one) or suffix_of(one) == ".img" else rewritten(one)}
+    ]
+    twice = sorted(name for name, count in Counter(files).items() if count > 1)
+    if twice:
+        raise UserError(
+            f"{archive}: holds two images of the name {twice[0]!r}, in different folders. Unpack it by hand and give the "
+            "folder."
+        )
+    here = archive.resolve()  # the same archive may be given twice
+    if both := sorted(name for name in files if taken.get(name, archive).resolve() != here):
+        raise UserError(
+            f"{archive} and {taken[both[0]]}: both hold an image of the name {both[0]!r}, and one would take the other's "
+            "place. Unpack each by hand into a folder of its own, and give the folders instead of the archives."
+        )
+    taken.update(dict.fromkeys(files, archive))
 
 
 def is_hidden(name: str) -> bool:
     """Return whether an entry of an archive is hidden, or in a folder that is, as what a Mac writes beside each file."""
     return any(part.startswith(".") and part not in (".", "..") for part in PurePosixPath(name).parts)
+
+
+def is_meant(name: str, ignore: str | None) -> bool:
+    """Return whether a file of an archive is an image that is meant, or the voxels of one, by its name."""
+    return is_part(name) and not ignored(re.sub(r"(?i)\.img$", ANALYZE, name), ignore)
 
 
 def is_part(name: str) -> bool:

@@ -12,6 +12,7 @@ from mriflow.base.cli import progress
 from mriflow.base.errors import UserError
 from mriflow.base.files import dead_link, files_below, head_of, pointer
 from mriflow.images.archives import BrokenImage, ignored, to_nifti, unpack, voxels_of_pair
+from mriflow.images.headers import fault_of_sizes
 from mriflow.images.kinds import ANALYZE, NIFTI, OTHERS, REWRITTEN, is_image, is_nifti, small_suffix, suffix_of, without_suffix
 from mriflow.images.ukb_zip import split_path
 
@@ -46,14 +47,15 @@ def find_images(
     Raises
     ------
     UserError
-        For a source that is missing, broken or unsafe, and if no name fits.
+        For a source that is missing, broken or unsafe, for two archives with images of one name, and if no name fits.
     """
     images: list[Path] = []
+    taken: dict[str, Path] = {}  # the names of unpacked files, with their archives
     for source in sources:
         if source.is_dir():
             images += images_below(source)
         elif source.is_file():
-            images += unpack(source, unpacked, ignore, affine)
+            images += unpack(source, unpacked, ignore, affine, taken)
         else:
             raise UserError(f"{source}: no such archive or folder of images. Check the `images` (or `bids`) of the dataset.")
     meant = [path for path in images if not ignored(path.name, ignore)]
@@ -165,8 +167,11 @@ def as_nifti(path: Path, unpacked: Path, affine: Sequence[Sequence[float]] | Non
         return path
 
 
-def file_problem(path: Path, zipped: bool) -> str:
-    """Return what is wrong with the file of a scan at first sight, '' if nothing is; `zipped` if it may lie in a zip."""
+def file_problem(path: Path, zipped: bool, affine: Sequence[Sequence[float]] | None = None) -> str:
+    """Return what is wrong with the file of a scan at first sight, '' if nothing is; `zipped` if it may lie in a zip.
+
+    `affine` is that of the dataset's Analyze images.
+    """
     try:
         if zipped and split_path(path):
             return ""
@@ -179,6 +184,8 @@ def file_problem(path: Path, zipped: bool) -> str:
     if path.is_dir():
         return f"scan: a folder, expected a NIfTI file ({path}, dcm2niix makes one of DICOM files)"
     if suffix_of(path) == ANALYZE:
+        if (fault := fault_of_sizes(path, affine)) and voxels_of_pair(path).is_file():
+            return f"scan: {fault}"
         why = "it is damaged" if voxels_of_pair(path).is_file() else "no .img beside it"
         return f"scan: Analyze image cannot be read ({path.name}, {why})"
     if not is_nifti(path):

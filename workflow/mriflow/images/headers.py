@@ -102,6 +102,25 @@ def placed(
     return row, faults
 
 
+def fault_of_sizes(header: Path, affine: Any) -> str:
+    """Return in words how the voxel size of an Analyze image's header differs from that of the dataset's affine, '' if not.
+
+    A damaged header tells nothing; nor does 1 x 1 x 1, which programs write, and nibabel reads, where the size is not known.
+    """
+    try:
+        image: Any = nib.load(header)
+        if affine is None or isinstance(image, nib.Nifti1Pair):
+            return ""
+        told = np.array(image.header.get_zooms()[:3], float)
+    except Exception:  # nibabel raises a dozen kinds of errors for a broken file
+        return ""
+    given = np.linalg.norm(np.array(affine, float)[:3, :3], axis=0)
+    if len(told) < 3 or not (told > 0).all() or (told == 1).all() or np.allclose(told, given, rtol=AGREE):
+        return ""
+    found, expected = (" x ".join(f"{size:.4g}" for size in sizes) for sizes in (told, given))
+    return f"voxel size is not that of the dataset's affine ({header.name}: {found} mm, expected {expected} mm)"
+
+
 def size_fault(path: Path, expected: int) -> str:
     """Return what is wrong with the size of a file whose content should have `expected` bytes, '' if it fits.
 

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +249,34 @@ def join_images(images: pd.DataFrame, people: pd.DataFrame, keys: list[str]) -> 
     stray = stray.assign(problem="scan: name does not fit the pattern", notes="")
     nobody = nobody.assign(id=[f"row-{index}" for index in nobody["problem"].str.extract(r"row (\d+)", expand=False)], path="")
     return pd.concat([rows.drop(columns=SIDE), stray, nobody], ignore_index=True)
+
+
+def note_one_row(rows: pd.DataFrame, columns: Columns, told: Mapping[str, Collection[str]], file: Path) -> pd.DataFrame:
+    """Add a note to the scans of several sessions of a subject that have a number, such as the age, of one row of the table.
+
+    Parameters
+    ----------
+    told
+        By column the paths of the images of which another table tells that of the visit (`mriflow.tables.visits`).
+    """
+    if "session" not in rows:
+        return rows
+    rows, images = rows.copy(), rows[rows["path"] != ""]
+    sessions = rows["subject"].map(images.groupby("subject")["session"].nunique(dropna=False))
+    for name in (name for name, column in columns.items() if "range" in column and column.get("required") and name in rows):
+        of_one = (sessions > 1) & (rows["path"] != "") & rows[name].notna() & ~rows["path"].isin(list(told.get(name, ())))
+        for index in rows.index[of_one]:
+            note = f"{name}: of one row of the table for all sessions of the subject ({sessions[index]:.0f} sessions)"
+            rows.loc[index, "notes"] = join_problems(rows.loc[index, "notes"], note)
+        if of_one.any():
+            log.warning(
+                "%s: one row tells the %s of all sessions of a subject, in %d scans. If they were months or years apart, give "
+                "it a row for each session and name its column of sessions in `columns`",
+                file,
+                name,
+                of_one.sum(),
+            )
+    return rows
 
 
 def join_fetched(fetched: pd.DataFrame, people: pd.DataFrame) -> pd.DataFrame:

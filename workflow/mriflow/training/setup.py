@@ -27,6 +27,7 @@ from mriflow.training.networks import build_network
 from mriflow.training.objectives import Segmentation, make_objective
 from mriflow.training.pretrained import Start, load_pretrained, read_start
 from mriflow.training.seen import Seen, check_seen, people_of, seen_by
+from mriflow.training.sides import check_mirror
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +130,9 @@ def prepare(
         )
     start, warnings = read_checked(init, freeze, data.people, dataset)
     objective = make_objective(target, training, raw["train"])
+    if isinstance(objective, Segmentation) and training["augmentation"]["mirror"]:
+        keys = "`augmentation: {mirror: 0}` and `tta: none`"
+        warnings = [*warnings, *check_mirror(data.shards, data.ids["train"], objective.classes, keys)]
     covariates = Covariates.fit(data.covariates.loc[data.ids["train"]], inputs["impute"])
     tested = data.people.index[data.people["part"] == "test"].intersection(data.covariates.index)
     covariates.encode(data.covariates.loc[tested])  # what cannot be predicted is told before the training, not after it
