@@ -46,8 +46,8 @@ HOW = {
     "failures": "The worst test scans; look at their images. Bad: errors that go with poor quality, or all from one site.",
     "controls": "Shuffled labels must give chance; more people a smaller error. p: how often 100 shuffles were as good as the "
     "real labels, of the classical method. Bad: better than chance when shuffled.",
-    "robustness": "The same test scans, made worse after preprocessing: maps of tissues stay as they were under noise, bias field and "
-    "contrast. Bad: a metric that falls at a strength that real scans have.",
+    "robustness": "The same test scans, made worse after preprocessing: noise, bias field and contrast change no "
+    "map of tissues. Bad: a metric that falls at a strength that real scans have.",
     "attention": "Where predictions depend on the image, and whether random weights give another map. Bad: a failed check.",
     "external": "People of another dataset, predicted by all networks together; every method was fitted to this experiment's "
     "dataset alone. Bad: an interval that does not overlap with that above, or a network not better than trivial.",
