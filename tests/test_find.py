@@ -16,7 +16,7 @@ import pytest
 from conftest import write_scan
 from mriflow.base.errors import UserError
 from mriflow.images.find import find_images
-from mriflow.images.headers import read_header
+from mriflow.images.headers import fault_of_sizes, read_header
 from mriflow.images.nifti import load_scan
 from mriflow.organize import organize
 from mriflow.tables.labels import read_labels
@@ -208,10 +208,17 @@ def test_images_of_one_name_in_two_archives_are_refused_before_one_takes_the_oth
     both = first if first == second else "S1_T1.nii"
     assert str(told.value) == (
         f"{other} and {one}: both hold an image of the name {both!r}, and one would take the other's place. Unpack each by "
-        "hand into a folder of its own, and give the folders instead of the archives."
+        "hand into a folder of its own, and give the folders instead of the archives; or name what is not meant in `ignore`."
     )
     assert nib.load(tmp_path / "unpacked" / first).dataobj[0, 0, 0] == 100
     assert not (tmp_path / "unpacked/S3_T1.nii").exists()
+
+
+def test_what_fits_no_pattern_may_be_in_two_archives(tmp_path):
+    one = packed_as(tmp_path / "1.tar", "S1_T1.nii", "template.nii")
+    other = packed_as(tmp_path / "2.tar", "S2_T1.nii", "template.nii")
+    images = find_images([one, other], r"(?P<subject>S\d)_T1\.nii", tmp_path / "unpacked")
+    assert sorted(images["subject"].dropna()) == ["S1", "S2"]
 
 
 def test_an_archive_that_is_given_twice_and_one_unpacked_before_are_taken_over(tmp_path):
@@ -236,3 +243,9 @@ def test_a_corrected_archive_is_unpacked_though_it_is_older_and_its_images_are_o
     corrected = packed_as(tmp_path / "a.tar", f"S1_T1{suffix}", value=2)
     os.utime(corrected, (time.time() - 86400,) * 2)
     assert value_of(corrected)[0] == 2
+
+
+def test_images_with_an_affine_of_their_own_need_not_have_the_size_of_the_datasets(tmp_path):
+    """The dataset's affine is that of Analyze images alone, which may lie beside others."""
+    nib.save(nib.MGHImage(np.ones((4, 4, 4), np.float32), np.diag([2.0, 2, 2, 1])), tmp_path / "a.mgz")
+    assert fault_of_sizes(tmp_path / "a.mgz", np.diag([1.0, 1, 3, 1])) == ""

@@ -18,6 +18,7 @@ from mriflow.images.registration import template
 from mriflow.organize import organize
 from mriflow.preprocess import preprocess
 from mriflow.simulate import simulate
+from mriflow.tables import label_maps
 from mriflow.tables.labels import read_labels
 from mriflow.training.loader import open_shards
 
@@ -312,3 +313,12 @@ def test_the_simulated_tissues_are_those_of_the_image_and_asking_for_them_change
             assert np.mean((brightness > 0) == (numbers > 0)) > 0.98
             means = [brightness[numbers == number].mean() for number in (1, 2, 3)]
             assert means == sorted(means)
+
+
+def test_images_without_a_subject_are_not_compared_with_one_another(monkeypatch):
+    """T2 beside T1: names that do not fit the pattern, and have no subject, may be tens of thousands."""
+    read = []
+    monkeypatch.setattr(label_maps, "entities", lambda path: read.append(path) or {})
+    rows = pd.DataFrame({"subject": [None] * 500, "path": [f"sub-{n}_T2w.nii" for n in range(500)]})
+    named, passed = label_maps.maps_of(rows, pd.DataFrame({"subject": ["sub-1"], "path": ["sub-1_dseg.nii"]}))
+    assert not any(named) and not any(passed) and len(read) <= 500

@@ -10,7 +10,7 @@ import yaml
 from mriflow.base.errors import UserError
 from mriflow.choose import choose
 from mriflow.config.resolve import settings, training_part
-from mriflow.config.search import trials
+from mriflow.config.search import trials, trials_to_judge
 from mriflow.reporting.result_tables import search as chosen_parts
 from mriflow.train import main
 from test_config import message, resolved, written
@@ -98,10 +98,12 @@ def history(path, losses, **more):
 def test_a_search_whose_trainings_keep_their_best_epoch_looks_at_the_best_epochs(tmp_path):
     losses = {"sinks-and-rises": [0.2, 0.2, 0.2, 1, 1, 1], "flat": [0.6] * 6, "diverges": [0.1, 0.1, 0.1, np.nan]}
     files = [history(tmp_path / f"{trial}.csv", values) for trial, values in losses.items()]
-    trials = {trial: {"learning_rate": number + 1} for number, trial in enumerate(losses)}
-    made = {"trials": trials, "folds": 1, "histories": files}
+    keys = {"method": "grid", "keys": {"learning_rate": [1, 2, 3]}, "trials": 3}
     for select, best, loss in (("last", "flat", 0.6), ("best", "sinks-and-rises", 0.2)):
-        [found] = choose(tmp_path / "search.csv", tmp_path / "search.json", **made, select=select)["chosen"]
+        judged = trials_to_judge({"search": keys, "training": {"select": select}}).values()
+        trials = dict(zip(losses, judged, strict=True))
+        made = {"trials": trials, "folds": 1, "histories": files}
+        [found] = choose(tmp_path / "search.csv", tmp_path / "search.json", **made)["chosen"]
         assert (found["trial"], round(found["val_loss"], 9)) == (best, loss)
 
 

@@ -31,7 +31,7 @@ from mriflow.training.forward import precision, work_of
 from mriflow.training.loader import Batch, ScanLoader, Shards
 from mriflow.training.loop import Part, Trainer
 from mriflow.training.memory import MemoryTrial
-from mriflow.training.networks import SFCN, build_network, monai_network
+from mriflow.training.networks import SFCN, build_network, check_end, monai_network
 from mriflow.training.objectives import Classification, Regression, SoftLabel, load_objective
 from mriflow.training.optimizers import make_optimizer, make_schedule
 
@@ -625,9 +625,11 @@ def test_wrong_network_is_told():
         build_network("DenseNet121", {"groth": 3}, 1, (32, 32, 32))
     with pytest.raises(UserError, match="halves the grid 5 times, too often for"):
         build_network("SFCN", {}, 1, (16, 16, 16))
+    bounded = build_network("Discriminator", {"channels": [4, 8], "strides": [2, 2]}, 1, (32, 32, 32))
     with pytest.raises(UserError, match="ends in Sigmoid, so that its outputs stay within bounds"):
-        build_network("Discriminator", {"channels": [4, 8], "strides": [2, 2]}, 1, (32, 32, 32))
-    assert build_network("Discriminator", {"channels": [4, 8], "strides": [2, 2], "last_act": None}, 1, (32, 32, 32))
+        check_end(bounded, "Discriminator")
+    arguments = {"channels": [4, 8], "strides": [2, 2], "last_act": None}
+    check_end(build_network("Discriminator", arguments, 1, (32, 32, 32)), "Discriminator")
     assert monai_network("ViT", 1, (32, 32, 32), 1)[1]["post_activation"] == "none"
     with pytest.raises(UserError, match="no network that classifies"):
         build_network("UNet", {"channels": [4, 8], "strides": [2]}, 1, (32, 32, 32))

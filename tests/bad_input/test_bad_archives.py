@@ -145,8 +145,8 @@ ARCHIVES = [
     ),
     case(
         archive(f"a/{NAME}", f"b/{NAME}"),
-        "{tmp}/a.tar: holds two images of the name 'S001-A-T1.nii.gz', in different folders. Unpack it by hand "
-        "and give the folder.",
+        "{tmp}/a.tar: holds two images that would have the name 'S001-A-T1.nii.gz'. Unpack it by hand and give the folder, "
+        "or name what is not meant in `ignore`.",
         id="two images of one name",
     ),
     case(

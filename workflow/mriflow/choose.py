@@ -19,20 +19,18 @@ EPOCHS = 3  # over which validation is averaged; one alone is noisy
 
 
 def choose(
-    table: Path, chosen: Path, *, trials: dict[str, dict[str, Any]], folds: int, histories: Sequence[Path], select: str = "last"
+    table: Path, chosen: Path, *, trials: dict[str, dict[str, Any]], folds: int, histories: Sequence[Path]
 ) -> dict[str, Any]:
     """Write `table`, one row per fold and trial, and `chosen`, the keys of the best trial of each fold.
 
     Parameters
     ----------
     trials
-        The keys of every trial by its name.
+        The keys of every trial by its name; `select` is among them if the trainings keep their best epoch.
     folds
         How many folds there are.
     histories
         The trials' history.csv: of the first trial those of all folds, then of the second ...
-    select
-        Which weights a training keeps, if that is not among the keys of a trial.
 
     Returns
     -------
@@ -52,7 +50,7 @@ def choose(
         if "val_loss" not in history:
             raise UserError(f"{path}: has no val_loss: fold {fold} has no validation scans, by which a trial would be chosen.")
         means = history.filter(regex="^val_").rolling(EPOCHS, min_periods=min(EPOCHS, len(history))).mean()
-        kept_best = keys.get("select", select) == "best" and means["val_loss"].iloc[-1] == means["val_loss"].iloc[-1]
+        kept_best = keys.get("select") == "best" and means["val_loss"].iloc[-1] == means["val_loss"].iloc[-1]
         scores = means.loc[means["val_loss"].idxmin()] if kept_best else means.iloc[-1]
         rows.append({"fold": fold, "trial": name, **keys, **scores})
     found = pd.DataFrame(rows).sort_values("fold", kind="stable", ignore_index=True)
@@ -78,7 +76,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--table", type=Path, required=True, help="table to write, one row per fold and trial, .csv")
     parser.add_argument("--chosen", type=Path, required=True, help="the best trial of each fold to write, .json")
     parser.add_argument("--trials", type=json.loads, required=True, help="the keys of every trial by its name, as JSON")
-    parser.add_argument("--select", default="last", help="which weights a training keeps (default: last)")
     parser.add_argument("--folds", type=int, required=True, help="how many folds there are")
     parser.add_argument(
         "--histories", type=Path, nargs="+", required=True, help="history.csv of every trial, and within it of every fold"

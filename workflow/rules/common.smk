@@ -21,7 +21,7 @@ from mriflow.config.external import cohorts_of, datasets_of, external_figures, t
 from mriflow.config.handover import hand_over, handed_over
 from mriflow.config.label_maps import classes_to_store, folders_of, maps_to_read, segmentations, tissue_network
 from mriflow.config.resolve import columns_to_read, resolve, settings, training_part, weights_to_start_from
-from mriflow.config.search import ask_alike_for_trials, trial_runs, trials
+from mriflow.config.search import ask_alike_for_trials, trial_runs, trials_to_judge
 from mriflow.tables.split_file import folds_of
 from snakemake.exceptions import WorkflowError
 

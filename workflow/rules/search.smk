@@ -42,15 +42,13 @@ rule choose:
         mem_mb=2000,
         runtime=30,
     params:
-        trials=lambda wildcards: json.dumps(trials(experiment(wildcards)["search"])),
+        trials=lambda wildcards: json.dumps(trials_to_judge(experiment(wildcards))),
         folds=lambda wildcards: FOLDS[wildcards.experiment],
-        select=lambda wildcards: experiment(wildcards)["training"]["select"],
     shell:
         "python -m mriflow.choose"
         " --table {output.table:q}"
         " --chosen {output.chosen:q}"
         " --trials {params.trials:q}"
         " --folds {params.folds}"
-        " --select {params.select}"
         " --histories {input.histories:q}"
         " > {log:q} 2>&1"

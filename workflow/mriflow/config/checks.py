@@ -7,6 +7,7 @@ schema and have their defaults.
 import re
 from pathlib import Path
 
+from mriflow.config.controls import thinned
 from mriflow.config.label_maps import MIXTURE
 from mriflow.config.map_checks import check_label_maps, check_segmentation, check_tissues
 from mriflow.config.mistakes import Mistakes, hint, in_short, instead
@@ -370,7 +371,7 @@ def check_search(
             f"found {search!r}, but {names['split']!r}, the split of the experiment, has `validation: 0`; expected a share for "
         )
         mistakes.add(at, f"{text}validation, for the trial with the lowest validation loss is chosen")
-    elif search in whole and "epochs" in whole[search]["keys"] and names["controls"]["fractions"]:
+    elif search in whole and "epochs" in whole[search]["keys"] and thinned(names["controls"]):
         text = (
             f"found {search!r}, which chooses `epochs`; expected no `controls.fractions` beside it, or a search of other keys: "
         )

@@ -166,18 +166,22 @@ def sided(classes: Iterable[str]) -> list[str]:
     ['left_hippocampus', 'HippR', 'hip_lt', 'lh_gm', 'r_thalamus']
     >>> sided(["glial", "hippl", "hippr"])
     ['hippl', 'hippr']
+    >>> sided(["left_and_right_hippocampus", "WM_R_and_L"])
+    []
     """
     whole = list(classes)
     lower = {name.lower(): name for name in whole}
     pairs = {of for one in lower for other in right_of(one) if other in lower for of in (lower[one], lower[other])}
-    return [name for name in whole if name in pairs or any(map(is_side, WORD.findall(name)))]
+    return [name for name in whole if name in pairs or len({side_of(word) for word in WORD.findall(name)} - {""}) == 1]
 
 
-def is_side(word: str) -> bool:
-    """Return whether a word of a class's name is a side."""
+def side_of(word: str) -> str:
+    """Return l or r if a word of a class's name is a side, else ''."""
     word = word.lower()
     begins_or_ends = word.startswith(("left", "right")) or word.endswith(("left", "right"))
-    return word in ("l", "r", "lh", "rh", "lt", "rt") or (begins_or_ends and word not in NO_SIDE)
+    if word in ("l", "r", "lh", "rh", "lt", "rt"):
+        return word[0]
+    return ("l" if "left" in word else "r") if begins_or_ends and word not in NO_SIDE else ""
 
 
 def right_of(name: str) -> list[str]:

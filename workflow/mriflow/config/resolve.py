@@ -165,7 +165,9 @@ def training_part(settings: dict, part: str, trial: str | None = None, control: 
         stored = {LABEL_MAP: preprocess["channels"].index(LABEL_MAP)}
     if trial:
         training = training_of_trial(training, settings["search"], trial)
-    training = {**training, "epochs": round(training["epochs"] / share_of(control or ""))}
+    share = share_of(control or "")
+    longer = {key: round(training[key] / share) for key in ("epochs", "early_stopping") if key in training}
+    training = {**training, **longer}
     parts: dict[str, dict] = {
         "target": {**targets[0], "auxiliary": targets[1:]},
         "inputs": {

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from mriflow.base.errors import UserError
@@ -58,6 +59,12 @@ def with_keys(training: dict[str, Any], keys: dict[str, Any]) -> dict[str, Any]:
         block, _, name = key.rpartition(".")
         (changed[block] if block else changed)[name] = value
     return changed
+
+
+def trials_to_judge(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the keys of an experiment's trials, with `select` if trainings keep their best epoch, as they are judged by it."""
+    kept = {"select": "best"} if settings["training"]["select"] == "best" else {}
+    return {name: {**keys, **kept} for name, keys in trials(settings["search"]).items()}
 
 
 def training_of_trial(training: dict[str, Any], search: dict[str, Any], trial: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import shutil
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -107,12 +107,14 @@ def unpack(
     ignore: str | None,
     affine: Sequence[Sequence[float]] | None = None,
     taken: dict[str, Path] | None = None,
+    wanted: Callable[[Path], bool] = lambda path: True,
 ) -> list[Path]:
     """Unpack the images of a tar archive flat into `folder`; those that were unpacked from it before are kept.
 
     So are the NIfTI files that `to_nifti` made of them, unless they should have another `affine`. The names that other archives
     of the dataset have taken in `folder` stand in `taken`, with the archive; those of this one are added. An archive is known
     again by its size and the time of its last change, kept in `folder`: a corrected one may be older than what was unpacked.
+    Of images that are not `wanted`, by their names, it does not matter which of two is kept.
 
     Raises
     ------
@@ -135,7 +137,9 @@ def unpack(
                     raise UserError(f"{archive}: {member.name} is a link, not an image. Get the archive from its publisher.")
             parts = [member for member in members if is_meant(PurePosixPath(member.name).name, ignore)]
             # Before any is unpacked: a later run would take one for that of the other archive.
-            refuse_twins(archive, [PurePosixPath(member.name).name for member in parts], {} if taken is None else taken)
+            names = [PurePosixPath(member.name).name for member in parts]
+            names = [name for name in names if wanted(folder / re.sub(r"(?i)\.img$", ANALYZE, name))]
+            refuse_twins(archive, names, {} if taken is None else taken)
             for member in progress(parts, desc=f"unpack {archive.name}", unit="file"):
                 path = folder / PurePosixPath(member.name).name
                 paths.append(path)
@@ -169,14 +173,15 @@ def refuse_twins(archive: Path, names: Sequence[str], taken: dict[str, Path]) ->
     twice = sorted(name for name, count in Counter(files).items() if count > 1)
     if twice:
         raise UserError(
-            f"{archive}: holds two images of the name {twice[0]!r}, in different folders. Unpack it by hand and give the "
-            "folder."
+            f"{archive}: holds two images that would have the name {twice[0]!r}. Unpack it by hand and give the folder, or "
+            "name what is not meant in `ignore`."
         )
     here = archive.resolve()  # the same archive may be given twice
     if both := sorted(name for name in files if taken.get(name, archive).resolve() != here):
         raise UserError(
             f"{archive} and {taken[both[0]]}: both hold an image of the name {both[0]!r}, and one would take the other's "
-            "place. Unpack each by hand into a folder of its own, and give the folders instead of the archives."
+            "place. Unpack each by hand into a folder of its own, and give the folders instead of the archives; "
+            "or name what is not meant in `ignore`."
         )
     taken.update(dict.fromkeys(files, archive))
 

@@ -55,7 +55,7 @@ def find_images(
         if source.is_dir():
             images += images_below(source)
         elif source.is_file():
-            images += unpack(source, unpacked, ignore, affine, taken)
+            images += unpack(source, unpacked, ignore, affine, taken, lambda path: read_name(path, pattern) is not None)
         else:
             raise UserError(f"{source}: no such archive or folder of images. Check the `images` (or `bids`) of the dataset.")
     meant = [path for path in images if not ignored(path.name, ignore)]

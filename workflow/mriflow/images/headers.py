@@ -109,7 +109,7 @@ def fault_of_sizes(header: Path, affine: Any) -> str:
     """
     try:
         image: Any = nib.load(header)
-        if affine is None or isinstance(image, nib.Nifti1Pair):
+        if affine is None or isinstance(image, nib.Nifti1Pair | nib.MGHImage):
             return ""
         told = np.array(image.header.get_zooms()[:3], float)
     except Exception:  # nibabel raises a dozen kinds of errors for a broken file

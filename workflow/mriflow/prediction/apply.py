@@ -35,8 +35,8 @@ HEAD_OVER_BRAIN = 1.4  # volume of a whole head over its brain's is 2 to 4, that
 UNLIKE_T1 = "not like the T1-weighted brain of an adult: another contrast, upside down, cut, or no brain"
 AIR_OF_CT = -500  # Hounsfield units; air has -1000, and no MRI has such values around the head
 IS_CT = "looks like a CT (air of -1000, in Hounsfield units); this model is made for T1-weighted MRI"
-WAS_STRIPPED = "it shows the brain alone, cut out before, and was taken for a whole head; say --stripped yes"
-FOR_BRAINS = "it was taken for a scan that shows the brain alone; if it shows the whole head, say --stripped no"
+WAS_STRIPPED = "it shows the brain alone, cut out before, and was taken for a whole head; say --stripped yes (`stripped: true`)"
+FOR_BRAINS = "it was taken for the brain alone; if it shows the whole head, say --stripped no (`stripped: false`)"
 
 
 class Prepared(NamedTuple):

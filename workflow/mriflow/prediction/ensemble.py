@@ -43,6 +43,8 @@ class Trained(NamedTuple):
         """Return the network in the content of a model.pt; with `random_seed`, with random numbers instead of its weights."""
         objective, numbers = load_objective(model["objective"]), Covariates(model["covariates"])
         name, arguments = model["network"]["name"], model["network"]["arguments"]
+        if "classification_head.0.weight" in model["weights"]:  # a ViT of before, which ended in a tanh
+            arguments = {"post_activation": "Tanh", **arguments}
         if random_seed is not None:
             torch.manual_seed(random_seed)
         of_voxels = isinstance(objective, Segmentation)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from mriflow.reporting.parts import Part, Table, Text
 
-OF_ALL = {"comparison", "report", "workflow-report"}  # jobs that belong to no experiment or dataset alone
+OF_ALL = {"comparison", "report", "workflow-report", "archive"}  # jobs that belong to no experiment or dataset alone
 
 
 def compute_used(benchmarks: Path, gpus: dict[str, int], names: Collection[str]) -> list[Part]:
@@ -25,7 +25,7 @@ def compute_used(benchmarks: Path, gpus: dict[str, int], names: Collection[str])
     rows, hours = [], 0.0
     for folder in sorted(path for path in benchmarks.glob("*") if path.is_dir()):
         jobs = [(path.stem, pd.read_csv(path, sep="\t", na_values="-")) for path in sorted(folder.glob("*.tsv"))]
-        jobs = [(stem, table) for stem, table in jobs if stem.split("_")[0] in OF_ALL.union(names)]
+        jobs = [(stem, table) for stem, table in jobs if whose(stem, OF_ALL.union(names))]
         if not jobs:
             continue
         table = pd.concat([one for _, one in jobs])
@@ -35,12 +35,21 @@ def compute_used(benchmarks: Path, gpus: dict[str, int], names: Collection[str])
         ]
         rows.append([folder.name, str(len(jobs)), *cells])
         if folder.name.startswith("train"):
-            seconds = [(gpus.get(name.split("_fold-")[0].split("_")[0], 0), float(one["s"].sum())) for name, one in jobs]
+            seconds = [(gpus.get(whose(name, gpus), 0), float(one["s"].sum())) for name, one in jobs]
             hours += sum(cards * time for cards, time in seconds) / 3600
     if not rows:
         return []
     text = f"GPU hours of the trainings (cards asked for × time): {hours:.2f}." if hours else "No GPU was asked for."
     return [Table(["rule", "jobs", "time of all", "longest", "CPU time", "most memory"], rows), Text(text)]
+
+
+def whose(job: str, names: Collection[str]) -> str:
+    """Return which of some experiments and datasets a job is of, '' if of none; names of others may begin alike.
+
+    >>> whose("my_age_fold-0_seed-1", ["my", "my_age"]), whose("age2_fold-0", ["age"])
+    ('my_age', '')
+    """
+    return max((name for name in names if job == name or job.startswith(f"{name}_")), key=len, default="")
 
 
 def clock(seconds: float) -> str:

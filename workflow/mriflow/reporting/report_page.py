@@ -11,6 +11,7 @@ import yaml
 from mriflow.base.errors import UserError
 from mriflow.base.files import write_csv, write_text
 from mriflow.config.external import datasets_of
+from mriflow.config.label_maps import tissue_network
 from mriflow.config.network_checks import start_of
 from mriflow.reporting import result_tables as tables
 from mriflow.reporting.claim import table_of_claim
@@ -224,9 +225,11 @@ def closing(run: Mapping[str, Any], results: Mapping[str, Any], benchmarks: Path
 def what_ran(run: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of a run without its datasets and without the blocks that none of its experiments names."""
     names = [name for name in run["run"] if name in run["experiments"]]
-    for name in names:  # it grows: what an experiment starts from was run, too
-        start = start_of(run, name) if "networks" in run else None
-        names += [start] if start in run["experiments"] and start not in names else []
+    for name in names:  # it grows: what an experiment starts from, or has its tissues from, was run, too
+        others = [start_of(run, name)] if "networks" in run else []
+        if (block := run["experiments"][name].get("preprocess")) in run.get("preprocess", {}):
+            others.append(tissue_network(run, block)[0])
+        names += [other for other in others if other in run["experiments"] and other not in names]
     experiments = {name: run["experiments"][name] for name in names}
     kept = {key: value for key, value in run.items() if key != "datasets"} | {"experiments": experiments}
     for section, key in BLOCKS.items():

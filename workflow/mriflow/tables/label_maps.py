@@ -55,15 +55,15 @@ def add_label_maps(
         named = [([str(beside / as_path(cell))] if isinstance(cell, str) and cell else []) for cell in rows[LABEL_MAP]]
         passed = [[] for _ in named]
     of_map: dict[str, list[str]] = {}
-    for scan, used, maps in zip(rows["id"], usable(rows), named, strict=True):
-        if used and len(maps) == 1:
+    for scan, path, used, maps in zip(rows["id"], rows["path"], usable(rows), named, strict=True):
+        if used and len(maps) == 1 and not fault_of_scan(path, maps, described):
             of_map.setdefault(maps[0], []).append(scan)
     paths, prints, problems = [], [], []
     for scan, maps, others in progress(list(zip(rows["path"], named, passed, strict=True)), desc="label maps", unit="map"):
         fault = fault_of_scan(scan, maps, described)
         if not maps and others:
             fault = f"missing ({', '.join(Path(one).name for one in others[:3])}, of another image by its name)"
-        elif maps and len(scans := of_map.get(maps[0], [])) > 1:
+        elif maps and not fault and len(scans := of_map.get(maps[0], [])) > 1:
             fault = f"one map for {len(scans)} scans ({Path(maps[0]).name}, of {', '.join(scans[:3])})"
         good = not fault
         paths.append(os.path.relpath(maps[0], folder) if good else None)
@@ -108,9 +108,14 @@ def maps_of(rows: pd.DataFrame, found: pd.DataFrame) -> tuple[list[list[str]], l
     for key, path in zip(of_scans, rows["path"], strict=True):
         if path:
             scans_of_key.setdefault(key, []).append(path)
-    named, passed = [], []
+    named: list[list[str]] = []
+    passed: list[list[str]] = []
     for key, path in zip(of_scans, rows["path"], strict=True):
         maps, scan = maps_of_key.get(key, []), entities(path)
+        if not maps:
+            named.append([])
+            passed.append([])
+            continue
         own = [one for one in maps if entities(one) == scan]
         if not own:
             theirs = [entities(other) for other in scans_of_key.get(key, ())]

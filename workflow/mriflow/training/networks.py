@@ -157,13 +157,17 @@ def build_network(
         what = "segments scans, as UNet and SegResNet do" if of_voxels else "classifies or regresses whole scans"
         text = f"network {name} answers a scan with shape {tuple(answer.shape)}, expected {expected}; "
         raise UserError(f"{text}it is no network that {what}.")
+    return WithCovariates(network, covariates, outputs) if covariates else network
+
+
+def check_end(network: nn.Module, name: str) -> None:
+    """Raise a UserError if a network that is to be trained ends in a function whose values are bounded."""
     last = list(network.modules())[-1]
     if isinstance(last, BOUNDED):
         raise UserError(
-            f"network {name} with arguments {arguments} ends in {type(last).__name__}, so that its outputs stay within bounds "
-            "that a target, or the odds of a class, does not have. Give the argument that leaves it out, or another network."
+            f"network {name} ends in {type(last).__name__}, so that its outputs stay within bounds that a target, or the odds "
+            "of a class, does not have. Give it the argument that leaves this out, or take another network."
         )
-    return WithCovariates(network, covariates, outputs) if covariates else network
 
 
 def check_sfcn(arguments: dict[str, Any], shape: Sequence[int]) -> None:

@@ -23,7 +23,7 @@ from mriflow.training.forward import precision, work_of
 from mriflow.training.freezing import freeze_features
 from mriflow.training.loader import ScanLoader, Shards, open_shards
 from mriflow.training.loop import Part, Trainer
-from mriflow.training.networks import build_network
+from mriflow.training.networks import WithCovariates, build_network, check_end
 from mriflow.training.objectives import Segmentation, make_objective
 from mriflow.training.pretrained import Start, load_pretrained, read_start
 from mriflow.training.seen import Seen, check_seen, people_of, seen_by
@@ -160,6 +160,7 @@ def prepare(
         covariates.width,
         of_voxels=isinstance(objective, Segmentation),
     )
+    check_end(net.net if isinstance(net, WithCovariates) else net, network["name"])
     if start:
         here = {"target": target, "channels": inputs["channels"], "covariates": covariates.columns}
         here["objective"] = objective.state()
