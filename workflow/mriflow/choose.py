@@ -50,7 +50,7 @@ def choose(
         if "val_loss" not in history:
             raise UserError(f"{path}: has no val_loss: fold {fold} has no validation scans, by which a trial would be chosen.")
         means = history.filter(regex="^val_").rolling(EPOCHS, min_periods=min(EPOCHS, len(history))).mean()
-        kept_best = keys.get("select") == "best" and means["val_loss"].iloc[-1] == means["val_loss"].iloc[-1]
+        kept_best = keys.get("select") == "best" and pd.notna(means["val_loss"].iloc[-1])
         scores = means.loc[means["val_loss"].idxmin()] if kept_best else means.iloc[-1]
         rows.append({"fold": fold, "trial": name, **keys, **scores})
     found = pd.DataFrame(rows).sort_values("fold", kind="stable", ignore_index=True)

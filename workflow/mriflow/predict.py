@@ -199,7 +199,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--shard", type=int, default=0, help="of tables, predict this part of the rows, from 0 (default: 0)")
     parser.add_argument("--shards", type=int, default=1, help="of so many (default: 1, all rows)")
     given = vars(parser.parse_args(argv))
-    predict(**given | {"stripped": given["stripped"] and given["stripped"] == "yes"})
+    predict(**given | {"stripped": {None: None, "yes": True, "no": False}[given["stripped"]]})
 
 
 if __name__ == "__main__":

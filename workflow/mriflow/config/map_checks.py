@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mriflow.config.label_maps import MIXTURE, TISSUE_CHANNELS, seen_and_map, tissue_network
 from mriflow.config.mistakes import Mistakes, in_short, instead
-from mriflow.config.network_checks import start_of
+from mriflow.config.network_checks import needed_by
 from mriflow.tables.labels import LABEL_MAP
 
 WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+(?![a-z])")  # of hip_lt, left-hippocampus and HippL
@@ -137,8 +137,7 @@ def needs(experiment: str, other: str, whole: dict) -> bool:
     for name in waiting:  # it grows
         if name not in reached and name in whole["experiments"]:
             reached.add(name)
-            block = whole["experiments"][name]["preprocess"]
-            waiting += [start_of(whole, name) or "", tissue_network(whole, block)[0] if block in whole["preprocess"] else ""]
+            waiting += needed_by(whole, name)
     return other in reached
 
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mriflow.config.label_maps import EXPERIMENT_NAME
+from mriflow.config.label_maps import EXPERIMENT_NAME, tissue_network
 from mriflow.config.mistakes import Mistakes, in_short, instead
 
 # What an experiment names, and the section of the config in which it is looked up.
@@ -118,6 +118,13 @@ def start_of(config: dict, experiment: str) -> str | None:
     network = config["networks"].get(config["experiments"][experiment]["network"], {})
     start = network.get("init", {}).get("from", "")
     return start if EXPERIMENT_NAME.fullmatch(start) else None
+
+
+def needed_by(config: dict, experiment: str) -> list[str]:
+    """Return the experiments that another starts from, or that tells its tissues apart; they need not be there."""
+    block = config["experiments"][experiment].get("preprocess")
+    tissues = tissue_network(config, block)[0] if block in config.get("preprocess", {}) else ""
+    return [other for other in (start_of(config, experiment), tissues) if other]
 
 
 def check_start(experiment: str, whole: dict, known: dict[str, dict], mistakes: Mistakes) -> None:

@@ -17,9 +17,9 @@ from mriflow.base.files import as_path
 from mriflow.config.checks import check_blocks, check_dataset_names, check_experiments
 from mriflow.config.controls import share_of
 from mriflow.config.external import datasets_of
-from mriflow.config.label_maps import EXPERIMENT_NAME, tissue_network
+from mriflow.config.label_maps import EXPERIMENT_NAME
 from mriflow.config.mistakes import Mistakes, Source, in_short, instead
-from mriflow.config.network_checks import SECTIONS, start_of
+from mriflow.config.network_checks import SECTIONS, needed_by, start_of
 from mriflow.config.search import check_searches, searchable, training_of_trial
 from mriflow.tables.cells import as_text
 from mriflow.tables.labels import LABEL_MAP
@@ -100,8 +100,7 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
         block["model"] = as_path(block["model"])
     wanted = [name for name in whole["run"] if name not in applied]
     for name in wanted:  # it grows: an experiment may start from another, or have its tissues told apart by one
-        tissues, _ = tissue_network(whole, whole["experiments"][name]["preprocess"])
-        wanted += [other for other in (start_of(whole, name), tissues) if other and other not in wanted]
+        wanted += [other for other in needed_by(whole, name) if other not in wanted]
     experiments = {name: whole["experiments"][name] for name in wanted}
     keys = searchable(schema)
     for search in whole["searches"].values():

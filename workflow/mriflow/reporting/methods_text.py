@@ -110,7 +110,7 @@ def trained(result: Mapping[str, Any], used: Mapping[str, Any]) -> list[str]:
         f"A network ({used['network']['name']}) was trained for {epochs} with batches of "
         f"{training['batch_size']} ({training['optimizer']}, learning rate {told(training['learning_rate'])}, weight decay "
         f"{told(training['weight_decay'])}, schedule {training['schedule']}); "
-        f"{KEPT.get(training.get('select', 'best'), 'which weights were used was chosen in each fold')}.",
+        f"{KEPT[training.get('select', 'best')]}.",
         started_from(used),
         changed(training.get("augmentation", {})),
         searched(result),

@@ -11,8 +11,7 @@ import yaml
 from mriflow.base.errors import UserError
 from mriflow.base.files import write_csv, write_text
 from mriflow.config.external import datasets_of
-from mriflow.config.label_maps import tissue_network
-from mriflow.config.network_checks import start_of
+from mriflow.config.network_checks import needed_by
 from mriflow.reporting import result_tables as tables
 from mriflow.reporting.claim import table_of_claim
 from mriflow.reporting.compute import compute_used
@@ -226,9 +225,7 @@ def what_ran(run: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config of a run without its datasets and without the blocks that none of its experiments names."""
     names = [name for name in run["run"] if name in run["experiments"]]
     for name in names:  # it grows: what an experiment starts from, or has its tissues from, was run, too
-        others = [start_of(run, name)] if "networks" in run else []
-        if (block := run["experiments"][name].get("preprocess")) in run.get("preprocess", {}):
-            others.append(tissue_network(run, block)[0])
+        others = needed_by(run, name) if "networks" in run else []
         names += [other for other in others if other in run["experiments"] and other not in names]
     experiments = {name: run["experiments"][name] for name in names}
     kept = {key: value for key, value in run.items() if key != "datasets"} | {"experiments": experiments}

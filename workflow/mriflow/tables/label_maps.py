@@ -54,13 +54,14 @@ def add_label_maps(
         beside = table.parent if table else folder
         named = [([str(beside / as_path(cell))] if isinstance(cell, str) and cell else []) for cell in rows[LABEL_MAP]]
         passed = [[] for _ in named]
+    pairs = list(zip(rows["path"], named, strict=True))
+    faults = [fault_of_scan(path, maps, described) for path, maps in progress(pairs, desc="label maps", unit="map")]
     of_map: dict[str, list[str]] = {}
-    for scan, path, used, maps in zip(rows["id"], rows["path"], usable(rows), named, strict=True):
-        if used and len(maps) == 1 and not fault_of_scan(path, maps, described):
+    for scan, used, maps, fault in zip(rows["id"], usable(rows), named, faults, strict=True):
+        if used and not fault:
             of_map.setdefault(maps[0], []).append(scan)
     paths, prints, problems = [], [], []
-    for scan, maps, others in progress(list(zip(rows["path"], named, passed, strict=True)), desc="label maps", unit="map"):
-        fault = fault_of_scan(scan, maps, described)
+    for maps, others, fault in zip(named, passed, faults, strict=True):
         if not maps and others:
             fault = f"missing ({', '.join(Path(one).name for one in others[:3])}, of another image by its name)"
         elif maps and not fault and len(scans := of_map.get(maps[0], [])) > 1:
