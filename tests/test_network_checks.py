@@ -63,6 +63,12 @@ def told_of(overlay, *others):
         ),
         (SEARCH % "{augmentation.shift_mm: [4, 2]}", "searches.s.keys.augmentation.shift_mm: found 2, less than a voxel"),
         ("preprocess: {affine-4mm: {channels: [gm, image], tissues: demo-age}}", "itself needs experiment 'demo-"),
+        (
+            "{preprocess: {affine-4mm: {channels: [gm, image], tissues: other}, rigid: {registration: rigid, voxel_mm: 4, "
+            "shape: [40, 48, 40], channels: [gm, image], tissues: demo-age}}, experiments: {other: {dataset: demo, "
+            "target: age, preprocess: rigid, split: three-fold, network: sfcn-small, training: short}}}",
+            "'other', which itself needs experiment 'demo-age', expected no circle",
+        ),
         (SEARCH % "{batch_size: [4, 6], accumulate: [1, 4]}", "expected a multiple of 4"),
         (SEARCH % "{synthesis: [{share: 0.5}, {share: 1}]}", "not a key that can be searched"),
         ("experiments: {demo-age: {covariates: [subject]}}", "found 'subject', which is no measure of a person"),
