@@ -15,8 +15,9 @@ from nilearn.datasets import load_mni152_template
 
 from mriflow.base.errors import UserError
 from mriflow.simulate import main, simulate
-from mriflow.simulation.brain import BRAIN_CENTRE_MM, NOTE, SITES
+from mriflow.simulation.brain import BRAIN_CENTRE_MM, NOTE, SITES, load_template
 from mriflow.simulation.people import UNTIDY
+from mriflow.simulation.tissues import load_tissues
 
 SUBJECTS = 20
 NAME = re.compile(r"SIM(\d{3,})-(\w+)-(\d+)-T1\.nii\.gz")
@@ -169,3 +170,38 @@ def test_an_impossible_setting_is_the_users_error_and_leaves_no_file(setting, va
     with pytest.raises(UserError, match=rf"{setting}.*{value}"):
         simulate(tmp_path / "images.tar", tmp_path / "table.csv", **{setting: value})
     assert not list(tmp_path.iterdir())
+
+
+def of_varied_tissues(tmp_path, *, label_maps: bool) -> dict[str, nib.Nifti1Image]:
+    archive = tmp_path / f"{label_maps}.tar"
+    simulate(archive, subjects=SUBJECTS, voxel_mm=4, varied_tissues=True, label_maps=label_maps)
+    with tarfile.open(archive) as tar:
+        return {name[:6]: nib.Nifti1Image.from_bytes(gzip.decompress(tar.extractfile(name).read())) for name in tar.getnames()}
+
+
+def test_varied_tissues_are_four_of_plausible_size_and_each_image_is_of_its_own_label_map(tmp_path):
+    images, maps = (of_varied_tissues(tmp_path, label_maps=of_labels) for of_labels in (False, True))
+    for subject, of_labels in maps.items():
+        labels, image = np.asarray(of_labels.dataobj), np.asarray(images[subject].dataobj)
+        assert np.array_equal(images[subject].affine, of_labels.affine)
+        assert np.array_equal(image > 0, labels > 0)
+        csf, grey, white, ventricles = np.bincount(labels.ravel(), minlength=5)[1:] * 4**3 / 1000
+        assert (60 < csf < 600) and (700 < grey < 1450) and (350 < white < 1000) and (8 < ventricles < 150), subject
+        assert image[labels == 1].mean() < image[labels == 2].mean() < image[labels == 3].mean()
+
+
+def test_varied_tissues_count_thalamus_and_pallidum_as_grey_and_know_all_four_ventricles():
+    def at(volume, *point):
+        return volume[tuple(np.round(np.array(point) - load_template().origin_mm).astype(int))]
+
+    tissues = load_tissues()
+    for x in (-1, 1):
+        for place in ((12 * x, -18, 7), (19 * x, -5, -1), (27 * x, 2, 2)):  # thalamus, pallidum, putamen
+            assert at(tissues.shares[1], *place) > 0.5, place
+        for place in ((24 * x, -20, 34), (22 * x, 38, 5), (23 * x, -18, 10)):  # centrum semiovale, frontal, internal capsule
+            assert at(tissues.shares[2], *place) > 0.5, place
+        assert at(tissues.ventricles, 9 * x, 14, 8)
+    assert at(tissues.ventricles, 0, -20, -2)
+    assert at(tissues.ventricles, 0, -46, -32)
+    assert not at(tissues.ventricles, 0, -33, -26)  # the pons
+    assert not at(tissues.ventricles, 0, 60, 0)

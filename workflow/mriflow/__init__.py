@@ -161,6 +161,7 @@ What they share::
     simulation/  the generator of the demo cohort
         brain           one simulated brain
         people          who is in the cohort, and their table
+        tissues         label maps to learn segmentation of real scans from
         changes         where a label changes the brains
     config/      the config
         resolve         merged, checked, filled in

@@ -17,19 +17,26 @@ import gzip
 import io
 import logging
 import tarfile
+from collections.abc import Callable
 from itertools import repeat
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.errors import UserError
 from mriflow.base.files import whole_file, write_csv
 from mriflow.base.processes import workers
-from mriflow.simulation.brain import NOTE, load_template, make_image, make_label_map
+from mriflow.simulation.brain import NOTE, Template, load_template, make_image, make_label_map
 from mriflow.simulation.people import MIN_SUBJECTS, UNTIDY, Person, draw_person, make_table
+from mriflow.simulation.tissues import varied_image, varied_label_map
 
 LOG = logging.getLogger(__name__)
+
+Maker = Callable[[Person, Template, float, np.random.Generator], nib.Nifti1Image]
+# What makes an image and its label map, of the demo's people and of varied tissues.
+MAKERS: dict[bool, tuple[Maker, Maker]] = {False: (make_image, make_label_map), True: (varied_image, varied_label_map)}
 
 
 def simulate(
@@ -41,6 +48,7 @@ def simulate(
     voxel_mm: float = 2.0,
     threads: int = 1,
     label_maps: bool = False,
+    varied_tissues: bool = False,
 ) -> None:
     """Write the images and the table of a simulated cohort; the same arguments give the same bytes.
 
@@ -61,6 +69,9 @@ def simulate(
     label_maps
         Write label maps of the images, which are not written: names like ``SIM001-North-0101-tissues.nii.gz``, 1 for CSF, 2 for
         grey matter and 3 for white matter.
+    varied_tissues
+        Make brains for a network that is to segment real scans, and label maps of which 4 is for ventricles; see
+        `mriflow.simulation.tissues`.
 
     Raises
     ------
@@ -84,7 +95,9 @@ def simulate(
         tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": NOTE}) as tar,
         workers(max(1, min(threads, subjects))) as each,
     ):
-        made = each(packed_image, people[:subjects], streams[:subjects], repeat(voxel_mm), repeat(label_maps))
+        made = each(
+            packed_image, people[:subjects], streams[:subjects], repeat(voxel_mm), repeat(MAKERS[varied_tissues][label_maps])
+        )
         for person in progress(people[:subjects], desc="simulate", unit="subject"):
             packed = next(made)
             name = person.image_name.replace("-T1.", "-tissues.") if label_maps else person.image_name
@@ -96,10 +109,9 @@ def simulate(
     LOG.info("wrote %s: %s", " and ".join(map(str, filter(None, (archive, table)))), NOTE)
 
 
-def packed_image(person: Person, rng: np.random.Generator, voxel_mm: float, label_map: bool) -> bytes:
+def packed_image(person: Person, rng: np.random.Generator, voxel_mm: float, make: Maker) -> bytes:
     """Return one subject's image, or its label map, as the bytes of a .nii.gz."""
-    content = (make_label_map if label_map else make_image)(person, load_template(), voxel_mm, rng).to_bytes()
-    return gzip.compress(content, compresslevel=1, mtime=0)
+    return gzip.compress(make(person, load_template(), voxel_mm, rng).to_bytes(), compresslevel=1, mtime=0)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -112,6 +124,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--voxel-mm", type=float, default=2.0, help="edge of the cubic voxels in mm (default: 2.0)")
     parser.add_argument("--threads", type=int, default=1, help="images that are made at once (default: 1)")
     parser.add_argument("--label-maps", action="store_true", help="write the tissues of the images, not the images")
+    parser.add_argument(
+        "--varied-tissues", action="store_true", help="brains for a network that is to segment real scans, with ventricles"
+    )
     args = parser.parse_args(argv)
     simulate(**vars(args))
 

@@ -23,6 +23,7 @@ rule simulate:
         runtime=60,
     params:
         cohort=lookup("demo/simulate", within=DATASETS, default={}),
+        varied=option("--varied-tissues", lookup("demo/simulate/varied_tissues", within=DATASETS, default=False)),
         recipe=recipes.SIMULATE,
     shell:
         "python -m mriflow.simulate"
@@ -32,6 +33,7 @@ rule simulate:
         " --seed {params.cohort[seed]}"
         " --voxel-mm {params.cohort[voxel_mm]}"
         " --threads {threads}"
+        " {params.varied}"
         " > {log:q} 2>&1"
 
 
@@ -50,6 +52,7 @@ rule simulate_label_maps:
         runtime=60,
     params:
         cohort=lookup("demo/simulate", within=DATASETS, default={}),
+        varied=option("--varied-tissues", lookup("demo/simulate/varied_tissues", within=DATASETS, default=False)),
         recipe=recipes.SIMULATE,
     shell:
         "python -m mriflow.simulate"
@@ -59,4 +62,5 @@ rule simulate_label_maps:
         " --seed {params.cohort[seed]}"
         " --voxel-mm {params.cohort[voxel_mm]}"
         " --threads {threads}"
+        " {params.varied}"
         " > {log:q} 2>&1"

@@ -1,14 +1,18 @@
 """What jobs are told of the label maps of a dataset."""
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mriflow.tables.labels import LABEL_MAP
 
 EXPERIMENT_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]*")  # a path has a dot or a slash
 MIXTURE = "mixture"  # the way to tell tissues apart that needs no network
+NETWORK = "network"  # the tissue network that comes with mriflow
+SHIPPED = Path(__file__).resolve().parents[1] / "models" / "tissues"  # config/experiments/tissue-network.yaml makes it
 TISSUE_CHANNELS = ("csf", "gm", "wm")
 
 
@@ -51,6 +55,8 @@ def tissue_network(config: Mapping[str, Any], block: str) -> tuple[str, str]:
     name = used["tissues"]
     if name == MIXTURE or not set(used["channels"]) & set(TISSUE_CHANNELS):
         return "", ""
+    if name == NETWORK:
+        return "", os.path.relpath(SHIPPED)  # so that a folder of results may be moved with its workflow
     return (name, f"<results>/{name}/model") if EXPERIMENT_NAME.fullmatch(name) else ("", name)
 
 

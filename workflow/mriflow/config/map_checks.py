@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 
-from mriflow.config.label_maps import MIXTURE, TISSUE_CHANNELS, seen_and_map, tissue_network
+from mriflow.config.label_maps import MIXTURE, NETWORK, TISSUE_CHANNELS, seen_and_map, tissue_network
 from mriflow.config.mistakes import Mistakes, in_short, instead
 from mriflow.config.network_checks import needed_by
 from mriflow.tables.labels import LABEL_MAP
@@ -101,8 +101,9 @@ def check_tissues(experiment: str, names: dict, whole: dict, known: dict[str, di
     elif segments in known.get("applied", {}):
         mistakes.add(at, f"found {name!r}, which uses a model that there is: expected the folder of that model")
     elif segments and segments not in known.get("experiments", {}):
-        text = f"found {name!r}, which is no experiment{instead(name, known.get('experiments', {}))}; expected {MIXTURE}, an "
-        mistakes.add(at, f"{text}experiment that segments, or the folder of a model, written with its path: ./{name}")
+        text = f"found {name!r}, which is no experiment{instead(name, known.get('experiments', {}))}; expected {MIXTURE}, "
+        text += f"{NETWORK}, an experiment that segments, or the folder of a model, written with its path: ./{name}"
+        mistakes.add(at, text)
     elif folder and not segments and not (Path(folder).expanduser() / "SHA256SUMS").is_file():
         text = f"found {name!r}, where there is no model, expected the folder of one, or the name of an experiment that is "
         mistakes.add(at, f"{text}trained first")
