@@ -92,8 +92,8 @@ class Record:
 
     @property
     def external_id(self) -> str:
-        """The id under which Snakemake knows the job: the scheduler's of the submission that it saw, and the record's name."""
-        return f"{self.read('json')['id']}.{self.folder.name}"
+        """The id under which Snakemake knows the job: the scheduler's, 0 if it was given none, and the record's name."""
+        return f"{self.read('json').get('id', 0)}.{self.folder.name}"
 
     @property
     def answered(self) -> bool:
