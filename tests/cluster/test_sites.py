@@ -166,7 +166,7 @@ def test_failure_of_the_machine_is_none_of_the_users(workdir, hosts):
     place = workdir(one(fails, more="    log: 'one.log'\n"))
     avoids = {"sge": "hostname=!{}", "slurm": "--exclude={}"}[place.cell.name]
     if place.cell.name == "slurm" and hosts == "one":
-        place.change("settings.yaml", {"sbatch": "--partition=spare"})
+        place.change("settings.yaml", {"sbatch": "--partition=single"})
     if place.cell.name == "sge" and hosts == "several":  # for all that qsub says; the job goes where it can
         found = '[[ "$*" != *"-w v"* ]] || { echo found suitable queue; exit; }'
         before(place, "qsub", f'{found}; exec /usr/bin/qsub "${{@/hostname=!*/hostname=*}}"')
