@@ -21,9 +21,7 @@ WORDS = Words(
         r"Unable to contact|Socket timed out|Unexpected message|Zero Bytes|Connection (refused|timed out|reset)|not respond"
         r"|Communication|temporarily unable|temporarily unavailable|backup controller|[Aa]uthentication|[Mm]unge"
     ),
-    full=re.compile(
-        r"SubmitJob|MaxJobCount"
-    ),  # of a user, an account (AssocGrpSubmitJobsLimit), a QOS, the site
+    full=re.compile(r"SubmitJob|MaxJobCount"),  # of a user, an account (AssocGrpSubmitJobsLimit), a QOS, the site
     asks=["squeue", "sacct"],
 )
 # States in which a job is over, and why it is if it was ended; with COMPLETED and FAILED its exit code tells.
@@ -46,7 +44,7 @@ NEVER = re.compile(  # reasons for which a job waits and that do not pass
     re.IGNORECASE,
 )
 
-# The script of a submission, whose folder has the name with which it was submitted; an administrator or the site may change that.
+# The script of a submission, whose folder has the name that it was submitted with; an admin or the site may change that.
 SCRIPT = re.compile(r"[^|]*\.snakemake/[^/|]+/([\w-]+)/\d+\.sh\|")
 
 
