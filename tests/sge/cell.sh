@@ -236,7 +236,11 @@ case $1 in
     start-execd) start_execd ;;
     reschedule)
         [[ ${2:-} =~ ^[0-9]+$ ]] || die "reschedule needs the number of a job"
-        qmod -f -rj "$2"
+        # Held until its first run has been ended: there is only this host, which does nothing with a job that it has already.
+        quietly qhold -h s "$2"
+        quietly qmod -f -rj "$2"
+        until_true 60 gone test -e $spool/execd/*/active_jobs/"$2".1 || die "the first run of job $2 does not end"
+        quietly qrls -h s "$2"
         ;;
     status) qstat -f -u '*' ;;
 esac
