@@ -10,8 +10,7 @@ usage, as root on Debian 12 (no systemd is needed):
 
   cell.sh install        install Slurm and sudo; nothing is downloaded where they are there
   cell.sh start          start it, or give a running one the settings below; ends when all nodes wait for jobs
-  cell.sh install --accounting, and start --accounting: with a database, so that sacct answers, and squeue
-                         forgets a job after seconds; until the next plain start
+  cell.sh install --accounting, and start --accounting: with a database, of which sacct answers; until the next plain start
   cell.sh stop           stop all daemons
   cell.sh status         show the nodes and every job
 
@@ -61,8 +60,7 @@ end() { # end FILE NAME [SIGNAL]
 }
 
 configure() {
-    local name number=0 age=300
-    [[ ! $accounting ]] || age=2 # else squeue says how jobs ended, and sacct is never asked
+    local name number=0
     install -d $etc
     install -d -o slurm -g slurm $spool $spool/master $log $run
     for name in 0 1; do # a GPU is a device, whose last digit is its index; these are like /dev/null
@@ -88,7 +86,7 @@ SlurmdLogFile=$log/%n.log
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=2
 SlurmdTimeout=15
 KillWait=10
-MinJobAge=$age
+MinJobAge=300
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 # several nodes on one machine, larger than it is
