@@ -190,6 +190,16 @@ def test_id_is_found_whatever_the_site_says_beside_it(tmp_path, monkeypatch, ans
     assert gridengine.submit(["one.sh"]) == "7"
 
 
+@pytest.mark.parametrize(("failed", "why"), [("25  : rescheduling", "node"), ("100 : assumedly after job", "")])
+def test_job_that_was_started_again_to_be_rid_of_it_has_lost_its_node(tmp_path, monkeypatch, failed, why):
+    """As on a real cell after `qdel` and `qmod -f -rj` of a job whose host does not answer."""
+    (tmp_path / "qacct").write_text(f"#!/bin/sh\necho =====\necho 'failed       {failed}'\n")
+    (tmp_path / "qacct").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert gridengine.end_of("7", None, None).why == why
+    assert gridengine.end_of("7", None, 1).why == ""
+
+
 def test_queue_is_read_from_the_xml_of_qstat():
     xml = """<job_info><queue_info><job_list state="running"><JB_job_number>7</JB_job_number><JB_name>train-1a</JB_name>
     <state>r</state></job_list></queue_info><job_info><job_list state="pending"><JB_job_number>8</JB_job_number>

@@ -183,3 +183,15 @@ def test_job_that_ends_during_the_look_at_the_queue_is_not_taken_for_killed(site
     time.sleep(1)
     look_anew(site)
     assert site.call("status", job)[1] == "success"
+
+
+def test_training_that_the_site_refused_in_between_is_not_run_again_and_says_so(site):
+    name = site.submit().partition(".")[2]
+    record = site.folder / ".snakemake/sge" / name
+    (record / "2.json").write_text(json.dumps({"time": 0, "mem_mb": 1000}))  # refused: it was given no id
+    (record / "2.end").write_text(json.dumps({"why": "error"}))
+    script = site.folder / ".snakemake/tmp.1/job.1.sh"
+    script.write_text(script.read_text() + "# --attempt 2\n")
+    code, answer, said = site.call("submit", ".snakemake/tmp.1/job.1.sh")
+    assert code == 0 and "not run again, for it ended with an error of its own" in said
+    assert site.call("status", answer)[1] == "failed"

@@ -74,19 +74,36 @@ def test_template_of_a_gpu_of_a_kind_needs_both_places(profile):
 
 
 def test_queue_is_read_with_what_is_over_and_why():
-    text = "7|RUNNING|None|train-1a\n8|PENDING|PartitionTimeLimit|a|b\n9|COMPLETING|None|x\n10|NODE_FAIL|NodeDown|y\n"
-    text += "11|OUT_OF_MEMORY|OutOfMemory|z\n12|PENDING|QOSMaxCpuPerUserLimit|w\n13|FAILED|NonZeroExitCode|v\n"
+    text = "7|RUNNING|None|(null)|train-1a\n8|PENDING|PartitionTimeLimit|a.sh|a|b\n9|COMPLETING|None|(null)|x\n"
+    text += "10|NODE_FAIL|NodeDown|(null)|y\n11|OUT_OF_MEMORY|OutOfMemory|(null)|z\n"
+    text += "12|PENDING|QOSMaxCpuPerUserLimit|(null)|w\n13|FAILED|NonZeroExitCode|(null)|v\n"
+    text += "14|PENDING|QOSMinGRES|/home/me/.snakemake/slurm/one-1a/2.sh|renamed\n"
     queue = slurm.read_queue(text)
     assert {job: queued.name for job, queued in queue.items() if not queued.over} == {
         "7": "train-1a",
         "8": "a|b",
         "9": "x",
         "12": "w",
+        "14": "one-1a",
     }
-    assert [job for job, queued in queue.items() if queued.in_error] == ["8"]
-    assert [job for job, queued in queue.items() if queued.waits] == ["8", "12"]
+    assert [job for job, queued in queue.items() if queued.in_error] == ["8", "14"]
+    assert [job for job, queued in queue.items() if queued.waits] == ["8", "12", "14"]
     assert queue["9"].being_deleted
     assert {job: queued.why for job, queued in queue.items() if queued.over} == {"10": "node", "11": "memory", "13": ""}
+
+
+def test_job_with_a_name_in_another_encoding_hides_no_job(tmp_path, monkeypatch):
+    (tmp_path / "squeue").write_text("#!/bin/sh\nprintf '7|RUNNING|None|(null)|caf\\351\\n8|RUNNING|None|(null)|one-1a\\n'\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    jobs, _ = slurm.list_jobs(tmp_path, {})
+    assert jobs["8"].name == "one-1a"
+
+
+def test_percent_sign_in_the_path_of_the_folder_is_none_of_slurms(tmp_path, monkeypatch):
+    (tmp_path / "50% %j").mkdir()
+    monkeypatch.chdir(tmp_path / "50% %j")
+    assert slurm.job_arguments("one-1a", "logs/%j.log")[-1] == f"--output={tmp_path}/50%% %%j/logs/%j.log"
 
 
 @pytest.mark.parametrize("answer", ["7", "7;young", "Welcome, user 3\n7"])
@@ -107,6 +124,7 @@ def test_id_is_found_and_what_a_job_knows_is_not_handed_on(tmp_path, monkeypatch
     [
         ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", "MasterAway"),
         ("sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: Job violates", "Full"),
+        ("sbatch: error: AssocGrpSubmitJobsLimit\nsbatch: error: Batch job submission failed: Job violates", "Full"),
         ("sbatch: error: Batch job submission failed: Requested node configuration is not available", "Refused"),
     ],
 )
@@ -134,7 +152,7 @@ def test_end_is_asked_of_the_accounting_only_where_the_queue_has_forgotten_it(tm
     (tmp_path / "sacct").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert slurm.end_of("7", None, None).why == why
-    assert slurm.end_of("7", slurm.read_queue("7|TIMEOUT|TimeLimit|one")["7"], None).why == "walltime"
+    assert slurm.end_of("7", slurm.read_queue("7|TIMEOUT|TimeLimit|(null)|one")["7"], None).why == "walltime"
 
 
 def test_both_schedulers_answer_the_same_questions():

@@ -53,7 +53,10 @@ class Words(NamedTuple):
 def run(words: Words, *command: str, timeout: float = 60, environment: Mapping[str, str] | None = None) -> str:
     """Run a command of the scheduler and return its output. Raises MasterAway, Full or Refused."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=environment)
+        # A name of another of the user's jobs may be in any encoding.
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=timeout, check=False, env=environment
+        )
     except FileNotFoundError:
         raise Refused(f"there is no {command[0]} on this machine: a cluster is used from its login node") from None
     except subprocess.TimeoutExpired:

@@ -92,8 +92,8 @@ class Record:
 
     @property
     def external_id(self) -> str:
-        """The id under which Snakemake knows the job: the scheduler's of the submission that it saw, and the record's name."""
-        return f"{self.read('json')['id']}.{self.folder.name}"
+        """The id under which Snakemake knows the job: the scheduler's, 0 if it was given none, and the record's name."""
+        return f"{self.read('json').get('id', 0)}.{self.folder.name}"
 
     @property
     def answered(self) -> bool:
@@ -155,7 +155,7 @@ class Record:
         self.log().parent.mkdir(parents=True, exist_ok=True)
         self.set_logs_aside(job)
         if self.read("end").get("why") == "node":  # it may live on there, until it sees this one
-            arguments += scheduler.delayed((FENCE + 1) * site.settings["poll"])
+            arguments += scheduler.delayed(FENCE * site.settings["poll"] + site.settings["grace"])
         if not self.last or self.answered or self.file("start").exists():  # what another left is not this one's
             self.last += 1
         self.file("sh").write_text(job_script(job, request, site, self.folder / str(self.last), self.ids()))

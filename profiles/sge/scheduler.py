@@ -3,6 +3,7 @@
 import contextlib
 import getpass
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -51,9 +52,9 @@ def by_hand(arguments: list[str]) -> list[str]:
     return ["qrsh", "-cwd", "-now", "no", *arguments]
 
 
-def delayed(_seconds: int) -> list[str]:
-    """Return how a job asks to start so much later; a lost node's job is not shown as over before someone deletes it."""
-    return []
+def delayed(seconds: int) -> list[str]:
+    """Return how a job asks to start so much later."""
+    return ["-a", time.strftime("%Y%m%d%H%M.%S", time.localtime(time.time() + seconds))]
 
 
 def list_jobs(folder: Path, names: dict[str, str]) -> tuple[dict[str, Queued], dict[str, str]]:
@@ -176,7 +177,9 @@ def end_of(job: str, _ended: Queued | None, code: int | None) -> End:
         return End()
     account = accounting(job)
     facts = ", ".join(f"{key} {account[key]}" for key in ("failed", "exit_status") if key in account)
-    return End("", f"accounting: {facts}" if facts else "", megabytes(account.get("maxvmem", "")))
+    # Started again and gone all the same: so a job is got rid of whose node does not answer, and which may live on there.
+    why = "node" if account.get("failed", "").startswith("25 ") else ""
+    return End(why, f"accounting: {facts}" if facts else "", megabytes(account.get("maxvmem", "")))
 
 
 def accounting(job: str) -> dict[str, str]:

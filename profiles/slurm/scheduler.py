@@ -21,7 +21,7 @@ WORDS = Words(
         r"Unable to contact|Socket timed out|Unexpected message|Zero Bytes|Connection (refused|timed out|reset)|not respond"
         r"|Communication|temporarily unable|temporarily unavailable|backup controller|[Aa]uthentication|[Mm]unge"
     ),
-    full=re.compile(r"MaxSubmitJob|MaxJobCount"),
+    full=re.compile(r"SubmitJob|MaxJobCount"),  # of a user, an account (AssocGrpSubmitJobsLimit), a QOS, the site
     asks=["squeue", "sacct"],
 )
 # States in which a job is over, and why it is if it was ended; with COMPLETED and FAILED its exit code tells.
@@ -39,10 +39,13 @@ OVER = {
     "TIMEOUT": "walltime",
 }
 NEVER = re.compile(  # reasons for which a job waits and that do not pass
-    r"PartitionTimeLimit|PartitionNodeLimit|BadConstraints|Max\w+Per(Job|Node)|MaxMemPerLimit|Invalid(Account|QOS)"
+    r"PartitionTimeLimit|PartitionNodeLimit|BadConstraints|Max\w+Per(Job|Node)|MaxMemPerLimit|QOSMin|Invalid(Account|QOS)"
     r"|(Account|QOS)NotAllowed|DependencyNeverSatisfied|launch.failed.requeued.held",
     re.IGNORECASE,
 )
+
+# The script of a submission, whose folder has the name that it was submitted with; an admin or the site may change that.
+SCRIPT = re.compile(r"[^|]*\.snakemake/[^/|]+/([\w-]+)/\d+\.sh\|")
 
 
 def run(*command: str, timeout: float = 60) -> str:
@@ -58,6 +61,9 @@ def run(*command: str, timeout: float = 60) -> str:
 
 def job_arguments(name: str, log: str) -> list[str]:
     """Return what every sbatch says, whatever the job asks for; the log comes last."""
+    here = str(Path.cwd())
+    if "%" in here:  # Slurm puts the folder before a relative path, and reads its % too
+        log = f"{here.replace('%', '%%')}/{log}"
     return ["--parsable", "--no-requeue", "--nodes=1", "--ntasks=1", f"--job-name={name}", f"--output={log}"]
 
 
@@ -96,7 +102,7 @@ def list_jobs(_folder: Path, _names: dict[str, str]) -> tuple[dict[str, Queued],
 
 def squeue() -> list[str]:
     """Return the command that lists jobs, whatever their state, as `read_queue` reads them."""
-    return ["squeue", "--noheader", "--states=all", "--format=%i|%T|%r|%j"]
+    return ["squeue", "--noheader", "--states=all", "--format=%i|%T|%r|%o|%j"]
 
 
 def read_queue(text: str) -> dict[str, Queued]:
@@ -105,10 +111,11 @@ def read_queue(text: str) -> dict[str, Queued]:
     for line in text.splitlines():
         job, _, rest = line.partition("|")
         state, _, rest = rest.partition("|")
-        reason, _, name = rest.partition("|")
+        reason, _, rest = rest.partition("|")
+        script = SCRIPT.match(rest)
         pending = state == "PENDING"
         jobs[job.strip()] = Queued(
-            name=name.strip(),
+            name=script[1] if script else rest.partition("|")[2].strip(),
             state=state,
             reason=reason,
             waits=pending,

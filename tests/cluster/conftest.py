@@ -3,12 +3,14 @@
 tests/sge/cell.sh and tests/slurm/cell.sh start them.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -144,7 +146,15 @@ class Workdir:
 
 
 @pytest.fixture
-def workdir(tmp_path, scheduler):
+def turn(request, scheduler):
+    """Wait until no test takes the scheduler's daemons down; one that does, marked `alone`, until no other runs on it."""
+    with open(Path(tempfile.gettempdir(), f"mriflow-{scheduler.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if request.node.get_closest_marker("alone") else fcntl.LOCK_SH)
+        yield
+
+
+@pytest.fixture
+def workdir(tmp_path, scheduler, turn):
     """Make working directories of a test; what is left of their Snakemake and jobs is ended after it."""
     made = []
 

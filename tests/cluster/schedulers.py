@@ -5,6 +5,8 @@ import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
 
+TRUSTED = "/usr/local/lib/mriflow-tests"  # root's copies of the scripts that make them
+
 
 class Cell:
     """A real scheduler on this one machine, made by `cell.sh`, root's copy of which the user may run."""
@@ -56,7 +58,7 @@ class Cell:
 class GridEngine(Cell):
     """Grid Engine, of tests/sge/cell.sh."""
 
-    name, title, cell, asks = "sge", "Grid Engine", "/usr/local/sbin/mriflow-test-cell", ("qconf", "-sh")
+    name, title, cell, asks = "sge", "Grid Engine", f"{TRUSTED}/sge/cell.sh", ("qconf", "-sh")
     submit, look, delete_command, hold = "qsub", "qstat", "qdel", "-h"
     away = "error: commlib error: got select error (Connection refused)"
     full = (
@@ -79,7 +81,7 @@ class GridEngine(Cell):
 class Slurm(Cell):
     """Slurm, of tests/slurm/cell.sh."""
 
-    name, title, cell, asks = "slurm", "Slurm", "/usr/local/sbin/mriflow-test-slurm", ("sinfo", "--noheader")
+    name, title, cell, asks = "slurm", "Slurm", f"{TRUSTED}/slurm/cell.sh", ("sinfo", "--noheader")
     submit, look, delete_command, hold = "sbatch", "squeue", "scancel", "--hold"
     away = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
     full = ("sbatch: error: AssocMaxSubmitJobLimit", "sbatch: error: QOSMaxSubmitJobPerUserLimit")

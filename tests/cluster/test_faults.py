@@ -180,6 +180,28 @@ def test_job_deleted_from_outside_is_run_again(workdir):
     ended(place, DELETED[place.cell.name], times=2)
 
 
+@pytest.mark.only("slurm")
+@pytest.mark.parametrize("end", ["deleted", "memory", "walltime"])
+def test_end_that_the_queue_has_forgotten_is_told_by_the_accounting(workdir, end):
+    if subprocess.run(["sacct", "--noheader"], capture_output=True).returncode:
+        pytest.skip("this Slurm has no accounting; `tests/slurm/cell.sh start --accounting` starts one that has")
+    memory = "[ $(wc -l < started) -gt 1 ] || python3 -c 'int(5e8) * bytes([1])' && touch {output}"
+    command = memory if end == "memory" else HANGS_ONCE
+    place = workdir(one(command, f"mem_mb=450, runtime={1 if end == 'walltime' else 30}"))
+    before(place, "squeue", 'exec /usr/bin/squeue "${@/--states=all/--states=PD,R,CG,CF,S}"')
+    process = place.start()
+    wait_for_start(place)
+    if end == "deleted":
+        place.cell.delete(place.submissions()[0]["id"])
+    assert process.wait(360) == 0, place.output()
+    said = {
+        "deleted": "was deleted (Slurm: CANCELLED)",
+        "memory": "had too little memory with mem_mb=450; the next try asks for 675 MB",
+        "walltime": "killed at the end of its walltime, 0:01:00; give the rule more `runtime` (Slurm: TIMEOUT)",
+    }
+    ended(place, said[end], times=2)
+
+
 def test_job_that_exceeds_its_memory_gets_more_at_the_next_try(workdir):
     place = workdir(one("python3 -c 'int(5e8) * bytes([1])' && touch {output}", "mem_mb=450"))
     assert place.run() == 0, place.output()

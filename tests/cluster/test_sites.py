@@ -98,15 +98,17 @@ jsv_main
 """
 
 
-@pytest.mark.only("sge")
 def test_job_that_the_site_renames_is_known_again(workdir):
     place = workdir(one(WAITS), grace=2)
-    (place.folder / "renames.jsv").write_text(RENAMES)
-    (place.folder / "renames.jsv").chmod(0o755)
-    place.change("settings.yaml", {"qsub": f"-jsv {place.folder}/renames.jsv"})
-    before(place, "qsub", 'export SGE_ROOT=/var/lib/gridengine; exec /usr/bin/qsub "$@"')
+    if place.cell.name == "sge":
+        (place.folder / "renames.jsv").write_text(RENAMES)
+        (place.folder / "renames.jsv").chmod(0o755)
+        place.change("settings.yaml", {"qsub": f"-jsv {place.folder}/renames.jsv"})
+        before(place, "qsub", 'export SGE_ROOT=/var/lib/gridengine; exec /usr/bin/qsub "$@"')
     process = place.start()
     wait_for_start(place)
+    if place.cell.name == "slurm":
+        subprocess.run(["scontrol", "update", f"jobid={place.submissions()[0]['id']}", "name=site_one"], check=True)
     (job,) = [one["id"] for one in place.submissions()]
     time.sleep(6)
     os.killpg(process.pid, signal.SIGKILL)
@@ -114,7 +116,8 @@ def test_job_that_the_site_renames_is_known_again(workdir):
     assert place.run("--unlock") == 0
     process = place.start()
     place.wait_for(lambda: "is in the queue already" in place.output(), "the job to be found")
-    assert "site_one-" in subprocess.run(["qstat", "-j", job], capture_output=True, text=True, check=True).stdout
+    described = {"sge": ["qstat", "-j", job], "slurm": ["scontrol", "show", "job", job]}[place.cell.name]
+    assert "site_one" in subprocess.run(described, capture_output=True, text=True, check=True).stdout
     (place.folder / "go").touch()
     assert process.wait(240) == 0, place.output()
     ended(place)
@@ -166,7 +169,7 @@ def test_failure_of_the_machine_is_none_of_the_users(workdir, hosts):
     place = workdir(one(fails, more="    log: 'one.log'\n"))
     avoids = {"sge": "hostname=!{}", "slurm": "--exclude={}"}[place.cell.name]
     if place.cell.name == "slurm" and hosts == "one":
-        place.change("settings.yaml", {"sbatch": "--partition=spare"})
+        place.change("settings.yaml", {"sbatch": "--partition=single"})
     if place.cell.name == "sge" and hosts == "several":  # for all that qsub says; the job goes where it can
         found = '[[ "$*" != *"-w v"* ]] || { echo found suitable queue; exit; }'
         before(place, "qsub", f'{found}; exec /usr/bin/qsub "${{@/hostname=!*/hostname=*}}"')
@@ -201,10 +204,35 @@ def test_job_that_waits_long_is_told_the_reason_of_slurm_once(workdir, asks, why
     assert why in place.output().partition("has waited for")[2]
 
 
+# The first time a job that its node does not end; then one that fails if that one is alive.
+LIVES_ON = "[ $(wc -l < started) -gt 1 ] || sleep 600; ! kill -0 $(head -1 started) 2> /dev/null && touch {output}"
+
+
+@pytest.mark.long
+@pytest.mark.alone
+@pytest.mark.only("sge")
+def test_job_of_a_lost_node_is_waited_for_until_its_user_is_rid_of_it(workdir, admin):
+    place = workdir(one(LIVES_ON))
+    process = place.start()
+    wait_for_start(place)
+    (job,) = place.queue()
+    admin("kill-execd")
+    time.sleep(70)  # after 60 Grid Engine says that it knows nothing of the host
+    assert place.queue() == {job: "running"} and len(place.submissions()) == 1
+    subprocess.run(["qdel", job], check=True)
+    place.wait_for(lambda: place.queue() == {job: "dr"}, "its being deleted")
+    subprocess.run(["qmod", "-f", "-rj", job], check=True)
+    log = f"logs/sge/one/{job}.log"
+    place.wait_for(lambda: f"another job has taken the place of job {job}" in place.read(log), "the old job to end itself")
+    assert "-a" in place.asked(place.submissions()[1])
+    admin("start-execd")
+    assert process.wait(240) == 0, place.output()
+    ended(place, "lost its node (accounting: failed 25", times=2)
+
+
 @pytest.mark.only("slurm")
 def test_job_of_a_lost_node_runs_again_after_the_old_one_was_ended(workdir, admin):
-    alive = "kill -0 $(head -1 started) 2> /dev/null"
-    place = workdir(one(f"[ $(wc -l < started) -gt 1 ] || sleep 600; ! {alive} && touch {{output}}"), asks="--partition=spare")
+    place = workdir(one(LIVES_ON), asks="--partition=spare")
     process = place.start()
     wait_for_start(place)
     place.change("settings.yaml", {"sbatch": ""})

@@ -1,9 +1,6 @@
 #!/usr/bin/env bash
 # A real Grid Engine on one machine, for the tests in tests/cluster. See --help.
-set -euo pipefail
-umask 022
-this_file=$(readlink -f "$0")
-cd / # daemons stay in the folder they were started from
+source "$(dirname "$(readlink -f "$0")")/../cells.sh"
 
 usage() {
     cat <<TEXT
@@ -25,7 +22,7 @@ and, for tests of what a cluster does on a bad day:
   cell.sh reschedule JOB start a running job again, as an administrator can
 
 Grid Engine refuses jobs of root: submit them as the user $user, whom \`start\` creates and whom sudo
-lets run \`sudo $trusted COMMAND\` for every command from \`stop\` on. No environment
+lets run \`sudo $cell COMMAND\` for every command from \`stop\` on. No environment
 variable is needed. For example:
 
   runuser -l $user -c 'echo sleep 10 | qsub -l tmem=1G,h_rt=0:10:0'
@@ -36,39 +33,16 @@ A job that asks for no tmem or no h_rt is refused. gpu.q takes only jobs with -l
 TEXT
 }
 
-user=mriflow
-trusted=/usr/local/sbin/mriflow-test-cell # root's copy of this file: sudo must not run one that others can write
 cpu_slots=24
 gpu_slots=4
 tmem=64G # most test jobs sleep, so more is promised than there is
 tscratch=100G
 
 export SGE_ROOT=/var/lib/gridengine SGE_CELL=default
+cell_of_daemons=(SGE_ROOT="$SGE_ROOT" SGE_CELL="$SGE_CELL")
 export SGE_SINGLE_LINE=1 # no broken lines in what qconf prints, as it is edited and given back
 common=$SGE_ROOT/$SGE_CELL/common
 spool=/var/spool/gridengine
-host=$(hostname)
-
-die() {
-    echo "cell.sh: $*" >&2
-    exit 1
-}
-
-# Runs a command; what it prints is shown only where it fails.
-quietly() {
-    local message
-    message=$("$@" 2>&1 </dev/null) || die "failed: $*"$'\n'"$message"
-}
-
-# until_true SECONDS COMMAND...
-until_true() {
-    local end=$((SECONDS + $1))
-    shift
-    until "$@"; do
-        ((SECONDS < end)) || return 1
-        sleep 0.2
-    done
-}
 
 as_admin() { runuser -u sgeadmin -- "$@"; }
 
@@ -84,37 +58,12 @@ queues_answer() {
     [[ $(timeout 5 qstat -f 2>/dev/null | awk '/^(cpu|gpu)\.q@/ && NF == 5' | wc -l) == 2 ]]
 }
 
-# A daemon must not hold the pipe of whoever waits for this script's output, and hands its environment on to every job.
-daemon() {
-    env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin SGE_ROOT="$SGE_ROOT" SGE_CELL="$SGE_CELL" "$@" </dev/null >/dev/null 2>&1
-}
-
-install_packages() {
+install_grid_engine() {
+    local answers="gridengine-common shared/gridengine"
+    printf '%s\n' "${answers}config boolean true" "${answers}cell string $SGE_CELL" "${answers}master string $host" |
+        debconf-set-selections
     # msmtp-mta: the smallest mail server, or a large one comes along; netbase: which ports Grid Engine has
-    local wanted=(gridengine-master gridengine-exec gridengine-client sudo procps netbase msmtp-mta)
-    command -v apt-get >/dev/null || die "this machine has no apt-get; Debian 12 is needed"
-    export DEBIAN_FRONTEND=noninteractive
-    [[ -n $(apt-cache show gridengine-master 2>/dev/null) ]] || quietly apt-get update
-    # What the workflow needs of Debian's own Python, which every user can read.
-    if apt-cache show python3.11-venv >/dev/null 2>&1; then wanted+=(python3.11-venv); fi
-    local state
-    if ! state=$(dpkg-query -W -f '${db:Status-Status}\n' "${wanted[@]}" 2>&1) || grep -qvx installed <<<"$state"; then
-        debconf-set-selections <<ANSWERS
-gridengine-common shared/gridengineconfig boolean true
-gridengine-common shared/gridenginecell string $SGE_CELL
-gridengine-common shared/gridenginemaster string $host
-ANSWERS
-        # The packages would start the daemons, unconfigured; this file's 101 forbids it.
-        local policy=/usr/sbin/policy-rc.d
-        if [[ ! -e $policy ]]; then
-            trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-            printf '#!/bin/sh\nexit 101\n' >$policy
-            chmod +x $policy
-        fi
-        local get=(apt-get install -y --no-install-recommends "${wanted[@]}")
-        # Lists of packages grow stale: then once more with new ones.
-        "${get[@]}" >/dev/null 2>&1 </dev/null || { quietly apt-get update && quietly "${get[@]}"; }
-    fi
+    install_packages gridengine-master gridengine-exec gridengine-client netbase msmtp-mta
 }
 
 start_master() {
@@ -122,7 +71,7 @@ start_master() {
     # One that is on its way out runs for a while without answering: so it is looked at anew each time.
     until master_answers; do
         ((SECONDS < end)) || die "the master does not answer; see $spool/qmaster/messages"
-        master_id >/dev/null || daemon /usr/sbin/sge_qmaster || true
+        master_id >/dev/null || daemon "${cell_of_daemons[@]}" /usr/sbin/sge_qmaster || true
         sleep 0.3
     done
 }
@@ -135,7 +84,7 @@ stop_master() {
 }
 
 start_execd() {
-    execd_id >/dev/null || daemon /usr/sbin/sge_execd || die "the host's daemon does not start; see $spool/execd/*/messages"
+    execd_id >/dev/null || daemon "${cell_of_daemons[@]}" /usr/sbin/sge_execd || die "the host's daemon does not start; see $spool/execd/*/messages"
     if master_answers; then
         until_true 60 queues_answer || die "the queues do not answer:"$'\n'"$(qstat -f 2>&1)"
     fi
@@ -243,20 +192,6 @@ COMPLEXES
     put ql q gpu.q "$work/gpu.q"
 }
 
-# The user who submits, and what the tests may do to the cell in that user's name.
-make_user() {
-    id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
-    [[ $this_file == "$trusted" ]] || install -m 755 "$this_file" "$trusted"
-    local rule=/etc/sudoers.d/mriflow-test-cell new command
-    new=$(mktemp)
-    for command in stop stop-master start-master kill-execd start-execd 'reschedule [0-9]*' status; do
-        echo "$user ALL=(root) NOPASSWD: $trusted $command"
-    done >"$new"
-    quietly visudo -c -f "$new"
-    install -m 440 "$new" $rule
-    rm "$new"
-}
-
 start() {
     [[ -x /usr/sbin/sge_qmaster ]] || die "Grid Engine is not installed: cell.sh install"
     # The names of one machine are many; Grid Engine has to take them for one.
@@ -275,7 +210,7 @@ start() {
     start_master
     as_admin qconf -am root >/dev/null 2>&1 || true # fails where root is one
     configure
-    make_user
+    make_user stop stop-master start-master kill-execd start-execd 'reschedule [0-9]*' status
     start_execd
 }
 
@@ -292,7 +227,7 @@ case ${1:-} in
 esac
 [[ $(id -u) == 0 ]] || die "$1 needs root"
 case $1 in
-    install) install_packages ;;
+    install) install_grid_engine ;;
     start) start ;;
     stop) stop_execd && stop_master ;;
     stop-master) stop_master ;;
@@ -301,7 +236,11 @@ case $1 in
     start-execd) start_execd ;;
     reschedule)
         [[ ${2:-} =~ ^[0-9]+$ ]] || die "reschedule needs the number of a job"
-        qmod -f -rj "$2"
+        # Held until its first run has been ended: there is only this host, which does nothing with a job that it has already.
+        quietly qhold -h s "$2"
+        quietly qmod -f -rj "$2"
+        until_true 60 gone test -e $spool/execd/*/active_jobs/"$2".1 || die "the first run of job $2 does not end"
+        quietly qrls -h s "$2"
         ;;
     status) qstat -f -u '*' ;;
 esac

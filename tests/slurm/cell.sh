@@ -1,9 +1,6 @@
 #!/usr/bin/env bash
 # A real Slurm on one machine, for the tests in tests/cluster. See --help.
-set -euo pipefail
-umask 022
-this_file=$(readlink -f "$0")
-cd / # daemons stay in the folder they were started from
+source "$(dirname "$(readlink -f "$0")")/../cells.sh"
 
 usage() {
     cat <<TEXT
@@ -13,6 +10,7 @@ usage, as root on Debian 12 (no systemd is needed):
 
   cell.sh install        install Slurm and sudo; nothing is downloaded where they are there
   cell.sh start          start it, or give a running one the settings below; ends when all nodes wait for jobs
+  cell.sh install --accounting, and start --accounting: with a database, of which sacct answers; until the next plain start
   cell.sh stop           stop all daemons
   cell.sh status         show the nodes and every job
 
@@ -22,20 +20,20 @@ and, for tests of what a cluster does on a bad day:
   cell.sh start-master
   cell.sh kill-node      kill -9 of the daemon of the node \`spare\`, which is given up after 15 to 31 seconds; its jobs go on
   cell.sh start-node
+  cell.sh stop-accounting   sacct gets no answer
+  cell.sh start-accounting
 
-Jobs are submitted as the user $user, whom \`start\` creates and whom sudo lets run \`sudo $trusted COMMAND\`
+Jobs are submitted as the user $user, whom \`start\` creates and whom sudo lets run \`sudo $cell COMMAND\`
 for every command from \`stop\` on. For example:
 
   runuser -l $user -c 'sbatch --time=10 --wrap="sleep 10"'
 
-The partition \`all\` has \`node\` and \`gpu\` (with two GPUs, which are none), the partition \`spare\` a node for itself. Each node
-has $cpus cores and $mem MB, whatever the machine has, and $tmpfs of tmpfs. Memory is held by cgroups (v1) where this machine lets root make
-them, else by looking every two seconds. There is no accounting: sacct answers that it is disabled.
+The partition \`all\` has \`node\` and \`gpu\` (with two GPUs, which are none), \`single\` only \`gpu\`, and \`spare\` a node for itself.
+Each node has $cpus cores and $mem MB, whatever the machine has, and $tmpfs of tmpfs. Memory is held by cgroups (v1) where this
+machine lets root make them, else by looking every two seconds. Without --accounting, sacct answers that it is disabled.
 TEXT
 }
 
-user=mriflow
-trusted=/usr/local/sbin/mriflow-test-slurm # root's copy of this file: sudo must not run one that others can write
 nodes=(node gpu spare)
 cpus=32
 mem=64000 # most test jobs sleep, so more is promised than there is
@@ -44,33 +42,7 @@ etc=/etc/slurm
 spool=/var/spool/slurm
 log=/var/log/slurm
 run=/run/slurm
-host=$(hostname)
-
-die() {
-    echo "cell.sh: $*" >&2
-    exit 1
-}
-
-# Runs a command; what it prints is shown only where it fails.
-quietly() {
-    local message
-    message=$("$@" 2>&1 </dev/null) || die "failed: $*"$'\n'"$message"
-}
-
-# until_true SECONDS COMMAND...
-until_true() {
-    local end=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        ((SECONDS < end)) || return 1
-        sleep 0.2
-    done
-}
-
-# A daemon must not hold the pipe of whoever waits for this script's output, and hands its environment on to every job.
-daemon() {
-    env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@" </dev/null >/dev/null 2>&1
-}
+accounting='' # or slurmdbd
 
 # The id of the daemon NAME that wrote FILE; fails where it does not run. A dead one that nobody buried does not count.
 alive() { # alive FILE NAME
@@ -85,28 +57,6 @@ end() { # end FILE NAME [SIGNAL]
     id=$(alive "$1" "$2") || return 0
     kill "-${3:-TERM}" "$id"
     until_true 30 dead "$1" "$2" || die "$2 (process $id) does not stop"
-}
-
-install_packages() {
-    local wanted=(munge slurmctld slurmd slurm-client sudo procps)
-    command -v apt-get >/dev/null || die "this machine has no apt-get; Debian 12 is needed"
-    export DEBIAN_FRONTEND=noninteractive
-    [[ -n $(apt-cache show slurmctld 2>/dev/null) ]] || quietly apt-get update
-    # What the workflow needs of Debian's own Python, which every user can read.
-    if apt-cache show python3.11-venv >/dev/null 2>&1; then wanted+=(python3.11-venv); fi
-    local state
-    if ! state=$(dpkg-query -W -f '${db:Status-Status}\n' "${wanted[@]}" 2>&1) || grep -qvx installed <<<"$state"; then
-        # The packages would start the daemons, unconfigured; this file's 101 forbids it.
-        local policy=/usr/sbin/policy-rc.d
-        if [[ ! -e $policy ]]; then
-            trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-            printf '#!/bin/sh\nexit 101\n' >$policy
-            chmod +x $policy
-        fi
-        local get=(apt-get install -y --no-install-recommends "${wanted[@]}")
-        # Lists of packages grow stale: then once more with new ones.
-        "${get[@]}" >/dev/null 2>&1 </dev/null || { quietly apt-get update && quietly "${get[@]}"; }
-    fi
 }
 
 configure() {
@@ -150,7 +100,8 @@ TaskPlugin=task/$task
 JobAcctGatherType=jobacct_gather/$gather
 JobAcctGatherFrequency=2
 $more
-AccountingStorageType=accounting_storage/none
+AccountingStorageType=accounting_storage/${accounting:-none}
+${accounting:+AccountingStorageEnforce=limits}
 SwitchType=switch/none
 MpiDefault=none
 PropagateResourceLimits=NONE
@@ -163,6 +114,7 @@ CONF
                 "Gres=$gres Weight=$weight"
         done
         echo "PartitionName=all Nodes=node,gpu Default=YES MaxTime=3-00:00:00 DefaultTime=00:10:00 State=UP"
+        echo "PartitionName=single Nodes=gpu MaxTime=3-00:00:00 DefaultTime=00:10:00 State=UP"
         echo "PartitionName=spare Nodes=spare MaxTime=3-00:00:00 DefaultTime=00:10:00 State=UP"
     } >$etc/slurm.conf.new
     {
@@ -195,6 +147,43 @@ start_master() {
 }
 stop_master() { end $run/master.pid slurmctld; }
 
+start_accounting() {
+    install -d -o mysql -g mysql /run/mysqld
+    install -d $spool
+    [[ -d $spool/database ]] || quietly mariadb-install-db --no-defaults --user=mysql --datadir=$spool/database --skip-test-db
+    mariadb-admin ping >/dev/null 2>&1 || daemon setsid --fork /usr/sbin/mariadbd --no-defaults --user=mysql \
+        --datadir=$spool/database --socket=/run/mysqld/mysqld.sock --pid-file=/run/mysqld/mysqld.pid --skip-networking \
+        --log-error=$spool/database/error.log --innodb-flush-log-at-trx-commit=0 --innodb-lock-wait-timeout=900
+    until_true 60 mariadb-admin ping || die "the database does not answer; see $spool/database/error.log"
+    mariadb <<<"create database if not exists slurm; create user if not exists slurm@localhost identified by 'slurm';
+        grant all on slurm.* to slurm@localhost"
+    install -o slurm -g slurm -m 600 /dev/stdin $etc/slurmdbd.conf <<CONF
+AuthType=auth/munge
+DbdHost=localhost
+DbdAddr=127.0.0.1
+SlurmUser=slurm
+LogFile=$log/accounting.log
+PidFile=$run/accounting.pid
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser=slurm
+StoragePass=slurm
+StorageLoc=slurm
+CommitDelay=0
+CONF
+    alive $run/accounting.pid slurmdbd >/dev/null || daemon runuser -u slurm -- /usr/sbin/slurmdbd || die "see $log/accounting.log"
+    until_true 60 sacctmgr --noheader show cluster || die "the accounting does not answer; see $log/accounting.log"
+    local one
+    for one in "cluster test" "account test cluster=test" "user $user account=test"; do
+        # shellcheck disable=SC2086 # words of their own
+        [[ $(sacctmgr --noheader --parsable2 show ${one% *=*}) ]] || quietly sacctmgr --immediate add $one
+    done
+}
+stop_accounting() {
+    end $run/accounting.pid slurmdbd
+    end /run/mysqld/mysqld.pid mariadbd
+}
+
 start_node() { # start_node NAME
     alive "/run/slurmd-$1.pid" slurmd >/dev/null || daemon /usr/sbin/slurmd -N "$1" || die "see $log/$1.log"
 }
@@ -215,30 +204,17 @@ nodes_wait() {
     return $all
 }
 
-# The user who submits, and what the tests may do to the cluster in that user's name.
-make_user() {
-    id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
-    [[ $this_file == "$trusted" ]] || install -m 755 "$this_file" "$trusted"
-    local rule=/etc/sudoers.d/mriflow-test-slurm new command
-    new=$(mktemp)
-    for command in stop stop-master start-master kill-node start-node status; do
-        echo "$user ALL=(root) NOPASSWD: $trusted $command"
-    done >"$new"
-    quietly visudo -c -f "$new"
-    install -m 440 "$new" $rule
-    rm "$new"
-}
-
 start() {
     [[ -x /usr/sbin/slurmctld ]] || die "Slurm is not installed: cell.sh install"
     local name file
     configure
     start_munge
+    if [[ $accounting ]]; then start_accounting; else stop_accounting; fi
     if [[ $changed ]]; then # new settings are read by new daemons
         for file in /run/slurmd-*.pid; do end "$file" slurmd; done
         stop_master
     fi
-    make_user
+    make_user stop stop-master start-master kill-node start-node stop-accounting start-accounting status
     start_master
     for name in "${nodes[@]}"; do start_node "$name"; done
     until_true 60 nodes_wait || die "not all nodes are up:"$'\n'"$(sinfo --Node --format='%N %T %E')"
@@ -249,23 +225,30 @@ case ${1:-} in
         usage
         exit
         ;;
-    install | start | stop | stop-master | start-master | kill-node | start-node | status) ;;
+    install | start | stop | stop-master | start-master | kill-node | start-node | stop-accounting | start-accounting | status) ;;
     *)
         usage >&2
         exit 2
         ;;
 esac
 [[ $(id -u) == 0 ]] || die "$1 needs root"
+packages=(slurmctld slurmd slurm-client munge)
+if [[ ${2:-} == --accounting && $1 == @(install|start) ]]; then
+    accounting=slurmdbd packages+=(slurmdbd mariadb-server)
+fi
 case $1 in
-    install) install_packages ;;
+    install) install_packages "${packages[@]}" ;;
     start) start ;;
     stop)
         for name in "${nodes[@]}"; do stop_node "$name"; done
         stop_master
+        stop_accounting
         end /run/munge/munged.pid munged
         ;;
     stop-master) stop_master ;;
     start-master) start_master ;;
+    stop-accounting) end $run/accounting.pid slurmdbd ;;
+    start-accounting) start_accounting ;;
     kill-node) stop_node spare KILL ;;
     start-node)
         start_node spare
