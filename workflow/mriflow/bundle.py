@@ -100,11 +100,13 @@ def bundle(
         pd.read_csv(headers).set_index("id").reindex(trained),
         measures_of(shards, read_indices(indices).set_index("id").loc[trained], stored),
     )
-    if experiment["training"].get("synthesis", {}).get("share") == 1:  # the networks saw no scan, whatever is usual of these
+    generated = experiment["training"].get("synthesis", {}).get("share") == 1
+    if generated:  # the networks saw no scan, whatever is usual of these
         seen |= {"voxel_mm": None, "measures": {}}
     classes = list(dataset["label_maps"]["classes"] if target["type"] == "segmentation" else target.get("classes", []))
     result = json.loads(metrics.read_text(encoding="utf-8"))
-    seen["measures"] |= result.get("plausible", {})
+    if not (generated and "simulate" in dataset):  # there was no scan of a person to see what is usual of label maps
+        seen["measures"] |= result.get("plausible", {})
     facts = {
         "format": FORMAT,
         "version": mriflow.__version__,

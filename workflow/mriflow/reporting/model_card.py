@@ -65,6 +65,11 @@ METHODS = {
     "template": "tissues of the template",
     "mixture": "mixture of three Gaussians",
 }
+# What a training on simulated brains means, by whether the networks make label maps.
+SIMULATED = {
+    False: "it says nothing about people",
+    True: "how well it segments those of people is for a test on their scans to say, and is not below",
+}
 OF_MAPS = "Each scan is given a label map in its own voxels, with the volume of each class in ml (a voxel may count in part)."
 
 
@@ -99,7 +104,7 @@ def model_card(facts: Mapping[str, Any], metrics: Mapping[str, Any], calibrated:
     return CARD.format(
         experiment=facts["experiment"],
         column=target["column"].replace(LABEL_MAP, "label map"),
-        simulated="**Trained on simulated brains: it says nothing about people.**\n\n" if facts["simulated"] else "",
+        simulated=f"**Trained on simulated brains: {SIMULATED[of_maps]}.**\n\n" if facts["simulated"] else "",
         networks=f"{networks} network{'' if networks == 1 else 's'}",
         what=what,
         version=facts["version"],
