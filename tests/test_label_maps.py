@@ -241,6 +241,16 @@ def test_scan_and_map_stay_aligned_to_a_tenth_of_a_voxel(shard):
     assert abs(of_image.sum() / np.median(of_image[ndimage.binary_erosion(labels == 2)]) / (labels == 2).sum() - 1) < 0.05
 
 
+def test_the_index_has_the_volume_of_each_class_in_the_maps_own_voxels_and_on_the_grid(shard):
+    index = pd.read_csv(shard / "with.csv").iloc[0]
+    image, on_grid = nib.load(shard / "map.nii.gz"), np.load(shard / "with.npy")[0, 1]
+    own, voxel_ml = np.asarray(image.dataobj), abs(np.linalg.det(image.affine)) / 1000
+    for number, (name, label) in enumerate({"gm": 2, "wm": 4}.items(), 1):
+        assert index[f"map_ml_{name}"] == pytest.approx((own == label).sum() * voxel_ml, rel=1e-4)
+        assert index[f"grid_ml_{name}"] == pytest.approx((on_grid == number).sum() * 0.027 * index["scale"], rel=1e-3)
+    assert not [name for name in pd.read_csv(shard / "without.csv") if "_ml_" in name], "other blocks stay as they were"
+
+
 def test_a_scan_without_map_is_left_out_and_images_and_other_shards_stay_as_they_were(shard):
     shards = open_shards([shard / "with.npy"], [shard / "with.csv"])
     assert list(shards) == ["a"]

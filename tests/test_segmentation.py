@@ -272,6 +272,14 @@ def test_agreement_is_measured_on_each_test_scan_drawn_and_reported(labelled, tm
     assert result["network"]["dice"]["value"] > 0.8
     assert result["network"]["dice"]["value"] == pytest.approx(table[[f"network_dice_{c}" for c in CLASSES]].to_numpy().mean())
     assert result["mixture"]["dice_gm"]["value"] > 0.8, "three brightnesses are told apart"
+    index = pd.read_csv(labelled["indices"][0]).set_index("id").loc[table["id"]]
+    assert table["true_gm"].tolist() == index["map_ml_gm"].tolist(), "the map's own volume, of which the grid lost a tenth"
+    volumes, network = np.load(labelled["arrays"][0]), Trained.of(torch.load(models[0], weights_only=True), torch.device("cpu"))
+    row = table.iloc[0]
+    volume = volumes[index.loc[row["id"], "index"], :1]
+    found = probabilities_of([network], volume, torch.device("cpu"), "mirror")
+    near = ndimage.binary_dilation(volume[0] > 0, iterations=2)
+    assert row["network_volume_gm"] == pytest.approx(found[2][near].sum() * 0.064, abs=0.006), "as `predict` tells it"
     long = pd.read_csv(tmp_path / "metrics.csv")
     assert {"network", "network - atlas"} <= set(long["method"])
     assert "volume of gm" in set(long["group"])

@@ -8,6 +8,7 @@ from typing import Any
 from mriflow.tables.labels import LABEL_MAP
 
 EXPERIMENT_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]*")  # a path has a dot or a slash
+MEASURES = 1  # raised where the index has to tell more of label maps: blocks with them, no others, are made again
 MIXTURE = "mixture"  # the way to tell tissues apart that needs no network
 TISSUE_CHANNELS = ("csf", "gm", "wm")
 
@@ -23,7 +24,7 @@ def classes_to_store(dataset: Mapping[str, Any], block: Mapping[str, Any]) -> st
     """Return which numbers make which class in the shards of a preprocess block, as JSON, '' if it stores no label maps."""
     if LABEL_MAP not in block["channels"] or "label_maps" not in dataset:
         return ""
-    return json.dumps({key: dataset["label_maps"][key] for key in ("classes", "background")})
+    return json.dumps({key: dataset["label_maps"][key] for key in ("classes", "background")} | {"measures": MEASURES})
 
 
 def seen_and_map(channels: Sequence[str]) -> tuple[list[str], int | None]:

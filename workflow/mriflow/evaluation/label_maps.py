@@ -38,16 +38,15 @@ def compare_maps(
 
     Returns
     -------
-    For each class `dice_<class>`, `hd95_<class>` and `surface_<class>` (mm), `volume_<class>` and `true_<class>` (ml), in the
+    For each class `dice_<class>`, `hd95_<class>` and `surface_<class>` (mm) and `volume_<class>` (ml, of whole voxels), in the
     person's own size.
     """
     row = {}
     for number, name in enumerate(classes, 1):
         ours, theirs = found == number, truth == number
-        size, true = int(ours.sum()), int(theirs.sum())
         row[f"dice_{name}"] = dice(ours, theirs)
         row[f"hd95_{name}"], row[f"surface_{name}"] = surface_distances(ours, theirs, voxel_mm * scale ** (1 / 3))
-        row[f"volume_{name}"], row[f"true_{name}"] = (count * voxel_mm**3 * scale / 1000 for count in (size, true))
+        row[f"volume_{name}"] = int(ours.sum()) * voxel_mm**3 * scale / 1000
     return row
 
 

@@ -1,12 +1,14 @@
 """The label map of a scan: which class every voxel is of."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 
+from mriflow.base.errors import UserError
 from mriflow.images.kinds import affine_mm, open_nifti
 from mriflow.images.nifti import BadScan, read_file
 from mriflow.images.registration import ants_image
@@ -14,6 +16,8 @@ from mriflow.images.registration import ants_image
 MOST_CLASSES = 254  # a voxel's class is a byte
 SHIFT = 0.1  # of a voxel: by so much the corners of a map may lie beside those of its scan
 LARGEST = 10**6  # numbers of atlases go up to a few ten thousand
+OWN_ML = "map_ml_"  # columns of the index, of each class: its volume in the voxels of the label map
+GRID_ML = "grid_ml_"  # and on the grid, in the person's own size
 
 Classes = Mapping[str, Sequence[int]]
 
@@ -123,3 +127,33 @@ def likeliest(shares: Sequence[np.ndarray]) -> np.ndarray:
         labels[share > best] = number
         best = np.maximum(best, share)
     return labels
+
+
+def map_columns(classes: Iterable[str]) -> list[str]:
+    """Return the columns of the index that `measures_of` fills."""
+    return [f"{measure}{name}" for name in classes for measure in (OWN_ML, GRID_ML)]
+
+
+def measures_of(
+    labels: np.ndarray, on_grid: np.ndarray, classes: Sequence[str], voxel_ml: float, grid_voxel_ml: float
+) -> dict[str, float]:
+    """Return the volume of each class, ml, as the label map has it and as the grid has it (`map_columns`).
+
+    Parameters
+    ----------
+    labels, on_grid
+        The number of each voxel's class, in the label map's own voxels and on the grid.
+    voxel_ml, grid_voxel_ml
+        The volume of a voxel of each, ml, in the person's own size.
+    """
+    counts = [np.bincount(one.ravel(), minlength=len(classes) + 1) for one in (labels, on_grid)]
+    volumes = zip(counts[0][1:] * voxel_ml, counts[1][1:] * grid_voxel_ml, strict=True)
+    return dict(zip(map_columns(classes), (round(float(ml), 4) for pair in volumes for ml in pair), strict=True))
+
+
+def measured(index: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Return the index of shards with label maps, if it has their measures; raise a UserError if it was made without."""
+    if lacking := set(map_columns(classes)) - set(index.columns):
+        text = f"an index of the preprocessed scans has no column {min(lacking)}, for an earlier version made it."
+        raise UserError(f"{text} Delete it, run `preprocess` again.")
+    return index

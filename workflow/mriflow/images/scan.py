@@ -14,7 +14,7 @@ from scipy.interpolate import make_interp_spline
 
 from mriflow.base.errors import UserError
 from mriflow.images.kept import Kept, pack, unpack
-from mriflow.images.label_maps import indicators, likeliest, read_label_map
+from mriflow.images.label_maps import indicators, likeliest, measures_of, read_label_map
 from mriflow.images.mask import mask_of
 from mriflow.images.nifti import BadScan, Scan, load_scan, voxel_volume
 from mriflow.images.registration import ants_image, find_transform, to_grid
@@ -157,8 +157,11 @@ def preprocess_scan(
     for name in settings.channels:
         if name in maps:
             channels.append(np.rint(255 * np.where(moved.inside, next(of_tissues), 0)).astype(np.uint8))
+        elif name == LABEL_MAP:
+            channels.append(likeliest(moved.maps[len(chosen) :]))
+            quality |= measures_of(labels, channels[-1], list(classes), scan.voxel_ml, settings.voxel_mm**3 * scale / 1000)
         else:
-            channels.append(likeliest(moved.maps[len(chosen) :]) if name == LABEL_MAP else image)
+            channels.append(image)
     return channels[0] if len(channels) == 1 else np.stack(channels), quality
 
 

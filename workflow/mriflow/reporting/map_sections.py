@@ -21,7 +21,8 @@ COLUMNS = {
 LEGEND = (
     "Mean over scans [95 % confidence interval, bootstrap over subjects]. Dice: overlap, 1 is perfect. HD95: 95th percentile "
     "of the distances between the surfaces; surface distance: their mean; scans in which a map lacks the class are left out. "
-    "Made on the grid of the network, and brought back to the person's size: no distance is finer than a voxel."
+    "Made on the grid of the network, and brought back to the person's size: no distance is finer than a voxel. The true volume "
+    "is that of the label map in its own voxels, the network's the sum of its probabilities."
 )
 
 
@@ -40,7 +41,7 @@ def sentences_of_maps(result: Mapping[str, Any], steps: Sequence[Step] = ()) -> 
     careful += [f"the network is worse than {and_list(worse)}"] if worse else []
     unsure = [other for other, one in away.items() if other not in worse and not (one["low"] or 0) > 0]
     careful += [f"that the network is better than {and_list(unsure)} was not shown"] if unsure else []
-    careful += ["the truth is as good as the label maps of the dataset, and made on the grid of the network"]
+    careful += ["the truth is as good as the label maps of the dataset, and compared on the grid of the network"]
     return [
         f"Asked: how well can {', '.join(classes)} be told apart in a scan of the brain? Data: {result['dataset']}.",
         people(result, steps),
