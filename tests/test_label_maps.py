@@ -13,13 +13,14 @@ from scipy import ndimage
 
 from mriflow.base.errors import UserError
 from mriflow.config.resolve import described_bids, described_maps
-from mriflow.images.label_maps import likeliest, ras_grid
+from mriflow.images.label_maps import likeliest, ras_grid, told_of_loss
 from mriflow.images.registration import template
 from mriflow.organize import organize
 from mriflow.preprocess import preprocess
+from mriflow.quality import OTHER_TITLE, quality
 from mriflow.simulate import simulate
 from mriflow.tables import label_maps
-from mriflow.tables.labels import read_labels
+from mriflow.tables.labels import TEXT_COLUMNS, read_labels
 from mriflow.training.loader import open_shards
 
 CLASSES = {"gm": [2, 3], "wm": [4]}
@@ -249,6 +250,30 @@ def test_the_index_has_the_volume_of_each_class_in_the_maps_own_voxels_and_on_th
         assert index[f"map_ml_{name}"] == pytest.approx((own == label).sum() * voxel_ml, rel=1e-4)
         assert index[f"grid_ml_{name}"] == pytest.approx((on_grid == number).sum() * 0.027 * index["scale"], rel=1e-3)
     assert not [name for name in pd.read_csv(shard / "without.csv") if "_ml_" in name], "other blocks stay as they were"
+
+
+def test_a_class_that_the_grid_loses_is_told_of_at_the_scan_in_training_and_on_the_quality_page(shard, tmp_path):
+    image = nib.load(shard / "map.nii.gz")
+    labels = np.asarray(image.dataobj).copy()
+    labels[tuple(np.argwhere(labels == 4)[0])] = 7
+    nib.save(nib.Nifti1Image(labels, image.affine), tmp_path / "map.nii.gz")
+    listed = {"id": "a", "path": str(shard / "t1.nii.gz"), "fingerprint": "1"}
+    pd.DataFrame([listed | {"label_map": "map.nii.gz", "label_map_fingerprint": "3"}]).to_csv(
+        tmp_path / "scans.csv", index=False
+    )
+    grid = {"voxel_mm": 8.0, "shape": (20, 24, 20), "stripped": True, "channels": ("image", "label_map")}
+    files = [tmp_path / "scans.csv", tmp_path / "a.npy", tmp_path / "a.csv"]
+    for _ in range(2):  # the second run takes the first one's result
+        preprocess(*files, **grid, label_maps={"classes": CLASSES | {"spot": [7]}, "background": []})
+        index = pd.read_csv(files[2])
+        assert index["notes"].tolist() == ["label_map: a class is lost on the grid of 8 mm (spot 0 of 0.008 ml)"]
+    [text] = told_of_loss(index, [*CLASSES, "spot"], 8.0)
+    assert text.startswith("the grid of 8 mm loses the class 'spot' in 1 of the 1 label maps that have it")
+    pd.DataFrame([dict.fromkeys(TEXT_COLUMNS, "") | {"id": "a"}]).to_csv(tmp_path / "labels.csv", index=False)
+    drawn = [tmp_path / name for name in ("q.html", "q.csv", "q.pdf", "q.png")]
+    quality(tmp_path / "labels.csv", [files[1]], [files[2]], *drawn)
+    page = drawn[0].read_text()
+    assert "Label maps to look at" in page and "lost on the grid" in page and OTHER_TITLE not in page
 
 
 def test_a_scan_without_map_is_left_out_and_images_and_other_shards_stay_as_they_were(shard):

@@ -13,7 +13,7 @@ from conftest import ROOT, synthesis
 from mriflow.agreement import agreement
 from mriflow.base.errors import UserError
 from mriflow.config.resolve import merge, read_yaml, resolve, settings, training_part
-from mriflow.evaluation.label_maps import summarise_maps, surface_distances
+from mriflow.evaluation.label_maps import long_rows, summarise_maps, surface_distances
 from mriflow.plot import main as plot
 from mriflow.prediction.ensemble import Trained
 from mriflow.prediction.segment import probabilities_of
@@ -232,6 +232,29 @@ def test_intervals_are_over_subjects_and_a_scan_without_a_distance_is_left_out()
     away = next(one for one in found["differences"] if one["metric"] == "dice_gm")
     assert away["low"] < 0.1 < away["high"] and away["people"] == 20
     assert found["network"]["dice"] == found["network"]["dice_gm"]
+
+
+def test_a_class_that_maps_lack_gives_no_perfect_volume_and_each_metric_says_of_how_many_scans_it_is():
+    rows = pd.DataFrame({"subject": [f"s{n}" for n in range(10)], "true_gm": [0.0] * 4 + [5.0] * 6})
+    rows["network_volume_gm"] = [0.0] * 3 + [8.0] + [6.0] * 6
+    rows["network_dice_gm"] = rows["network_hd95_gm"] = rows["network_surface_gm"] = [np.nan] * 4 + [0.5] * 6
+    found = summarise_maps(rows, ["network"], ["gm"])
+    for metric, value in {"dice_gm": 0.5, "volume_error_gm": 1, "volume_error_percent_gm": 20}.items():
+        assert (found["network"][metric]["value"], found["network"][metric]["n"]) == (value, 6)
+    assert found["volumes"]["gm"]["n"] == 6
+    long = long_rows(found | {"n": 10}).set_index("metric")["n"]
+    assert long["dice_gm"] == 6
+    nowhere = summarise_maps(rows.assign(true_gm=0.0), ["network"], ["gm"])
+    assert nowhere["network"]["volume_error_gm"]["value"] is None and nowhere["volumes"] == {}
+
+
+def test_a_class_that_the_grid_loses_is_a_warning_of_the_training(labelled, tmp_path):
+    index = pd.read_csv(labelled["indices"][0])
+    index.loc[:11, "grid_ml_gm"] = 0
+    index.to_csv(tmp_path / "index.csv", index=False)
+    run(tmp_path, labelled | {"indices": [tmp_path / "index.csv"]}, epochs=1, **SEGMENTATION)
+    [warning] = [one for one in json.loads((tmp_path / "warnings.json").read_text()) if one["kind"] == "class lost on the grid"]
+    assert warning["text"].startswith("the grid of 4 mm loses the class 'gm' in ")
 
 
 def test_limits_of_agreement_are_those_of_the_differences_of_volumes():

@@ -21,7 +21,7 @@ from mriflow.base.files import whole_file, write_csv, write_json
 from mriflow.base.provenance import provenance
 from mriflow.config.label_maps import seen_and_map
 from mriflow.evaluation.label_maps import METHODS, compare_maps, long_rows, summarise_maps
-from mriflow.images.label_maps import OWN_ML, measured
+from mriflow.images.label_maps import OWN_ML, measured, told_of_loss
 from mriflow.images.outliers import usual
 from mriflow.images.tissues import TISSUES
 from mriflow.prediction.ensemble import load_networks
@@ -68,7 +68,8 @@ def agreement(
     -------
     experiment, dataset, simulated, target, type, unit, classes, n (test scans), n_excluded (of the split, but failed
     preprocessing), people, folds, seeds; what `mriflow.evaluation.label_maps.summarise_maps` returns; plausible (what is usual
-    of certainty and shares of volume, `mriflow.prediction.own_space.plausibility`); warnings, notes and provenance.
+    of certainty and shares of volume, `mriflow.prediction.own_space.plausibility`); lost (`told_of_loss`); warnings,
+    notes and provenance.
 
     Raises
     ------
@@ -135,6 +136,7 @@ def agreement(
         **summarise_maps(predicted, methods, classes),
         "plausible": {name: usual(values) for name, values in plausibility(pd.DataFrame(told_of_maps), classes).items()},
         "warnings": [one for path in warnings for one in json.loads(path.read_text())],
+        "lost": told_of_loss(index.loc[predicted["id"].unique()], classes, voxel_mm),
         "notes": {method: NOTES[method] for method in methods if method in NOTES},
         "provenance": provenance(experiment),
     }

@@ -28,9 +28,10 @@ from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.errors import UserError
 from mriflow.base.files import whole_file, write_csv
 from mriflow.base.processes import workers
-from mriflow.images.label_maps import map_columns
+from mriflow.images.label_maps import map_columns, note_of
 from mriflow.images.scan import MIXTURE, PreprocessSettings, Result, run_scan
 from mriflow.tables.labels import LABEL_MAP, MAP_FINGERPRINT, read_index, shard_of
+from mriflow.tables.problems import join_problems
 
 if TYPE_CHECKING:
     from mriflow.prediction.tissue_network import TissueNetwork
@@ -164,7 +165,8 @@ def preprocess(
     kept = array.with_name(f".{array.stem}.partial")
     shared = Shared(scans.parent, kept, settings, cache, label_maps, network)
     keys = [shared.key(scan) for scan in wanted.to_dict("records")]
-    columns = [*INDEX_COLUMNS, *(map_columns(label_maps["classes"]) if label_maps and LABEL_MAP in channels else ())]
+    classes = list(label_maps["classes"]) if label_maps and LABEL_MAP in channels else []
+    columns = [*INDEX_COLUMNS, *(map_columns(classes) if classes else ())]
     done = earlier_results(array, index, columns)
     lacking = set(keys) - done.keys()
     for neighbour in sorted(set(array.parent.glob("shard-*.npy")) - {array}):
@@ -181,6 +183,7 @@ def preprocess(
         made = each(partial(finish_scan, shared), todo)
         for key in progress(keys, desc=f"preprocess {array.stem}", unit="scan"):
             results.append(done[key] if key in done else next(made))
+    results = [noted(result, classes, voxel_mm) for result in results] if classes else results
     several = (len(channels),) if len(channels) > 1 else ()
     table = write_shard(results, (*several, *shape), array, index, columns)
     shutil.rmtree(kept, ignore_errors=True)
@@ -219,6 +222,14 @@ def finish_scan(shared: Shared, scan_and_key: tuple[Mapping[str, str], str]) -> 
             log.warning("%s: %s", scan["id"], note)
             return tried._replace(row=tried.row | {"notes": note})
     return result
+
+
+def noted(result: Result, classes: Sequence[str], voxel_mm: float) -> Result:
+    """Return a result with a note of what is to be looked at in its label map, if anything is."""
+    if result.volume is None or not (note := note_of(result.row, classes, voxel_mm)):
+        return result
+    log.warning("%s: %s", result.row["id"], note)
+    return result._replace(row=result.row | {"notes": join_problems(result.row.get("notes") or "", note)})
 
 
 def finish_image(shared: Shared, scan: Mapping[str, str], key: str) -> Result:

@@ -18,6 +18,8 @@ SHIFT = 0.1  # of a voxel: by so much the corners of a map may lie beside those 
 LARGEST = 10**6  # numbers of atlases go up to a few ten thousand
 OWN_ML = "map_ml_"  # columns of the index, of each class: its volume in the voxels of the label map
 GRID_ML = "grid_ml_"  # and on the grid, in the person's own size
+LEAST_LEFT = 0.1  # of a class's volume: with less of it on the grid, the class is lost
+MANY = 0.05  # of the maps: where more lose a class, a training and its test are told
 
 Classes = Mapping[str, Sequence[int]]
 
@@ -149,6 +151,33 @@ def measures_of(
     counts = [np.bincount(one.ravel(), minlength=len(classes) + 1) for one in (labels, on_grid)]
     volumes = zip(counts[0][1:] * voxel_ml, counts[1][1:] * grid_voxel_ml, strict=True)
     return dict(zip(map_columns(classes), (round(float(ml), 4) for pair in volumes for ml in pair), strict=True))
+
+
+def lost_on_grid(index: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Return which classes each label map has and loses on the grid, bool, a column each."""
+    own, on_grid = (index[[f"{measure}{name}" for name in classes]].to_numpy(float) for measure in (OWN_ML, GRID_ML))
+    return pd.DataFrame((own > 0) & (on_grid < LEAST_LEFT * own), index.index, classes)
+
+
+def note_of(row: Mapping[str, Any], classes: Sequence[str], voxel_mm: float) -> str:
+    """Return in words what is to be looked at in a label map, by its row of the index; '' if nothing is."""
+    lost = lost_on_grid(pd.DataFrame([row]), classes).iloc[0]
+    volumes = [f"{name} {row[f'{GRID_ML}{name}']:.2g} of {row[f'{OWN_ML}{name}']:.2g} ml" for name in lost.index[lost]]
+    return f"label_map: a class is lost on the grid of {voxel_mm:g} mm ({', '.join(volumes)})" if volumes else ""
+
+
+def told_of_loss(index: pd.DataFrame, classes: Sequence[str], voxel_mm: float) -> list[str]:
+    """Return in words which classes the grid loses in more than a few of some label maps, by their rows of the index."""
+    lost, texts = lost_on_grid(index, classes), []
+    for name in classes:
+        count, has = int(lost[name].sum()), int((index[f"{OWN_ML}{name}"] > 0).sum())
+        if count > MANY * has:
+            texts.append(
+                f"the grid of {voxel_mm:g} mm loses the class {name!r} in {count} of the {has} label maps that have it (less "
+                f"than {LEAST_LEFT:.0%} of its volume is left), so that it can be neither learned nor tested there: take "
+                "smaller voxels (`voxel_mm`)"
+            )
+    return texts
 
 
 def measured(index: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
