@@ -121,6 +121,7 @@ def labelled(tmp_path_factory):
         volume[0] = (np.array([0, 60, 140, 220])[volume[1]] + rng.normal(0, 8, away.shape)).clip(1, 255) * (volume[1] > 0)
     np.save(folder / "shard-000.npy", volumes)
     index = pd.read_csv(files["indices"][0])
+    index["map_in_brain"] = 1.0
     for number, name in enumerate(("csf", "gm", "wm"), 1):
         ml = (volumes[:, 1] == number).sum((1, 2, 3)) * 0.064
         index[f"map_ml_{name}"], index[f"grid_ml_{name}"] = 1.1 * ml, ml  # thin parts are lost on a grid

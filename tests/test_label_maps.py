@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from mriflow.base.errors import UserError
 from mriflow.config.resolve import described_bids, described_maps
-from mriflow.images.label_maps import likeliest, ras_grid, told_of_loss
+from mriflow.images.label_maps import likeliest, measures_of, note_of, ras_grid, told_of_loss
 from mriflow.images.registration import template
 from mriflow.organize import organize
 from mriflow.preprocess import preprocess
@@ -267,6 +267,7 @@ def test_a_class_that_the_grid_loses_is_told_of_at_the_scan_in_training_and_on_t
         preprocess(*files, **grid, label_maps={"classes": CLASSES | {"spot": [7]}, "background": []})
         index = pd.read_csv(files[2])
         assert index["notes"].tolist() == ["label_map: a class is lost on the grid of 8 mm (spot 0 of 0.008 ml)"]
+        assert index["map_in_brain"].item() > 0.97
     [text] = told_of_loss(index, [*CLASSES, "spot"], 8.0)
     assert text.startswith("the grid of 8 mm loses the class 'spot' in 1 of the 1 label maps that have it")
     pd.DataFrame([dict.fromkeys(TEXT_COLUMNS, "") | {"id": "a"}]).to_csv(tmp_path / "labels.csv", index=False)
@@ -274,6 +275,16 @@ def test_a_class_that_the_grid_loses_is_told_of_at_the_scan_in_training_and_on_t
     quality(tmp_path / "labels.csv", [files[1]], [files[2]], *drawn)
     page = drawn[0].read_text()
     assert "Label maps to look at" in page and "lost on the grid" in page and OTHER_TITLE not in page
+
+
+def test_a_map_that_lies_beside_the_brain_is_noted_and_one_in_it_is_not():
+    labels, brain = np.zeros((2, 20, 20, 20), np.uint8)
+    labels[4:14, 4:14, 4:14], brain[4:14, 4:14, 4:14] = 1, 1
+    for moved, share in ((0, 1.0), (2, 0.8)):
+        row = measures_of(labels, np.roll(brain, moved, 0) > 0, labels, ["gm"], 0.008, 0.008)
+        assert row["map_in_brain"] == share
+        note = "label_map: may be another person's, flipped or shifted (80 % of its labels lie in the brain, expected "
+        assert note_of(row, ["gm"], 2.0) == (f"{note}97 % and more)" if moved else "")
 
 
 def test_a_scan_without_map_is_left_out_and_images_and_other_shards_stay_as_they_were(shard):

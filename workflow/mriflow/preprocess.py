@@ -110,7 +110,8 @@ def preprocess(
         The .csv file to write: one row per scan with its position in `array` (empty for a scan with a problem), the problem,
         and quality measures: `brain_ml` (volume of the brain, ml), `correlation` (with the template, see
         `mriflow.images.registration.likeness`), `scale` (volume of the scan over that on the template's grid); with the channel
-        label_map, of each class its volume in the map's own voxels and on the grid (`mriflow.images.label_maps.measures_of`).
+        label_map, the share of the map in the brain, and of each class its volume in the map's own voxels and on the grid
+        (`mriflow.images.label_maps.measures_of`).
     shard, shards
         Which part of the dataset, of how many (`mriflow.tables.labels.shard_of`).
     registration

@@ -159,7 +159,9 @@ def preprocess_scan(
             channels.append(np.rint(255 * np.where(moved.inside, next(of_tissues), 0)).astype(np.uint8))
         elif name == LABEL_MAP:
             channels.append(likeliest(moved.maps[len(chosen) :]))
-            quality |= measures_of(labels, channels[-1], list(classes), scan.voxel_ml, settings.voxel_mm**3 * scale / 1000)
+            quality |= measures_of(
+                labels, brain, channels[-1], list(classes), scan.voxel_ml, settings.voxel_mm**3 * scale / 1000
+            )
         else:
             channels.append(image)
     return channels[0] if len(channels) == 1 else np.stack(channels), quality
