@@ -170,6 +170,13 @@ def test_tissues_keep_their_order_in_the_share_that_is_asked_for():
     assert 0.05 < share(0) < 0.3  # one in six by chance
 
 
+def test_many_tissues_keep_their_order_too():
+    names = [f"c{number}" for number in range(16)]
+    settings = synthesis(ordered=1, order=[[name] for name in names])
+    means = torch.stack([draw(seed, names, settings, 2.0).mean[1:17] for seed in range(60)])
+    assert (means.diff(dim=1) > 0).all() and means.max() <= 1
+
+
 def test_a_share_of_the_images_may_be_scans():
     images, labels = spheres(40, size=12)
     images = images * 0.37

@@ -17,7 +17,7 @@ from mriflow.training.augment import grid_of, rotations
 
 NODES = (8, 8, 8)  # control points of the deformation along each axis, 20 to 30 mm apart
 FIELD = (4, 4, 4)  # control points of the bias field along each axis
-GAP = 0.12  # least difference of brightness between tissues that are in order; the brightest has at most 1
+GAP = 0.12  # least difference of brightness between tissues in order; of many, less: all gaps take half of the room
 REACH = 4  # standard deviations to which a Gaussian is cut off
 
 
@@ -163,13 +163,14 @@ def in_order(
     jitter
         Standard normal, one a class.
     """
-    room = 1 - GAP * len(order)
-    levels = GAP * torch.arange(len(order)) + room * (steps / steps.sum()).cumsum(0)[:-1]
+    gap = min(GAP, 0.5 / len(order))
+    room = 1 - gap * len(order)
+    levels = gap * torch.arange(len(order)) + room * (steps / steps.sum()).cumsum(0)[:-1]
     mean = free.clone()
     for level, group in zip(levels, order, strict=True):
         for name in group:
             place = list(classes).index(name)
-            mean[place] = (level + 0.1 * GAP * jitter[place]).clamp(0.02, 1)
+            mean[place] = (level + 0.1 * gap * jitter[place]).clamp(0.02, 1)
     return mean
 
 
