@@ -82,6 +82,19 @@ def test_each_fault_of_a_label_map_is_told_in_words_and_rules_the_scan_out_for_t
     assert (tmp_path / "data" / listed["label_map"][0]).resolve() == tmp_path / "maps/P0_seg.nii.gz"
 
 
+def test_a_class_that_may_lack_is_no_fault_of_a_map(tmp_path):
+    maps = cohort(tmp_path, 2)
+    maps[1][maps[1] == 4] = 2
+    for number, labels in enumerate(maps):
+        save(tmp_path / f"maps/P{number}_seg.nii.gz", labels)
+    assert organized(tmp_path)["problem"].tolist() == ["", "label_map: no voxel of a class (wm)"]
+    assert organized(tmp_path, label_maps=MAPS | {"may_lack": ["wm"]})["problem"].tolist() == ["", ""]
+    assert organized(tmp_path, label_maps=MAPS | {"may_lack": ["gm"]})["problem"].tolist() == [
+        "",
+        "label_map: no voxel of a class (wm)",
+    ]
+
+
 def test_paths_may_stand_in_the_table(tmp_path):
     maps = cohort(tmp_path, 2)
     for number, labels in enumerate(maps):
@@ -342,6 +355,9 @@ def test_classes_are_part_of_the_name_of_a_finished_scan(shard):
     rows = preprocess(shard / "scans.csv", shard / "other.npy", shard / "other.csv", label_maps=maps, **grid)
     assert rows["key"][0] != key
     assert rows["problem"][0] == "scan: no voxel of a class (csf)"
+    maps["may_lack"] = ["csf"]
+    rows = preprocess(shard / "scans.csv", shard / "lacks.npy", shard / "lacks.csv", label_maps=maps, **grid)
+    assert rows["problem"].isna().all() and rows["notes"].isna().all() and rows["map_ml_csf"].tolist() == [0]
 
 
 def test_the_simulated_tissues_are_those_of_the_image_and_asking_for_them_changes_no_image(tmp_path):

@@ -17,7 +17,7 @@ from mriflow.evaluation.label_maps import long_rows, summarise_maps, surface_dis
 from mriflow.plot import main as plot
 from mriflow.prediction.ensemble import Trained
 from mriflow.prediction.segment import probabilities_of
-from mriflow.reporting.map_sections import of_maps, sentences_of_maps, table_of_maps
+from mriflow.reporting.map_sections import of_maps, sentences_of_maps, table_of_lacking, table_of_maps
 from mriflow.reporting.results import read_metrics
 from mriflow.robustness import robustness
 from mriflow.training.augment import augment, draw_changes, moved_maps
@@ -58,6 +58,7 @@ def test_dice_is_twice_the_overlap_over_both_sizes():
     one, other = torch.tensor([[1, 1, 0, 0, 0]]), torch.tensor([[0, 1, 1, 1, 0]])
     assert dice_of(counts(one, other, 2))[0, 0].item() == pytest.approx(2 * 1 / (2 + 3))
     assert dice_of(counts(one, other, 2))[0, 1].isnan()
+    assert dice_of(counts(one, other * 0, 2))[0, 0].isnan(), "nothing is there: what is found has no overlap to tell"
 
 
 def test_batches_of_shards_with_label_maps_have_them_as_labels_and_not_as_a_channel(labelled):
@@ -252,6 +253,9 @@ def test_a_class_that_maps_lack_gives_no_perfect_volume_and_each_metric_says_of_
     long = long_rows(found | {"n": 10}).set_index("metric")["n"]
     assert long["dice_gm"] == 6
     nowhere = summarise_maps(rows.assign(true_gm=0.0), ["network"], ["gm"])
+    assert found["lacking"]["gm"]["n"] == 4 and found["lacking"]["gm"]["found_ml"]["value"] == 2
+    assert 0 <= found["lacking"]["gm"]["found_ml"]["low"] < 2 < found["lacking"]["gm"]["found_ml"]["high"]
+    assert table_of_lacking(found).rows[0][:2] == ["gm", 4] and long["found_ml"] == 4
     assert nowhere["network"]["volume_error_gm"]["value"] is None and nowhere["volumes"] == {}
 
 
@@ -405,6 +409,10 @@ def test_the_middle_about_which_sides_are_told_is_that_of_mirror_images():
         ),
         ("experiments: {demo-tissues: {controls: {permutation: true}}}", "found in a segmentation, which has robustness alone"),
         ("targets: {tissues: {classes: {gm: a, wm: b}}}", "expected none: they stand in the dataset's `label_maps`"),
+        (
+            "datasets: {demo: {label_maps: {may_lack: [wn]}}}",
+            "may_lack: found 'wn', expected one of `classes`",
+        ),
         ("targets: {tissues: {column: age}}", "column: found 'age', expected label_map"),
         ("training: {segment: {loss: l1}}", "found 'l1', expected one of auto, dice-ce"),
         ("training: {segment: {patch: [48, 48, 40]}}", "patch: found [48, 48, 40], expected no more than [40, 48, 40]"),

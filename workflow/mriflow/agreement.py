@@ -141,7 +141,7 @@ def agreement(
         "provenance": provenance(experiment),
     }
     mean = predicted[[f"network_dice_{name}" for name in classes]].mean(axis=1)
-    ranked = mean.sort_values(ascending=False, kind="stable").index
+    ranked = (mean.dropna() if mean.notna().any() else mean).sort_values(ascending=False, kind="stable").index
     shown = predicted.loc[[ranked[0], ranked[len(ranked) // 2], ranked[-1]], "id"].tolist()
     first = seen.index("image") if "image" in seen else 0
     with whole_file(metrics.with_name("overlays.npz")) as temporary, open(temporary, "wb") as stream:

@@ -131,7 +131,7 @@ def preprocess(
     tissues
         How the tissues are told apart: ``mixture`` (`mriflow.images.tissues`), or the folder of a model that segments them.
     label_maps
-        Of the channel label_map, the dataset's block of this name: its `classes` and `background`.
+        Of the channel label_map, the dataset's block of this name: its `classes`, `background` and `may_lack`.
     cache
         A folder for what takes long and is the same for other grids and channels (`mriflow.images.kept`). Several jobs may
         share it. The result is the same without.
@@ -335,7 +335,9 @@ def main(argv: list[str] | None = None) -> None:
         "--tissues", default=MIXTURE, help="how these are told apart: mixture, or the folder of a model (default: mixture)"
     )
     parser.add_argument(
-        "--label-maps", type=json.loads, help="of the channel label_map, `classes` and `background` of the dataset, as JSON"
+        "--label-maps",
+        type=json.loads,
+        help="of the channel label_map, `classes`, `background` and `may_lack` of the dataset, as JSON",
     )
     parser.add_argument(
         "--cache", type=Path, help="folder for masks, bias fields and transforms, for the next grid (default: none)"

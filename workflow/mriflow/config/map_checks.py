@@ -35,6 +35,8 @@ def check_label_maps(at: tuple, dataset: dict, mistakes: Mistakes) -> None:
     if of_names and not fits:
         text = f"found {in_short(pattern)}, expected a regular expression with the named group (?P<subject>...) and, where "
         mistakes.add((*at, "pattern"), f"{text}names tell it, (?P<session>...), of the file name of a label map")
+    for name in set(maps.get("may_lack", ())) - maps["classes"].keys():
+        mistakes.add((*at, "may_lack"), f"found {name!r}, expected one of `classes`{instead(name, maps['classes'])}")
     owner: dict[int, str] = {}
     for name, labels in {"background": maps["background"], **maps["classes"]}.items():
         for label in labels:

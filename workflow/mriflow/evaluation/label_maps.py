@@ -95,7 +95,8 @@ def summarise_maps(rows: pd.DataFrame, methods: Sequence[str], classes: Sequence
     Of each method ``dice`` (mean of the classes) and ``<measure>_<class>``, each as value, low and high; volume_error is found
     minus true (ml), volume_error_percent its amount; n of a metric that some scans lack. ``differences``, a list of method,
     other, metric, value, low, high and people. And ``volumes``, of each class that a scan has, n and what `gap_metrics` says of
-    the network's volumes, ml: the limits of agreement.
+    the network's volumes, ml: the limits of agreement. And ``lacking``, of each class that some scans do not have: of how many
+    (n), and found_ml, what the network found of it there.
     """
     subjects = rows["subject"].to_numpy(str)
     of_scans = {method: means_of(rows, method, classes) for method in methods}
@@ -105,6 +106,13 @@ def summarise_maps(rows: pd.DataFrame, methods: Sequence[str], classes: Sequence
         for metric, count in values.count().items():
             result[method][metric] |= {"n": int(count)} if count < len(rows) else {}
     of_volumes = {name: volumes_of(rows, name, subjects) for name in classes if (rows[f"true_{name}"] > 0).any()}
+    lacking = {}
+    for name in classes:
+        if len(healthy := rows[rows[f"true_{name}"] == 0]):
+            found = resample_means(
+                healthy[[f"network_volume_{name}"]].set_axis(["found_ml"], axis=1), healthy["subject"].to_numpy(str)
+            )
+            lacking[name] = {"n": len(healthy), **intervals(found)}
     differences = []
     for other in (method for method in methods if method != "network"):
         for metric in (name for name in drawn["network"].metrics if name.startswith("dice") and name in drawn[other].metrics):
@@ -112,7 +120,7 @@ def summarise_maps(rows: pd.DataFrame, methods: Sequence[str], classes: Sequence
             cell = as_cell(ours.metrics[metric] - theirs.metrics[metric], ours.draws[metric] - theirs.draws[metric])
             people = {"people": len(set(subjects))}
             differences.append({"method": "network", "other": other, "metric": metric, **cell, **people})
-    return {**result, "differences": differences, "volumes": of_volumes}
+    return {**result, "differences": differences, "volumes": of_volumes, "lacking": lacking}
 
 
 def volumes_of(rows: pd.DataFrame, name: str, subjects: np.ndarray) -> dict[str, Any]:
@@ -154,6 +162,7 @@ def long_rows(result: Mapping[str, Any]) -> pd.DataFrame:
     for one in result["differences"]:
         pair = f"{one['method']} - {one['other']}"
         rows.append((POOLED, pair, "", one["metric"], one["value"], one["low"], one["high"], result["n"]))
-    for name, agreed in result["volumes"].items():
-        rows += cells(POOLED, "network", f"volume of {name}", agreed, agreed["n"])
+    for group, blocks in (("volume of", result["volumes"]), ("scans without", result["lacking"])):
+        for name, block in blocks.items():
+            rows += cells(POOLED, "network", f"{group} {name}", block, block["n"])
     return pd.DataFrame(rows, columns=COLUMNS)

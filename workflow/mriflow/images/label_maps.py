@@ -29,14 +29,14 @@ MANY = 0.05  # of the maps: where more lose a class, a training and its test are
 Classes = Mapping[str, Sequence[int]]
 
 
-def fault_of(path: Path, scan: Path, classes: Classes, background: Sequence[int] = ()) -> str:
+def fault_of(path: Path, scan: Path, classes: Classes, background: Sequence[int] = (), may_lack: Sequence[str] = ()) -> str:
     """Return in words what is wrong with the label map of a scan, '' if nothing is; a scan that cannot be read is not judged.
 
     Parameters
     ----------
     path, scan
         The files of both.
-    classes, background
+    classes, background, may_lack
         As for `read_label_map`.
     """
     try:
@@ -45,14 +45,19 @@ def fault_of(path: Path, scan: Path, classes: Classes, background: Sequence[int]
     except Exception:  # nibabel raises a dozen kinds; `preprocess` says what is wrong with the scan
         return ""
     try:
-        read_label_map(path, shape, affine, classes, background)
+        read_label_map(path, shape, affine, classes, background, may_lack)
     except BadScan as error:
         return str(error)
     return ""
 
 
 def read_label_map(
-    path: Path, shape: tuple[int, ...], affine: np.ndarray, classes: Classes, background: Sequence[int] = ()
+    path: Path,
+    shape: tuple[int, ...],
+    affine: np.ndarray,
+    classes: Classes,
+    background: Sequence[int] = (),
+    may_lack: Sequence[str] = (),
 ) -> np.ndarray:
     """Read a label map.
 
@@ -64,6 +69,8 @@ def read_label_map(
         The grid of its scan, axes in RAS order: number of voxels, and voxel to mm.
     classes, background
         Which numbers of the file make which class, and which beside 0 are of none.
+    may_lack
+        Classes that some people do not have.
 
     Returns
     -------
@@ -72,7 +79,8 @@ def read_label_map(
     Raises
     ------
     BadScan
-        If it cannot be read, is on another grid than the scan, holds a number that is not known, or not a voxel of a class.
+        If it cannot be read, is on another grid than the scan, holds a number that is not known, or not a voxel of a class
+        that everybody has.
     """
     image, _, data = read_file(path)
     while data.ndim > 3 and data.shape[-1] == 1:
@@ -94,7 +102,7 @@ def read_label_map(
     if unknown := np.flatnonzero(counts * ~known).tolist():
         raise BadScan(f"unknown label ({', '.join(map(str, unknown[:5]))}, in no class of the dataset's label_maps)")
     found = np.bincount(number_of, weights=counts, minlength=len(classes) + 1)[1:]
-    if empty := [name for name, count in zip(classes, found, strict=True) if not count]:
+    if empty := [name for name, count in zip(classes, found, strict=True) if not count and name not in may_lack]:
         raise BadScan(f"no voxel of a class ({', '.join(empty)})")
     return number_of[labels]
 

@@ -118,7 +118,7 @@ def preprocess_scan(
     cache
         A folder for what takes long and is the same for other settings (`mriflow.images.kept`). The result is the same without.
     labelled
-        Of the channel label_map, the file and the dataset's `label_maps`: classes, background.
+        Of the channel label_map, the file and the dataset's `label_maps`: classes, background, may_lack.
     tissues
         What tells the tissues apart; None for the mixture of `mriflow.images.tissues`.
 
@@ -138,8 +138,8 @@ def preprocess_scan(
     chosen = [maps[channel] for channel in settings.channels if channel in maps]
     parts: Iterable[Any] = ()
     if labelled:
-        classes = labelled[1]["classes"]
-        labels = read_label_map(labelled[0], scan.data.shape, scan.affine, classes, labelled[1].get("background", ()))
+        classes, others = labelled[1]["classes"], (labelled[1].get(key, ()) for key in ("background", "may_lack"))
+        labels = read_label_map(labelled[0], scan.data.shape, scan.affine, classes, *others)
         parts = indicators(labels, len(classes), scan.affine)
     moved = to_grid(scan, data, brain, registration, transform, settings.voxel_mm, settings.shape, chain(chosen, parts))
     scale = moved.scale * scan.voxel_ml / voxel_volume(scan.affine)  # not 1 of a scan that its affine scales to MNI space

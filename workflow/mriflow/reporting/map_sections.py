@@ -78,6 +78,12 @@ def table_of_volumes(result: Mapping[str, Any]) -> Table:
     return Table(head, rows, "Volumes, with 95 % limits of agreement (Bland and Altman 1986)")
 
 
+def table_of_lacking(result: Mapping[str, Any]) -> Table:
+    """Return what the network found of classes in scans that have none of them: a row for each class."""
+    rows = [[name, block["n"], with_interval(block["found_ml"])] for name, block in result["lacking"].items()]
+    return Table(["class", "scans without it", "found by the network (ml)"], rows, "Found where there is none")
+
+
 def of_maps(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
     """Return the parts of the sections of a segmentation."""
     simulated, drawings = result["simulated"], place / "figures"
@@ -103,6 +109,7 @@ def of_maps(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
             *drawn("overlays", "Scan, true and found label map of the best, the median and the worst test scan by Dice"),
             *([table_of_volumes(result)] if result.get("volumes") else []),
             *drawn("volumes", f"Volumes of each class in {result['n']} test scans, by the network and true"),
+            *([table_of_lacking(result)] if result.get("lacking") else []),
             *([List(lines, "Differences on the same scans (mean of the paired differences)")] if lines else []),
         ],
         "robustness": [
