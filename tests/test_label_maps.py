@@ -57,7 +57,8 @@ def test_each_fault_of_a_label_map_is_told_in_words_and_rules_the_scan_out_for_t
     maps[1][0, 0, 0] = 77
     maps[2][maps[2] == 4] = 2
     maps[3] = maps[3][:-1]
-    maps[4] = maps[4] * np.float32(0.5)
+    maps[4] = maps[4].astype(np.float32)
+    maps[4][5, 5, 5] = 2.000002
     for number, labels in enumerate(maps[:8]):
         moved = np.diag([2.0, 2, 2, 1])
         moved[0, 3] = 1.0 if number == 5 else 0.1
@@ -70,7 +71,7 @@ def test_each_fault_of_a_label_map_is_told_in_words_and_rules_the_scan_out_for_t
         "label_map: unknown label (77, in no class of the dataset's label_maps)",
         "label_map: no voxel of a class (wm)",
         "label_map: label map is on another grid than the scan (19x24x18 voxels, expected 20x24x18)",
-        "label_map: labels are no whole numbers from 0 to 1000000 (found 0 to 4.5)",
+        "label_map: labels are no whole numbers from 0 to 1000000 (found 2.00000191)",
         "label_map: label map is on another grid than the scan (its corners lie up to 0.5 voxels beside the scan's)",
         "label_map: several (P6_seg.nii.gz, P6_seg.nii.gz)",
         "label_map: file is not compressed, though its name ends with .gz (an image? rename it to .nii)",

@@ -90,8 +90,9 @@ def read_label_map(
     in_ras = nib.as_closest_canonical(nib.Nifti1Image(data, affine_mm(image)))
     check_grid(in_ras.shape, in_ras.affine, shape, affine)
     values = np.asarray(in_ras.dataobj)
-    if not np.isfinite(values).all() or values.min() < 0 or values.max() > LARGEST or (values != np.rint(values)).any():
-        raise BadScan(f"labels are no whole numbers from 0 to {LARGEST} (found {values.min():g} to {values.max():g})")
+    odd = ~np.isfinite(values) | (values < 0) | (values > LARGEST) | (values != np.rint(values))
+    if odd.any():
+        raise BadScan(f"labels are no whole numbers from 0 to {LARGEST} (found {values[odd][0]:.9g})")
     labels = values.astype(np.int64)
     counts = np.bincount(labels.ravel())
     number_of = np.zeros(len(counts), np.uint8)
