@@ -1,5 +1,6 @@
 """What no schema can check of label maps, and of experiments that segment."""
 
+import json
 import re
 from collections.abc import Iterable
 from math import prod
@@ -108,6 +109,8 @@ def check_tissues(experiment: str, names: dict, whole: dict, known: dict[str, di
     elif folder and not segments and not (Path(folder).expanduser() / "SHA256SUMS").is_file():
         text = f"found {name!r}, where there is no model, expected the folder of one, or the name of an experiment that is "
         mistakes.add(at, f"{text}trained first")
+    elif folder and not segments and (told := misfit_of_model(folder, names, whole)):
+        mistakes.add(at, f"found {name!r}, {told}")
 
 
 def misfit(experiment: str, segments: str, names: dict, wanted: list[str], whole: dict) -> str:
@@ -128,9 +131,24 @@ def misfit(experiment: str, segments: str, names: dict, wanted: list[str], whole
         return f"which segments {', '.join(classes)}, expected the classes {', '.join(wanted)} among others"
     if seen != ["image"]:
         return f"whose networks see {', '.join(seen)}, expected the image alone"
-    if dataset["modality"] != ours and "synthesis" not in training:
-        return f"which learns from {dataset['modality']} scans, and these are {ours}: expected {ours}, or `synthesis`"
-    return ""
+    return other_modality(dataset["modality"], ours, training)
+
+
+def misfit_of_model(folder: str, names: dict, whole: dict) -> str:
+    """Return, in words, why a model cannot tell the tissues of an experiment's scans apart; '' if it can, or does not say."""
+    try:
+        facts = json.loads((Path(folder).expanduser() / "configs/metadata.json").read_text(encoding="utf-8"))["mriflow"]
+        theirs, training = facts["dataset"]["modality"], facts["provenance"]["settings"]["training"]
+    except (OSError, ValueError, KeyError):  # models of before do not say it; `preprocess` tells what is wrong with others
+        return ""
+    return other_modality(theirs, whole["datasets"].get(names["dataset"], {"modality": theirs})["modality"], training)
+
+
+def other_modality(theirs: str, ours: str, training: dict) -> str:
+    """Return, in words, that networks learn from scans of another modality, unless they learn from generated images."""
+    if theirs == ours or "synthesis" in training:
+        return ""
+    return f"which learns from {theirs} scans, and these are {ours}: expected {ours}, or `synthesis`"
 
 
 def needs(experiment: str, other: str, whole: dict) -> bool:
