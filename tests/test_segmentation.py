@@ -434,6 +434,15 @@ def test_a_mistake_in_the_config_of_a_segmentation_is_told(overlay, phrase):
     assert phrase in str(told.value)
 
 
+def test_an_experiment_is_told_which_one_on_its_people_tells_their_tissues_apart():
+    files = [ROOT / "config/config.yaml", ROOT / "config/experiments/demo-tissues.yaml"]
+    block = {"affine-4mm": {"channels": ["image", "gm"], "tissues": "demo-tissues"}}
+    tree = merge(merge(read_yaml(files[0]), read_yaml(files[1])), {"run": ["demo-age"], "preprocess": block})
+    whole = resolve(tree, files, ROOT)
+    assert settings(whole, "demo-age")["tissues_of"] == "demo-tissues"
+    assert "tissues_of" not in settings(whole, "demo-tissues")
+
+
 def test_a_training_is_told_the_classes_and_where_the_label_map_is():
     files = [ROOT / "config/config.yaml", ROOT / "config/experiments/demo-tissues.yaml"]
     whole = resolve(merge(read_yaml(files[0]), read_yaml(files[1])), files, ROOT)
