@@ -1,7 +1,8 @@
-"""Training images made of label maps: any contrast, resolution and artefact (SynthSeg, Billot et al. 2023).
+"""Training images made of label maps: any contrast, and many resolutions and artefacts (SynthSeg, Billot et al. 2023).
 
 A network that has seen no real image, but a new one in every step, of contrasts wider than any scanner's, has nothing to go by
-but shape: it segments scans of contrasts that it was never shown (Medical Image Analysis 86:102789).
+but shape: it segments scans of contrasts that it was never shown (Medical Image Analysis 86:102789), if these come onto the
+grid: registration expects T1 weighting, and an inverted contrast is refused.
 
 All that is drawn for a scan follows from its seed alone, whatever is in the batch beside it. It is drawn on the CPU, but for
 the noise, and applied to the batch on its device.
