@@ -1,6 +1,7 @@
 """Segmentation: learned from scans and from generated images, by the loop of all trainings, and judged."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import torch
 import yaml
 from scipy import ndimage
 
-from conftest import ROOT, synthesis
+from conftest import ROOT, measure_label_maps, synthesis
 from mriflow.agreement import agreement
 from mriflow.base.errors import UserError
 from mriflow.config.resolve import merge, read_yaml, resolve, settings, training_part
@@ -347,7 +348,10 @@ def one_sided(labelled, folder, scans=None, size=3):
     volumes[:, 1][volumes[:, 1] == 1] = 0
     volumes[slice(scans), 1, 1 : 1 + size, 6:9, 6:9] = 1
     np.save(folder / "shard.npy", volumes)
-    return labelled | {"arrays": [folder / "shard.npy"]}
+    shutil.copy(labelled["indices"][0], folder / "shard.csv")
+    for name in ("csf", "gist"):
+        measure_label_maps(folder / "shard.csv", volumes[:, 1], [name, *CLASSES[1:]], 0.064)
+    return labelled | {"arrays": [folder / "shard.npy"], "indices": [folder / "shard.csv"]}
 
 
 @pytest.mark.parametrize("class_names", [CLASSES, ["gist", "gm", "wm"]])
