@@ -269,6 +269,14 @@ def test_a_class_that_the_grid_loses_is_a_warning_of_the_training(labelled, tmp_
     assert warning["text"].startswith("the grid of 4 mm loses the class 'gm' in ")
 
 
+def test_shards_of_before_that_do_not_tell_volumes_of_label_maps_are_named(labelled, tmp_path):
+    pd.read_csv(labelled["indices"][0]).drop(columns="map_ml_gm").to_csv(tmp_path / "index.csv", index=False)
+    with pytest.raises(
+        UserError, match=r"has no column map_ml_gm, for an earlier version made it\. Delete it, run `preprocess`"
+    ):
+        run(tmp_path, labelled | {"indices": [tmp_path / "index.csv"]}, epochs=1, **SEGMENTATION)
+
+
 def test_limits_of_agreement_are_those_of_the_differences_of_volumes():
     rng = np.random.default_rng(0)
     rows = pd.DataFrame({"subject": [f"s{n}" for n in range(50)], "true_gm": rng.normal(600, 50, 50)})
