@@ -13,13 +13,14 @@ from scipy import ndimage
 
 from mriflow.base.errors import UserError
 from mriflow.config.resolve import described_bids, described_maps
-from mriflow.images.label_maps import likeliest, ras_grid
+from mriflow.images.label_maps import likeliest, measures_of, note_of, ras_grid, told_of_loss
 from mriflow.images.registration import template
 from mriflow.organize import organize
 from mriflow.preprocess import preprocess
+from mriflow.quality import OTHER_TITLE, quality
 from mriflow.simulate import simulate
 from mriflow.tables import label_maps
-from mriflow.tables.labels import read_labels
+from mriflow.tables.labels import TEXT_COLUMNS, read_labels
 from mriflow.training.loader import open_shards
 
 CLASSES = {"gm": [2, 3], "wm": [4]}
@@ -56,7 +57,8 @@ def test_each_fault_of_a_label_map_is_told_in_words_and_rules_the_scan_out_for_t
     maps[1][0, 0, 0] = 77
     maps[2][maps[2] == 4] = 2
     maps[3] = maps[3][:-1]
-    maps[4] = maps[4] * np.float32(0.5)
+    maps[4] = maps[4].astype(np.float32)
+    maps[4][5, 5, 5] = 2.000002
     for number, labels in enumerate(maps[:8]):
         moved = np.diag([2.0, 2, 2, 1])
         moved[0, 3] = 1.0 if number == 5 else 0.1
@@ -69,7 +71,7 @@ def test_each_fault_of_a_label_map_is_told_in_words_and_rules_the_scan_out_for_t
         "label_map: unknown label (77, in no class of the dataset's label_maps)",
         "label_map: no voxel of a class (wm)",
         "label_map: label map is on another grid than the scan (19x24x18 voxels, expected 20x24x18)",
-        "label_map: labels are no whole numbers from 0 to 1000000 (found 0 to 4.5)",
+        "label_map: labels are no whole numbers from 0 to 1000000 (found 2.00000191)",
         "label_map: label map is on another grid than the scan (its corners lie up to 0.5 voxels beside the scan's)",
         "label_map: several (P6_seg.nii.gz, P6_seg.nii.gz)",
         "label_map: file is not compressed, though its name ends with .gz (an image? rename it to .nii)",
@@ -79,6 +81,19 @@ def test_each_fault_of_a_label_map_is_told_in_words_and_rules_the_scan_out_for_t
     listed = pd.read_csv(tmp_path / "data/scans.csv", keep_default_na=False)
     assert len(listed) == 9, "all can be used for other targets"
     assert (tmp_path / "data" / listed["label_map"][0]).resolve() == tmp_path / "maps/P0_seg.nii.gz"
+
+
+def test_a_class_that_may_lack_is_no_fault_of_a_map(tmp_path):
+    maps = cohort(tmp_path, 2)
+    maps[1][maps[1] == 4] = 2
+    for number, labels in enumerate(maps):
+        save(tmp_path / f"maps/P{number}_seg.nii.gz", labels)
+    assert organized(tmp_path)["problem"].tolist() == ["", "label_map: no voxel of a class (wm)"]
+    assert organized(tmp_path, label_maps=MAPS | {"may_lack": ["wm"]})["problem"].tolist() == ["", ""]
+    assert organized(tmp_path, label_maps=MAPS | {"may_lack": ["gm"]})["problem"].tolist() == [
+        "",
+        "label_map: no voxel of a class (wm)",
+    ]
 
 
 def test_paths_may_stand_in_the_table(tmp_path):
@@ -241,6 +256,51 @@ def test_scan_and_map_stay_aligned_to_a_tenth_of_a_voxel(shard):
     assert abs(of_image.sum() / np.median(of_image[ndimage.binary_erosion(labels == 2)]) / (labels == 2).sum() - 1) < 0.05
 
 
+def test_the_index_has_the_volume_of_each_class_in_the_maps_own_voxels_and_on_the_grid(shard):
+    index = pd.read_csv(shard / "with.csv").iloc[0]
+    image, on_grid = nib.load(shard / "map.nii.gz"), np.load(shard / "with.npy")[0, 1]
+    own, voxel_ml = np.asarray(image.dataobj), abs(np.linalg.det(image.affine)) / 1000
+    for number, (name, label) in enumerate({"gm": 2, "wm": 4}.items(), 1):
+        assert index[f"map_ml_{name}"] == pytest.approx((own == label).sum() * voxel_ml, rel=1e-4)
+        assert index[f"grid_ml_{name}"] == pytest.approx((on_grid == number).sum() * 0.027 * index["scale"], rel=1e-3)
+    assert not [name for name in pd.read_csv(shard / "without.csv") if "_ml_" in name], "other blocks stay as they were"
+
+
+def test_a_class_that_the_grid_loses_is_told_of_at_the_scan_in_training_and_on_the_quality_page(shard, tmp_path):
+    image = nib.load(shard / "map.nii.gz")
+    labels = np.asarray(image.dataobj).copy()
+    labels[tuple(np.argwhere(labels == 4)[0])] = 7
+    nib.save(nib.Nifti1Image(labels, image.affine), tmp_path / "map.nii.gz")
+    listed = {"id": "a", "path": str(shard / "t1.nii.gz"), "fingerprint": "1"}
+    pd.DataFrame([listed | {"label_map": "map.nii.gz", "label_map_fingerprint": "3"}]).to_csv(
+        tmp_path / "scans.csv", index=False
+    )
+    grid = {"voxel_mm": 8.0, "shape": (20, 24, 20), "stripped": True, "channels": ("image", "label_map")}
+    files = [tmp_path / "scans.csv", tmp_path / "a.npy", tmp_path / "a.csv"]
+    for _ in range(2):  # the second run takes the first one's result
+        preprocess(*files, **grid, label_maps={"classes": CLASSES | {"spot": [7]}, "background": []})
+        index = pd.read_csv(files[2])
+        assert index["notes"].tolist() == ["label_map: a class is lost on the grid of 8 mm (spot 0 of 0.008 ml)"]
+        assert index["map_in_brain"].item() > 0.97
+    [text] = told_of_loss(index, [*CLASSES, "spot"], 8.0)
+    assert text.startswith("the grid of 8 mm loses the class 'spot' in 1 of the 1 label maps that have it")
+    pd.DataFrame([dict.fromkeys(TEXT_COLUMNS, "") | {"id": "a"}]).to_csv(tmp_path / "labels.csv", index=False)
+    drawn = [tmp_path / name for name in ("q.html", "q.csv", "q.pdf", "q.png")]
+    quality(tmp_path / "labels.csv", [files[1]], [files[2]], *drawn)
+    page = drawn[0].read_text()
+    assert "Label maps to look at" in page and "lost on the grid" in page and OTHER_TITLE not in page
+
+
+def test_a_map_that_lies_beside_the_brain_is_noted_and_one_in_it_is_not():
+    labels, brain = np.zeros((2, 20, 20, 20), np.uint8)
+    labels[4:14, 4:14, 4:14], brain[4:14, 4:14, 4:14] = 1, 1
+    for moved, share in ((0, 1.0), (2, 0.8)):
+        row = measures_of(labels, np.roll(brain, moved, 0) > 0, labels, ["gm"], 0.008, 0.008)
+        assert row["map_in_brain"] == share
+        note = "label_map: may be another person's, flipped or shifted (80 % of its labels lie in the brain, expected "
+        assert note_of(row, ["gm"], 2.0) == (f"{note}97 % and more)" if moved else "")
+
+
 def test_a_scan_without_map_is_left_out_and_images_and_other_shards_stay_as_they_were(shard):
     shards = open_shards([shard / "with.npy"], [shard / "with.csv"])
     assert list(shards) == ["a"]
@@ -296,6 +356,9 @@ def test_classes_are_part_of_the_name_of_a_finished_scan(shard):
     rows = preprocess(shard / "scans.csv", shard / "other.npy", shard / "other.csv", label_maps=maps, **grid)
     assert rows["key"][0] != key
     assert rows["problem"][0] == "scan: no voxel of a class (csf)"
+    maps["may_lack"] = ["csf"]
+    rows = preprocess(shard / "scans.csv", shard / "lacks.npy", shard / "lacks.csv", label_maps=maps, **grid)
+    assert rows["problem"].isna().all() and rows["notes"].isna().all() and rows["map_ml_csf"].tolist() == [0]
 
 
 def test_the_simulated_tissues_are_those_of_the_image_and_asking_for_them_changes_no_image(tmp_path):

@@ -1,6 +1,7 @@
 """Mistakes about networks, batches and trials are told before anything runs, not after days of preprocessing."""
 
 import inspect
+import json
 
 import pytest
 import yaml
@@ -81,6 +82,18 @@ def told_of(overlay, *others):
 )
 def test_it_is_told_before_the_run(overlay, phrase):
     assert phrase in told_of(overlay)
+
+
+@pytest.mark.parametrize(("training", "refused"), [({}, True), ({"synthesis": {"share": 1}}, False)])
+def test_a_model_of_another_modality_tells_no_tissues_unless_it_learned_from_generated_images(tmp_path, training, refused):
+    facts = {"dataset": {"modality": "T1"}, "provenance": {"settings": {"training": training}}}
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/metadata.json").write_text(json.dumps({"mriflow": facts}))
+    (tmp_path / "SHA256SUMS").write_text("")
+    overlay = f"{{preprocess: {{affine-4mm: {{channels: [gm], tissues: {tmp_path}}}}}, datasets: {{demo: {{modality: %s}}}}, "
+    overlay += "networks: {densenet121: {name: nothing}}}"
+    told = "which learns from T1 scans, and these are T2: expected T2, or `synthesis`"
+    assert (told in told_of(overlay % "T2")) == refused
 
 
 def test_what_fits_is_taken():

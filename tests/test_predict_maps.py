@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import training_inputs, training_settings
+from conftest import measure_label_maps, training_inputs, training_settings
 from mriflow.agreement import agreement
 from mriflow.base.errors import UserError
 from mriflow.bundle import bundle
@@ -43,6 +43,7 @@ def made(tmp_path_factory, brain):  # noqa: F811
     images = np.load(shard["array"])
     maps = np.where(images == 0, 0, np.where(images < np.median(images[images > 0]), 1, 2)).astype(np.uint8)
     np.save(shard["array"], np.stack([images, maps], axis=1))
+    measure_label_maps(shard["index"], maps, CLASSES, 0.512)
     files = {"arrays": [shard["array"]], "indices": [shard["index"]], "labels": folder / "labels.csv"}
     files["splits"] = folder / "splits.csv"
     split(files["labels"], files["splits"], target="label_map", folds=3, validation=0.25, stratify=[])

@@ -15,6 +15,7 @@ from mriflow import report
 from mriflow.base.errors import UserError
 from mriflow.base.provenance import provenance
 from mriflow.config.resolve import settings
+from mriflow.evaluate import teachers_of_tissues
 from mriflow.evaluation.baselines import EDGE
 from mriflow.evaluation.metrics import METHODS
 from mriflow.reporting.claim import ITEMS
@@ -194,6 +195,9 @@ def test_what_is_worse_is_called_so_and_single_networks_and_other_people_are_nam
     for one in result["differences"]:
         one["verdict"] = "worse" if one["other"] == "classical" else "better"
     assert "the network is worse than classical" in careful(result)
+    tested = pd.DataFrame({"subject": ["a", "a", "b", "c"], "label_map": ["1", "2", "3", None]})
+    told = careful(result | {"tissues_of": teachers_of_tissues("my-tissues", tested)})
+    assert "my-tissues, which tells the tissues apart, learns from label maps of 2 of the people tested here" in told
     cell = {"value": 5.25, "low": 5.0, "high": 5.5}
     result["single_seeds"] = {seed: {"mae": cell | {"value": value}} for seed, value in (("0", 5.12), ("1", 7.34))}
     result["external"] = {"theirs": {"title": "Theirs", "n": 7, "network": {"mae": cell}}, "none": {"title": "None", "n": 0}}

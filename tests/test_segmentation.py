@@ -1,6 +1,7 @@
 """Segmentation: learned from scans and from generated images, by the loop of all trainings, and judged."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -9,15 +10,15 @@ import torch
 import yaml
 from scipy import ndimage
 
-from conftest import ROOT, synthesis
+from conftest import ROOT, measure_label_maps, synthesis
 from mriflow.agreement import agreement
 from mriflow.base.errors import UserError
 from mriflow.config.resolve import merge, read_yaml, resolve, settings, training_part
-from mriflow.evaluation.label_maps import summarise_maps, surface_distances
+from mriflow.evaluation.label_maps import long_rows, summarise_maps, surface_distances
 from mriflow.plot import main as plot
 from mriflow.prediction.ensemble import Trained
 from mriflow.prediction.segment import probabilities_of
-from mriflow.reporting.map_sections import of_maps, sentences_of_maps, table_of_maps
+from mriflow.reporting.map_sections import of_maps, sentences_of_maps, table_of_lacking, table_of_maps
 from mriflow.reporting.results import read_metrics
 from mriflow.robustness import robustness
 from mriflow.training.augment import augment, draw_changes, moved_maps
@@ -58,6 +59,7 @@ def test_dice_is_twice_the_overlap_over_both_sizes():
     one, other = torch.tensor([[1, 1, 0, 0, 0]]), torch.tensor([[0, 1, 1, 1, 0]])
     assert dice_of(counts(one, other, 2))[0, 0].item() == pytest.approx(2 * 1 / (2 + 3))
     assert dice_of(counts(one, other, 2))[0, 1].isnan()
+    assert dice_of(counts(one, other * 0, 2))[0, 0].isnan(), "nothing is there: what is found has no overlap to tell"
 
 
 def test_batches_of_shards_with_label_maps_have_them_as_labels_and_not_as_a_channel(labelled):
@@ -170,6 +172,13 @@ def test_tissues_keep_their_order_in_the_share_that_is_asked_for():
     assert 0.05 < share(0) < 0.3  # one in six by chance
 
 
+def test_many_tissues_keep_their_order_too():
+    names = [f"c{number}" for number in range(16)]
+    settings = synthesis(ordered=1, order=[[name] for name in names])
+    means = torch.stack([draw(seed, names, settings, 2.0).mean[1:17] for seed in range(60)])
+    assert (means.diff(dim=1) > 0).all() and means.max() <= 1
+
+
 def test_a_share_of_the_images_may_be_scans():
     images, labels = spheres(40, size=12)
     images = images * 0.37
@@ -234,6 +243,40 @@ def test_intervals_are_over_subjects_and_a_scan_without_a_distance_is_left_out()
     assert found["network"]["dice"] == found["network"]["dice_gm"]
 
 
+def test_a_class_that_maps_lack_gives_no_perfect_volume_and_each_metric_says_of_how_many_scans_it_is():
+    rows = pd.DataFrame({"subject": [f"s{n}" for n in range(10)], "true_gm": [0.0] * 4 + [5.0] * 6})
+    rows["network_volume_gm"] = [0.0] * 3 + [8.0] + [6.0] * 6
+    rows["network_dice_gm"] = rows["network_hd95_gm"] = rows["network_surface_gm"] = [np.nan] * 4 + [0.5] * 6
+    found = summarise_maps(rows, ["network"], ["gm"])
+    for metric, value in {"dice_gm": 0.5, "volume_error_gm": 1, "volume_error_percent_gm": 20}.items():
+        assert (found["network"][metric]["value"], found["network"][metric]["n"]) == (value, 6)
+    assert found["volumes"]["gm"]["n"] == 6
+    long = long_rows(found | {"n": 10}).set_index("metric")["n"]
+    assert long["dice_gm"] == 6
+    nowhere = summarise_maps(rows.assign(true_gm=0.0), ["network"], ["gm"])
+    assert found["lacking"]["gm"]["n"] == 4 and found["lacking"]["gm"]["found_ml"]["value"] == 2
+    assert 0 <= found["lacking"]["gm"]["found_ml"]["low"] < 2 < found["lacking"]["gm"]["found_ml"]["high"]
+    assert table_of_lacking(found).rows[0][:2] == ["gm", 4] and long["found_ml"] == 4
+    assert nowhere["network"]["volume_error_gm"]["value"] is None and nowhere["volumes"] == {}
+
+
+def test_a_class_that_the_grid_loses_is_a_warning_of_the_training(labelled, tmp_path):
+    index = pd.read_csv(labelled["indices"][0])
+    index.loc[:11, "grid_ml_gm"] = 0
+    index.to_csv(tmp_path / "index.csv", index=False)
+    run(tmp_path, labelled | {"indices": [tmp_path / "index.csv"]}, epochs=1, **SEGMENTATION)
+    [warning] = [one for one in json.loads((tmp_path / "warnings.json").read_text()) if one["kind"] == "class lost on the grid"]
+    assert warning["text"].startswith("the grid of 4 mm loses the class 'gm' in ")
+
+
+def test_shards_of_before_that_do_not_tell_volumes_of_label_maps_are_named(labelled, tmp_path):
+    pd.read_csv(labelled["indices"][0]).drop(columns="map_ml_gm").to_csv(tmp_path / "index.csv", index=False)
+    with pytest.raises(
+        UserError, match=r"has no column map_ml_gm, for an earlier version made it\. Delete it, run `preprocess`"
+    ):
+        run(tmp_path, labelled | {"indices": [tmp_path / "index.csv"]}, epochs=1, **SEGMENTATION)
+
+
 def test_limits_of_agreement_are_those_of_the_differences_of_volumes():
     rng = np.random.default_rng(0)
     rows = pd.DataFrame({"subject": [f"s{n}" for n in range(50)], "true_gm": rng.normal(600, 50, 50)})
@@ -272,6 +315,14 @@ def test_agreement_is_measured_on_each_test_scan_drawn_and_reported(labelled, tm
     assert result["network"]["dice"]["value"] > 0.8
     assert result["network"]["dice"]["value"] == pytest.approx(table[[f"network_dice_{c}" for c in CLASSES]].to_numpy().mean())
     assert result["mixture"]["dice_gm"]["value"] > 0.8, "three brightnesses are told apart"
+    index = pd.read_csv(labelled["indices"][0]).set_index("id").loc[table["id"]]
+    assert table["true_gm"].tolist() == index["map_ml_gm"].tolist(), "the map's own volume, of which the grid lost a tenth"
+    volumes, network = np.load(labelled["arrays"][0]), Trained.of(torch.load(models[0], weights_only=True), torch.device("cpu"))
+    row = table.iloc[0]
+    volume = volumes[index.loc[row["id"], "index"], :1]
+    found = probabilities_of([network], volume, torch.device("cpu"), "mirror")
+    near = ndimage.binary_dilation(volume[0] > 0, iterations=2)
+    assert row["network_volume_gm"] == pytest.approx(found[2][near].sum() * 0.064, abs=0.006), "as `predict` tells it"
     long = pd.read_csv(tmp_path / "metrics.csv")
     assert {"network", "network - atlas"} <= set(long["method"])
     assert "volume of gm" in set(long["group"])
@@ -287,7 +338,8 @@ def test_agreement_is_measured_on_each_test_scan_drawn_and_reported(labelled, tm
     assert found["unchanged"]["dice"]["value"] == pytest.approx(result["network"]["dice"]["value"])
     by_kind = {(one["kind"], one["strength"]): one["metrics"]["dice"]["value"] for one in found["changes"]}
     assert by_kind["inverted contrast", 1] < by_kind["noise", 0.02] - 0.2, "it was shown one contrast alone"
-    assert by_kind["thick slices", 3] == found["unchanged"]["dice"]["value"] != by_kind["thick slices", 8], "voxels have 4 mm"
+    assert [strength for kind, strength in by_kind if kind == "thick slices"] == [5, 6, 8], "voxels have 4 mm already"
+    assert by_kind["thick slices", 8] != found["unchanged"]["dice"]["value"]
     assert {"dice", "dice_gm", "dice_difference"} <= set(pd.read_csv(worse["table"])["metric"])
     drawings = [f"--{name}={tmp_path / f'robustness.{name}'}" for name in ("pdf", "png")]
     plot(["robustness", f"--result={worse['result']}", *drawings])
@@ -304,7 +356,10 @@ def one_sided(labelled, folder, scans=None, size=3):
     volumes[:, 1][volumes[:, 1] == 1] = 0
     volumes[slice(scans), 1, 1 : 1 + size, 6:9, 6:9] = 1
     np.save(folder / "shard.npy", volumes)
-    return labelled | {"arrays": [folder / "shard.npy"]}
+    shutil.copy(labelled["indices"][0], folder / "shard.csv")
+    for name in ("csf", "gist"):
+        measure_label_maps(folder / "shard.csv", volumes[:, 1], [name, *CLASSES[1:]], 0.064)
+    return labelled | {"arrays": [folder / "shard.npy"], "indices": [folder / "shard.csv"]}
 
 
 @pytest.mark.parametrize("class_names", [CLASSES, ["gist", "gm", "wm"]])
@@ -366,6 +421,10 @@ def test_the_middle_about_which_sides_are_told_is_that_of_mirror_images():
         ),
         ("experiments: {demo-tissues: {controls: {permutation: true}}}", "found in a segmentation, which has robustness alone"),
         ("targets: {tissues: {classes: {gm: a, wm: b}}}", "expected none: they stand in the dataset's `label_maps`"),
+        (
+            "datasets: {demo: {label_maps: {may_lack: [wn]}}}",
+            "may_lack: found 'wn', expected one of `classes`",
+        ),
         ("targets: {tissues: {column: age}}", "column: found 'age', expected label_map"),
         ("training: {segment: {loss: l1}}", "found 'l1', expected one of auto, dice-ce"),
         ("training: {segment: {patch: [48, 48, 40]}}", "patch: found [48, 48, 40], expected no more than [40, 48, 40]"),
@@ -385,6 +444,15 @@ def test_a_mistake_in_the_config_of_a_segmentation_is_told(overlay, phrase):
     with pytest.raises(UserError) as told:
         resolve(config, files, ROOT)
     assert phrase in str(told.value)
+
+
+def test_an_experiment_is_told_which_one_on_its_people_tells_their_tissues_apart():
+    files = [ROOT / "config/config.yaml", ROOT / "config/experiments/demo-tissues.yaml"]
+    block = {"affine-4mm": {"channels": ["image", "gm"], "tissues": "demo-tissues"}}
+    tree = merge(merge(read_yaml(files[0]), read_yaml(files[1])), {"run": ["demo-age"], "preprocess": block})
+    whole = resolve(tree, files, ROOT)
+    assert settings(whole, "demo-age")["tissues_of"] == "demo-tissues"
+    assert "tissues_of" not in settings(whole, "demo-tissues")
 
 
 def test_a_training_is_told_the_classes_and_where_the_label_map_is():

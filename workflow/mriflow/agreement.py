@@ -3,6 +3,9 @@
 The same scans are segmented by what needs no network: the mean label map of the training scans on the template (atlas), the
 template's own tissues (template), and three Gaussians fitted to the brightness of each scan (mixture). The last two
 know grey matter, white matter and CSF, if classes are called gm, wm and csf.
+
+Overlap and distances are those of maps on the network's grid. A volume is the sum of the network's probabilities, as `predict`
+tells it of a new scan, and the true one that of the label map in its own voxels.
 """
 
 import json
@@ -18,6 +21,7 @@ from mriflow.base.files import whole_file, write_csv, write_json
 from mriflow.base.provenance import provenance
 from mriflow.config.label_maps import seen_and_map
 from mriflow.evaluation.label_maps import METHODS, compare_maps, long_rows, summarise_maps
+from mriflow.images.label_maps import OWN_ML, measured, told_of_loss
 from mriflow.images.outliers import usual
 from mriflow.images.tissues import TISSUES
 from mriflow.prediction.ensemble import load_networks
@@ -64,7 +68,8 @@ def agreement(
     -------
     experiment, dataset, simulated, target, type, unit, classes, n (test scans), n_excluded (of the split, but failed
     preprocessing), people, folds, seeds; what `mriflow.evaluation.label_maps.summarise_maps` returns; plausible (what is usual
-    of certainty and shares of volume, `mriflow.prediction.own_space.plausibility`); warnings, notes and provenance.
+    of certainty and shares of volume, `mriflow.prediction.own_space.plausibility`); lost (`told_of_loss`); warnings,
+    notes and provenance.
 
     Raises
     ------
@@ -76,7 +81,7 @@ def agreement(
     block = experiment["preprocess"]
     seen, place = seen_and_map(block["channels"])
     shards = open_shards(arrays, indices, place)
-    scales = read_indices(indices).set_index("id")["scale"]
+    index = measured(read_indices(indices), classes).set_index("id")
     parts, table = read_splits(splits), read_labels(labels).set_index("id")
     tested = parts["part"] == "test"
     excluded = parts.loc[tested & ~parts["id"].isin(shards), "id"].nunique()
@@ -99,10 +104,10 @@ def agreement(
         atlas = atlas_of(shards, of_fold.loc[of_fold["part"] != "test", "id"].tolist(), len(classes))
         for scan in progress(test, desc=f"segment fold {fold}", unit="scan"):
             volume, truth = shards.maps_of(scan)
-            scale = float(scales[scan])
+            scale = float(index.loc[scan, "scale"])
             inside = np.asarray(volume[seen.index("image") if "image" in seen else 0]) > 0
             probable = probabilities_of(networks, volume, device, experiment["training"]["tta"])
-            sure = measures_of_map(probable, inside, classes, voxel_mm, scale)
+            sure, expected = (measures_of_map(one, inside, classes, voxel_mm, scale) for one in (probable, atlas))
             found = {"network": probable.argmax(0)}
             found["atlas"] = atlas.argmax(0)
             if known:
@@ -110,9 +115,10 @@ def agreement(
                 found["template"] = by_template(image, classes, voxel_mm)
                 found["mixture"] = by_mixture(image, classes, atlas)
             row: dict[str, Any] = {"id": scan, **table.loc[scan, about], "fold": int(fold), CERTAINTY: sure[CERTAINTY]}
+            row |= {f"true_{name}": index.loc[scan, f"{OWN_ML}{name}"] for name in classes}
             for method, labelled in found.items():
                 compared = compare_maps(labelled, truth, classes, voxel_mm, scale)
-                row |= {name: value for name, value in compared.items() if name.startswith("true_")}
+                compared |= {"network": sure, "atlas": expected}.get(method, {})  # volumes of shares, not of whole voxels
                 told = classes if method in ("network", "atlas") else told_apart(classes, method)
                 row |= {f"{method}_{name}": value for name, value in compared.items() if name.partition("_")[2] in told}
             rows.append(row)
@@ -130,11 +136,12 @@ def agreement(
         **summarise_maps(predicted, methods, classes),
         "plausible": {name: usual(values) for name, values in plausibility(pd.DataFrame(told_of_maps), classes).items()},
         "warnings": [one for path in warnings for one in json.loads(path.read_text())],
+        "lost": told_of_loss(index.loc[predicted["id"].unique()], classes, voxel_mm),
         "notes": {method: NOTES[method] for method in methods if method in NOTES},
         "provenance": provenance(experiment),
     }
     mean = predicted[[f"network_dice_{name}" for name in classes]].mean(axis=1)
-    ranked = mean.sort_values(ascending=False, kind="stable").index
+    ranked = (mean.dropna() if mean.notna().any() else mean).sort_values(ascending=False, kind="stable").index
     shown = predicted.loc[[ranked[0], ranked[len(ranked) // 2], ranked[-1]], "id"].tolist()
     first = seen.index("image") if "image" in seen else 0
     with whole_file(metrics.with_name("overlays.npz")) as temporary, open(temporary, "wb") as stream:

@@ -113,7 +113,7 @@ def bundle(
         "recipe": recipes.PREPROCESS,
         "experiment": experiment["experiment"],
         "simulated": "simulate" in dataset,
-        "dataset": {key: dataset.get(key) or "not given" for key in ("title", "licence", "citation")},
+        "dataset": {key: dataset.get(key) or "not given" for key in ("title", "licence", "citation", "modality")},
         "target": {
             "column": target["column"],
             "type": target["type"],

@@ -30,7 +30,7 @@ from mriflow.evaluation.summary import as_columns, summarise, values_of
 from mriflow.evaluation.tissue_baseline import morphometry_of, tissue
 from mriflow.prediction.ensemble import predict_each
 from mriflow.prediction.tested import about_experiment, add_trained
-from mriflow.tables.labels import read_indices, read_labels
+from mriflow.tables.labels import LABEL_MAP, read_indices, read_labels
 from mriflow.tables.splits import PARTS, read_splits
 from mriflow.training.covariates import read_covariates
 from mriflow.training.device import choose_device
@@ -82,7 +82,8 @@ def evaluate(
     experiment, dataset, simulated (whether its scans are), target, type, unit, n (test scans), n_excluded (of the
     split, but failed preprocessing), folds, seeds; what `mriflow.evaluation.summary.summarise` returns; warnings about
     trainings; notes (what a method was made of, or why it was not made); search (how many trials, and the best of each fold),
-    if there was one; external (of each other dataset, `mriflow.evaluation.external.judge`), if there is one; and the
+    if there was one; tissues_of (which experiment tells the tissues apart that learns from label maps of how many of the people
+    tested), if one does; external (of each other dataset, `mriflow.evaluation.external.judge`), if there is one; and the
     provenance.
 
     Raises
@@ -180,6 +181,8 @@ def evaluate(
         "notes": notes_of(list(confounders), shares, rival, calibration["fitted_on"])
         | few_learned_from(parts, maps is not None),
     }
+    if "tissues_of" in experiment:
+        result["tissues_of"] = teachers_of_tissues(experiment["tissues_of"], table.loc[predicted["id"].unique()])
     if search:
         result["search"] = json.loads(search.read_text())
     others = {path.stem: read_external(path, classes) for path in external}
@@ -222,6 +225,12 @@ def few_learned_from(parts: pd.DataFrame, with_tissue: bool) -> dict[str, str]:
         return {}
     few = f"Learned from {MOST:,} scans of each fold, drawn at random; the networks from up to {most:,}."
     return dict.fromkeys(["classical", "pca", *(["tissue"] if with_tissue else [])], few)
+
+
+def teachers_of_tissues(name: str, tested: pd.DataFrame) -> dict[str, Any]:
+    """Return which experiment tells the tissues apart, and how many people among the tested scans have a label map for it."""
+    labelled = tested[tested[LABEL_MAP].notna()] if LABEL_MAP in tested else tested[:0]
+    return {"experiment": name, "people": int(labelled["subject"].nunique())}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -28,8 +28,10 @@ from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.errors import UserError
 from mriflow.base.files import whole_file, write_csv
 from mriflow.base.processes import workers
+from mriflow.images.label_maps import map_columns, note_of
 from mriflow.images.scan import MIXTURE, PreprocessSettings, Result, run_scan
 from mriflow.tables.labels import LABEL_MAP, MAP_FINGERPRINT, read_index, shard_of
+from mriflow.tables.problems import join_problems
 
 if TYPE_CHECKING:
     from mriflow.prediction.tissue_network import TissueNetwork
@@ -107,7 +109,9 @@ def preprocess(
     index
         The .csv file to write: one row per scan with its position in `array` (empty for a scan with a problem), the problem,
         and quality measures: `brain_ml` (volume of the brain, ml), `correlation` (with the template, see
-        `mriflow.images.registration.likeness`), `scale` (volume of the scan over that on the template's grid).
+        `mriflow.images.registration.likeness`), `scale` (volume of the scan over that on the template's grid); with the channel
+        label_map, the share of the map in the brain, and of each class its volume in the map's own voxels and on the grid
+        (`mriflow.images.label_maps.measures_of`).
     shard, shards
         Which part of the dataset, of how many (`mriflow.tables.labels.shard_of`).
     registration
@@ -127,7 +131,7 @@ def preprocess(
     tissues
         How the tissues are told apart: ``mixture`` (`mriflow.images.tissues`), or the folder of a model that segments them.
     label_maps
-        Of the channel label_map, the dataset's block of this name: its `classes` and `background`.
+        Of the channel label_map, the dataset's block of this name: its `classes`, `background` and `may_lack`.
     cache
         A folder for what takes long and is the same for other grids and channels (`mriflow.images.kept`). Several jobs may
         share it. The result is the same without.
@@ -162,12 +166,14 @@ def preprocess(
     kept = array.with_name(f".{array.stem}.partial")
     shared = Shared(scans.parent, kept, settings, cache, label_maps, network)
     keys = [shared.key(scan) for scan in wanted.to_dict("records")]
-    done = earlier_results(array, index)
+    classes = list(label_maps["classes"]) if label_maps and LABEL_MAP in channels else []
+    columns = [*INDEX_COLUMNS, *(map_columns(classes) if classes else ())]
+    done = earlier_results(array, index, columns)
     lacking = set(keys) - done.keys()
     for neighbour in sorted(set(array.parent.glob("shard-*.npy")) - {array}):
         if not lacking:
             break
-        others = earlier_results(neighbour, neighbour.with_suffix(".csv"))
+        others = earlier_results(neighbour, neighbour.with_suffix(".csv"), columns)
         # Copied: else hundreds of files would stay open, and another job may replace them.
         done |= {key: Result(np.array(others[key].volume), others[key].row) for key in lacking & others.keys()}
         lacking -= others.keys()
@@ -178,8 +184,9 @@ def preprocess(
         made = each(partial(finish_scan, shared), todo)
         for key in progress(keys, desc=f"preprocess {array.stem}", unit="scan"):
             results.append(done[key] if key in done else next(made))
+    results = [noted(result, classes, voxel_mm) for result in results] if classes else results
     several = (len(channels),) if len(channels) > 1 else ()
-    table = write_shard(results, (*several, *shape), array, index)
+    table = write_shard(results, (*several, *shape), array, index, columns)
     shutil.rmtree(kept, ignore_errors=True)
     log.info("%d scans, %d with a problem", len(table), table["problem"].notna().sum())
     return table
@@ -218,6 +225,14 @@ def finish_scan(shared: Shared, scan_and_key: tuple[Mapping[str, str], str]) -> 
     return result
 
 
+def noted(result: Result, classes: Sequence[str], voxel_mm: float) -> Result:
+    """Return a result with a note of what is to be looked at in its label map, if anything is."""
+    if result.volume is None or not (note := note_of(result.row, classes, voxel_mm)):
+        return result
+    log.warning("%s: %s", result.row["id"], note)
+    return result._replace(row=result.row | {"notes": join_problems(result.row.get("notes") or "", note)})
+
+
 def finish_image(shared: Shared, scan: Mapping[str, str], key: str) -> Result:
     """Return the result of an image from the folder `partial`, or make it, and keep it in that folder if it is good."""
     finished = shared.partial / f"{key}.npz"
@@ -239,7 +254,7 @@ def read_scans(path: Path) -> pd.DataFrame:
     return scans
 
 
-def earlier_results(array: Path, index: Path) -> dict[str, Result]:
+def earlier_results(array: Path, index: Path, columns: Sequence[str]) -> dict[str, Result]:
     """Return the results in a whole shard made before, by their keys; none if there is no whole shard.
 
     Another job may be writing it. It takes the old index away before it puts the array in its place, and writes the new index
@@ -253,7 +268,7 @@ def earlier_results(array: Path, index: Path) -> dict[str, Result]:
             return {}
     except (OSError, ValueError):
         return {}
-    if set(rows.columns) != set(INDEX_COLUMNS) or rows["index"].notna().sum() != len(volumes):
+    if set(rows.columns) != set(columns) or rows["index"].notna().sum() != len(volumes):
         return {}
     rows = rows.where(rows.notna(), None).drop(columns="notes")  # they told why it stood in for another image then
     return {row["key"]: Result(volumes[row["index"]], row) for row in rows.to_dict("records") if row["index"] is not None}
@@ -271,7 +286,7 @@ def load_result(path: Path) -> Result:
         return Result(saved["volume"], json.loads(str(saved["row"])))
 
 
-def write_shard(results: list[Result], shape: Sequence[int], array: Path, index: Path) -> pd.DataFrame:
+def write_shard(results: list[Result], shape: Sequence[int], array: Path, index: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Write the array and the index of a shard, volumes of `shape`; the index last, for an array without one is not a shard."""
     volumes = [result.volume for result in results if result.volume is not None]
     with whole_file(array) as temporary:
@@ -285,7 +300,7 @@ def write_shard(results: list[Result], shape: Sequence[int], array: Path, index:
         index.unlink(missing_ok=True)  # as late as can be: killed before, the earlier shard is whole
     positions = iter(range(len(volumes)))
     rows = [{**result.row, "index": None if result.volume is None else next(positions)} for result in results]
-    table = pd.DataFrame(rows, columns=INDEX_COLUMNS).astype({"index": "Int64"})
+    table = pd.DataFrame(rows, columns=list(columns)).astype({"index": "Int64"})
     write_csv(table, index)
     return table
 
@@ -320,7 +335,9 @@ def main(argv: list[str] | None = None) -> None:
         "--tissues", default=MIXTURE, help="how these are told apart: mixture, or the folder of a model (default: mixture)"
     )
     parser.add_argument(
-        "--label-maps", type=json.loads, help="of the channel label_map, `classes` and `background` of the dataset, as JSON"
+        "--label-maps",
+        type=json.loads,
+        help="of the channel label_map, `classes`, `background` and `may_lack` of the dataset, as JSON",
     )
     parser.add_argument(
         "--cache", type=Path, help="folder for masks, bias fields and transforms, for the next grid (default: none)"

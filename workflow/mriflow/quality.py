@@ -25,6 +25,7 @@ from mriflow.reporting.scan_figures import SHOWN, montage, volume, wrap
 from mriflow.tables.labels import read_index, read_labels
 from mriflow.tables.problems import count_reasons
 
+MAPS_TITLE = "Label maps to look at"
 OTHER_TITLE = "Another image of the session is used, for the first failed"
 FAR_TITLE = "Kept, but far from the others or the template"
 
@@ -56,8 +57,9 @@ def quality(
 
     Returns
     -------
-    The table written to `csv`: one row per scan of the shards with its `problem` (left out), `notes` (another image used),
-    `far` (kept, but far from the others or the template: in what) and the quality measures, the lowest correlation first.
+    The table written to `csv`: one row per scan of the shards with its `problem` (left out), `notes` (another image used; what
+    to look at in its label map), `far` (kept, but far from the others or the template: in what) and the quality measures, the
+    lowest correlation first.
     """
     tables = [read_index(index).assign(array=str(array)) for array, index in zip(arrays, indices, strict=True)]
     table = pd.concat(tables, ignore_index=True)
@@ -69,7 +71,7 @@ def quality(
     table["far"] = ["; ".join(filter(None, texts)) for texts in far.to_numpy()]
     table = table.sort_values(["correlation", "id"], na_position="first", ignore_index=True)
     kept, failed, far = table[table["index"].notna()], table[table["problem"] != ""], table[table["far"] != ""]
-    other = table[table["notes"] != ""]
+    other, maps = (table[table["notes"].str.contains(of)] for of in ("session: ", "label_map: "))
 
     counts = [
         ("scans to preprocess", len(table)),
@@ -87,6 +89,7 @@ def quality(
         section("Why scans were left out", ["reason", "scans"], count_reasons(failed["problem"])) if len(failed) else "",
         section("Scans left out", ["id", "problem"], failed[["id", "problem"]].head(LISTED).to_numpy()) if len(failed) else "",
         section(OTHER_TITLE, ["id", "note"], other[["id", "notes"]].head(LISTED).to_numpy()) if len(other) else "",
+        section(MAPS_TITLE, ["id", "note"], maps[["id", "notes"]].head(LISTED).to_numpy()) if len(maps) else "",
         section(FAR_TITLE, ["id", "in"], far[["id", "far"]].head(LISTED).to_numpy()) if len(far) else "",
         paragraph(
             f"A scan is left out if its correlation with the template is {QC_CORRELATION[registration]} or less (registration: "

@@ -19,7 +19,7 @@ from mriflow.evaluation.comparison import against, judge
 from mriflow.evaluation.label_maps import dice
 from mriflow.evaluation.metrics import intervals
 from mriflow.prediction.ensemble import load_networks, predict
-from mriflow.prediction.perturbations import KINDS, OF_INTENSITIES, OF_SEGMENTATION, perturb
+from mriflow.prediction.perturbations import KINDS, OF_INTENSITIES, OF_SEGMENTATION, perturb, strengths
 from mriflow.prediction.segment import probabilities_of
 from mriflow.prediction.tested import Tested, add_tested, read_tested
 
@@ -64,7 +64,8 @@ def robustness(
     of_voxels = tested.settings["target"]["type"] == "segmentation"
     known = OF_SEGMENTATION if of_voxels else KINDS
     kinds = {name: kind for name, kind in known.items() if tested.image is not None or name not in OF_INTENSITIES}
-    wanted = [("", 0.0), *((name, strength) for name, kind in kinds.items() for strength in kind.strengths)]
+    voxel_mm = tested.settings["preprocess"]["voxel_mm"]
+    wanted = [("", 0.0), *((name, strength) for name, kind in kinds.items() for strength in strengths(name, kind, voxel_mm))]
     bar = progress(wanted, desc="robustness", unit="change")
     everyone = [scan for ids in scans.values() for scan in ids]
     made = segmented if of_voxels else predicted

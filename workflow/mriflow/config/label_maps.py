@@ -10,6 +10,7 @@ from typing import Any
 from mriflow.tables.labels import LABEL_MAP
 
 EXPERIMENT_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]*")  # a path has a dot or a slash
+MEASURES = 1  # raised where the index has to tell more of label maps: blocks with them, no others, are made again
 MIXTURE = "mixture"  # the way to tell tissues apart that needs no network
 NETWORK = "network"  # the tissue network that comes with mriflow
 SHIPPED = Path(__file__).resolve().parents[1] / "models" / "tissues"  # config/experiments/tissue-network.yaml makes it
@@ -18,7 +19,7 @@ TISSUE_CHANNELS = ("csf", "gm", "wm")
 
 def maps_to_read(dataset: Mapping[str, Any]) -> str:
     """Return how `organize` reads a dataset's label maps, as JSON, '' if it has none."""
-    keys = ("classes", "background", "pattern")
+    keys = ("classes", "background", "pattern", "may_lack")
     maps = dataset.get("label_maps", {})
     return json.dumps({key: maps[key] for key in keys if key in maps}) if maps else ""
 
@@ -27,7 +28,8 @@ def classes_to_store(dataset: Mapping[str, Any], block: Mapping[str, Any]) -> st
     """Return which numbers make which class in the shards of a preprocess block, as JSON, '' if it stores no label maps."""
     if LABEL_MAP not in block["channels"] or "label_maps" not in dataset:
         return ""
-    return json.dumps({key: dataset["label_maps"][key] for key in ("classes", "background")})
+    maps = dataset["label_maps"]
+    return json.dumps({key: maps[key] for key in ("classes", "background", "may_lack") if key in maps} | {"measures": MEASURES})
 
 
 def seen_and_map(channels: Sequence[str]) -> tuple[list[str], int | None]:

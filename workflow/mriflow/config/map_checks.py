@@ -1,5 +1,6 @@
 """What no schema can check of label maps, and of experiments that segment."""
 
+import json
 import re
 from collections.abc import Iterable
 from math import prod
@@ -35,6 +36,8 @@ def check_label_maps(at: tuple, dataset: dict, mistakes: Mistakes) -> None:
     if of_names and not fits:
         text = f"found {in_short(pattern)}, expected a regular expression with the named group (?P<subject>...) and, where "
         mistakes.add((*at, "pattern"), f"{text}names tell it, (?P<session>...), of the file name of a label map")
+    for name in set(maps.get("may_lack", ())) - maps["classes"].keys():
+        mistakes.add((*at, "may_lack"), f"found {name!r}, expected one of `classes`{instead(name, maps['classes'])}")
     owner: dict[int, str] = {}
     for name, labels in {"background": maps["background"], **maps["classes"]}.items():
         for label in labels:
@@ -107,6 +110,8 @@ def check_tissues(experiment: str, names: dict, whole: dict, known: dict[str, di
     elif folder and not segments and not (Path(folder).expanduser() / "SHA256SUMS").is_file():
         text = f"found {name!r}, where there is no model, expected the folder of one, or the name of an experiment that is "
         mistakes.add(at, f"{text}trained first")
+    elif folder and not segments and (told := misfit_of_model(folder, names, whole)):
+        mistakes.add(at, f"found {name!r}, {told}")
 
 
 def misfit(experiment: str, segments: str, names: dict, wanted: list[str], whole: dict) -> str:
@@ -127,9 +132,24 @@ def misfit(experiment: str, segments: str, names: dict, wanted: list[str], whole
         return f"which segments {', '.join(classes)}, expected the classes {', '.join(wanted)} among others"
     if seen != ["image"]:
         return f"whose networks see {', '.join(seen)}, expected the image alone"
-    if dataset["modality"] != ours and "synthesis" not in training:
-        return f"which learns from {dataset['modality']} scans, and these are {ours}: expected {ours}, or `synthesis`"
-    return ""
+    return other_modality(dataset["modality"], ours, training)
+
+
+def misfit_of_model(folder: str, names: dict, whole: dict) -> str:
+    """Return, in words, why a model cannot tell the tissues of an experiment's scans apart; '' if it can, or does not say."""
+    try:
+        facts = json.loads((Path(folder).expanduser() / "configs/metadata.json").read_text(encoding="utf-8"))["mriflow"]
+        theirs, training = facts["dataset"]["modality"], facts["provenance"]["settings"]["training"]
+    except (OSError, ValueError, KeyError):  # models of before do not say it; `preprocess` tells what is wrong with others
+        return ""
+    return other_modality(theirs, whole["datasets"].get(names["dataset"], {"modality": theirs})["modality"], training)
+
+
+def other_modality(theirs: str, ours: str, training: dict) -> str:
+    """Return, in words, that networks learn from scans of another modality, unless they learn from generated images."""
+    if theirs == ours or "synthesis" in training:
+        return ""
+    return f"which learns from {theirs} scans, and these are {ours}: expected {ours}, or `synthesis`"
 
 
 def needs(experiment: str, other: str, whole: dict) -> bool:

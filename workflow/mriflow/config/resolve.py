@@ -17,7 +17,7 @@ from mriflow.base.files import as_path
 from mriflow.config.checks import check_blocks, check_dataset_names, check_experiments
 from mriflow.config.controls import share_of
 from mriflow.config.external import datasets_of
-from mriflow.config.label_maps import EXPERIMENT_NAME
+from mriflow.config.label_maps import EXPERIMENT_NAME, tissue_network
 from mriflow.config.mistakes import Mistakes, Source, in_short, instead
 from mriflow.config.network_checks import SECTIONS, needed_by, start_of
 from mriflow.config.search import check_searches, searchable, training_of_trial
@@ -131,7 +131,8 @@ def settings(config: dict, experiment: str) -> dict:
     Returns
     -------
     ``{experiment, names, dataset, target, preprocess, split, network, training, auxiliary, covariates, impute}``: whole
-    blocks (of `auxiliary` a list), and under `names` the name of each; `subgroups` and `search` if it has them.
+    blocks (of `auxiliary` a list), and under `names` the name of each; `subgroups` and `search` if it has them,
+    and `tissues_of`, the experiment on the same dataset whose networks tell its tissues apart.
     """
     if experiment not in config["experiments"]:
         raise UserError(f"run: has no experiment {experiment!r}{instead(experiment, config['run'])}")
@@ -143,6 +144,9 @@ def settings(config: dict, experiment: str) -> dict:
         others["subgroups"] = names["subgroups"]
     if "search" in names:
         others["search"] = config["searches"][names["search"]]
+    teller = tissue_network(config, names["preprocess"])[0]
+    if teller in config["experiments"] and config["experiments"][teller]["dataset"] == names["dataset"]:
+        others["tissues_of"] = teller
     return {"experiment": experiment, "names": {kind: names[kind] for kind in SECTIONS}, **blocks, **others}
 
 

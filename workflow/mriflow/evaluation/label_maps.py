@@ -1,8 +1,9 @@
 """How far label maps agree with the truth, class by class: overlap, surfaces and volumes, with intervals over subjects.
 
 Dice is the overlap, twice what both have over the sum of both. Of the distances from each voxel of one surface to the other,
-in both directions, HD95 is the 95th percentile, the larger of the two directions, and the surface distance the mean. None of
-them is defined where a map lacks the class; a Dice is 0 then, and the distances of that scan are left out of their means.
+in both directions, HD95 is the 95th percentile, the larger of the two directions, and the surface distance the mean. No
+distance is defined where a map lacks the class, and no Dice where the true one does: a voxel found there would make it 0, as if
+all had been missed (MONAI leaves these out, too). An error of volume is one of scans that have the class.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,23 +39,25 @@ def compare_maps(
 
     Returns
     -------
-    For each class `dice_<class>`, `hd95_<class>` and `surface_<class>` (mm), `volume_<class>` and `true_<class>` (ml), in the
+    For each class `dice_<class>`, `hd95_<class>` and `surface_<class>` (mm) and `volume_<class>` (ml, of whole voxels), in the
     person's own size.
     """
     row = {}
     for number, name in enumerate(classes, 1):
         ours, theirs = found == number, truth == number
-        size, true = int(ours.sum()), int(theirs.sum())
         row[f"dice_{name}"] = dice(ours, theirs)
         row[f"hd95_{name}"], row[f"surface_{name}"] = surface_distances(ours, theirs, voxel_mm * scale ** (1 / 3))
-        row[f"volume_{name}"], row[f"true_{name}"] = (count * voxel_mm**3 * scale / 1000 for count in (size, true))
+        row[f"volume_{name}"] = int(ours.sum()) * voxel_mm**3 * scale / 1000
     return row
 
 
 def dice(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Return the overlap of two masks, twice what both have over the sum of both; no number if both are empty."""
-    total = int(ours.sum()) + int(theirs.sum())
-    return 2 * int((ours & theirs).sum()) / total if total else np.nan
+    """Return the overlap of two masks, twice what both have over the sum of both; no number if the true one is empty.
+
+    >>> dice(np.array([1, 1, 0], bool), np.array([0, 1, 0], bool)), dice(np.ones(3, bool), np.zeros(3, bool))
+    (0.6666666666666666, nan)
+    """
+    return 2 * int((ours & theirs).sum()) / (int(ours.sum()) + int(theirs.sum())) if theirs.any() else np.nan
 
 
 def surface_distances(ours: np.ndarray, theirs: np.ndarray, voxel_mm: float) -> tuple[float, float]:
@@ -90,12 +93,26 @@ def summarise_maps(rows: pd.DataFrame, methods: Sequence[str], classes: Sequence
     Returns
     -------
     Of each method ``dice`` (mean of the classes) and ``<measure>_<class>``, each as value, low and high; volume_error is found
-    minus true (ml), volume_error_percent its amount. ``differences``, a list of method, other, metric, value, low, high and
-    people. And ``volumes``, of each class n and what `gap_metrics` says of the network's volumes, ml: the limits of agreement.
+    minus true (ml), volume_error_percent its amount; n of a metric that some scans lack. ``differences``, a list of method,
+    other, metric, value, low, high and people. And ``volumes``, of each class that a scan has, n and what `gap_metrics` says of
+    the network's volumes, ml: the limits of agreement. And ``lacking``, of each class that some scans do not have: of how many
+    (n), and found_ml, what the network found of it there.
     """
     subjects = rows["subject"].to_numpy(str)
-    drawn = {method: resample_means(means_of(rows, method, classes), subjects) for method in methods}
+    of_scans = {method: means_of(rows, method, classes) for method in methods}
+    drawn = {method: resample_means(values, subjects) for method, values in of_scans.items()}
     result: dict[str, Any] = {method: intervals(one) for method, one in drawn.items()}
+    for method, values in of_scans.items():
+        for metric, count in values.count().items():
+            result[method][metric] |= {"n": int(count)} if count < len(rows) else {}
+    of_volumes = {name: volumes_of(rows, name, subjects) for name in classes if (rows[f"true_{name}"] > 0).any()}
+    lacking = {}
+    for name in classes:
+        if len(healthy := rows[rows[f"true_{name}"] == 0]):
+            found = resample_means(
+                healthy[[f"network_volume_{name}"]].set_axis(["found_ml"], axis=1), healthy["subject"].to_numpy(str)
+            )
+            lacking[name] = {"n": len(healthy), **intervals(found)}
     differences = []
     for other in (method for method in methods if method != "network"):
         for metric in (name for name in drawn["network"].metrics if name.startswith("dice") and name in drawn[other].metrics):
@@ -103,13 +120,14 @@ def summarise_maps(rows: pd.DataFrame, methods: Sequence[str], classes: Sequence
             cell = as_cell(ours.metrics[metric] - theirs.metrics[metric], ours.draws[metric] - theirs.draws[metric])
             people = {"people": len(set(subjects))}
             differences.append({"method": "network", "other": other, "metric": metric, **cell, **people})
-    return {**result, "differences": differences, "volumes": {name: volumes_of(rows, name, subjects) for name in classes}}
+    return {**result, "differences": differences, "volumes": of_volumes, "lacking": lacking}
 
 
 def volumes_of(rows: pd.DataFrame, name: str, subjects: np.ndarray) -> dict[str, Any]:
     """Return how far the network's volumes of a class, ml, agree with the true ones, by `gap_metrics` with intervals."""
-    true, found = rows[f"true_{name}"].to_numpy(float), rows[f"network_volume_{name}"].to_numpy(float)
-    return {"n": len(rows), **intervals(resample(gap_metrics, true, found, subjects))}
+    has = rows[f"true_{name}"].to_numpy(float) > 0
+    true, found = (rows.loc[has, f"{column}_{name}"].to_numpy(float) for column in ("true", "network_volume"))
+    return {"n": int(has.sum()), **intervals(resample(gap_metrics, true, found, subjects[has].tolist()))}
 
 
 def means_of(rows: pd.DataFrame, method: str, classes: Sequence[str]) -> pd.DataFrame:
@@ -117,10 +135,11 @@ def means_of(rows: pd.DataFrame, method: str, classes: Sequence[str]) -> pd.Data
     known = [name for name in classes if f"{method}_dice_{name}" in rows]
     columns = {"dice": rows[[f"{method}_dice_{name}" for name in known]].mean(axis=1)} if known == list(classes) else {}
     for name in known:
-        error = rows[f"{method}_volume_{name}"] - rows[f"true_{name}"]
+        true = rows[f"true_{name}"].where(rows[f"true_{name}"] > 0)
+        error = rows[f"{method}_volume_{name}"] - true
         columns |= {f"{measure}_{name}": rows[f"{method}_{measure}_{name}"] for measure in ("dice", "hd95", "surface")}
         columns[f"volume_error_{name}"] = error
-        columns[f"volume_error_percent_{name}"] = 100 * error.abs() / rows[f"true_{name}"].where(rows[f"true_{name}"] > 0)
+        columns[f"volume_error_percent_{name}"] = 100 * error.abs() / true
     return pd.DataFrame(columns)
 
 
@@ -143,6 +162,7 @@ def long_rows(result: Mapping[str, Any]) -> pd.DataFrame:
     for one in result["differences"]:
         pair = f"{one['method']} - {one['other']}"
         rows.append((POOLED, pair, "", one["metric"], one["value"], one["low"], one["high"], result["n"]))
-    for name, agreed in result["volumes"].items():
-        rows += cells(POOLED, "network", f"volume of {name}", agreed, agreed["n"])
+    for group, blocks in (("volume of", result["volumes"]), ("scans without", result["lacking"])):
+        for name, block in blocks.items():
+            rows += cells(POOLED, "network", f"{group} {name}", block, block["n"])
     return pd.DataFrame(rows, columns=COLUMNS)

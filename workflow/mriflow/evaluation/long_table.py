@@ -71,4 +71,4 @@ def cells(part: str, method: str, group: str, metrics: Mapping[str, Any], n: int
     """Yield a row for every metric that has an interval."""
     for name, cell in metrics.items():
         if isinstance(cell, Mapping) and {"value", "low", "high"} <= cell.keys():
-            yield part, method, group, name, cell["value"], cell["low"], cell["high"], n
+            yield part, method, group, name, cell["value"], cell["low"], cell["high"], cell.get("n", n)

@@ -1,12 +1,15 @@
 """The label map of a scan: which class every voxel is of."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 
+from mriflow.base.errors import UserError
 from mriflow.images.kinds import affine_mm, open_nifti
 from mriflow.images.nifti import BadScan, read_file
 from mriflow.images.registration import ants_image
@@ -14,18 +17,26 @@ from mriflow.images.registration import ants_image
 MOST_CLASSES = 254  # a voxel's class is a byte
 SHIFT = 0.1  # of a voxel: by so much the corners of a map may lie beside those of its scan
 LARGEST = 10**6  # numbers of atlases go up to a few ten thousand
+OWN_ML = "map_ml_"  # columns of the index, of each class: its volume in the voxels of the label map
+GRID_ML = "grid_ml_"  # and on the grid, in the person's own size
+IN_BRAIN = "map_in_brain"  # and the share of the labelled voxels that lie in the brain
+# Of 145 right maps .97 and more; of those of another person, upside down or back to front .75 to .89. A map of which left and
+# right are swapped cannot be told (.94), nor is one of the skull wrong: no map is refused for it.
+LEAST_IN_BRAIN = 0.9
+LEAST_LEFT = 0.1  # of a class's volume: with less of it on the grid, the class is lost
+MANY = 0.05  # of the maps: where more lose a class, a training and its test are told
 
 Classes = Mapping[str, Sequence[int]]
 
 
-def fault_of(path: Path, scan: Path, classes: Classes, background: Sequence[int] = ()) -> str:
+def fault_of(path: Path, scan: Path, classes: Classes, background: Sequence[int] = (), may_lack: Sequence[str] = ()) -> str:
     """Return in words what is wrong with the label map of a scan, '' if nothing is; a scan that cannot be read is not judged.
 
     Parameters
     ----------
     path, scan
         The files of both.
-    classes, background
+    classes, background, may_lack
         As for `read_label_map`.
     """
     try:
@@ -34,14 +45,19 @@ def fault_of(path: Path, scan: Path, classes: Classes, background: Sequence[int]
     except Exception:  # nibabel raises a dozen kinds; `preprocess` says what is wrong with the scan
         return ""
     try:
-        read_label_map(path, shape, affine, classes, background)
+        read_label_map(path, shape, affine, classes, background, may_lack)
     except BadScan as error:
         return str(error)
     return ""
 
 
 def read_label_map(
-    path: Path, shape: tuple[int, ...], affine: np.ndarray, classes: Classes, background: Sequence[int] = ()
+    path: Path,
+    shape: tuple[int, ...],
+    affine: np.ndarray,
+    classes: Classes,
+    background: Sequence[int] = (),
+    may_lack: Sequence[str] = (),
 ) -> np.ndarray:
     """Read a label map.
 
@@ -53,6 +69,8 @@ def read_label_map(
         The grid of its scan, axes in RAS order: number of voxels, and voxel to mm.
     classes, background
         Which numbers of the file make which class, and which beside 0 are of none.
+    may_lack
+        Classes that some people do not have.
 
     Returns
     -------
@@ -61,7 +79,8 @@ def read_label_map(
     Raises
     ------
     BadScan
-        If it cannot be read, is on another grid than the scan, holds a number that is not known, or not a voxel of a class.
+        If it cannot be read, is on another grid than the scan, holds a number that is not known, or not a voxel of a class
+        that everybody has.
     """
     image, _, data = read_file(path)
     while data.ndim > 3 and data.shape[-1] == 1:
@@ -71,8 +90,9 @@ def read_label_map(
     in_ras = nib.as_closest_canonical(nib.Nifti1Image(data, affine_mm(image)))
     check_grid(in_ras.shape, in_ras.affine, shape, affine)
     values = np.asarray(in_ras.dataobj)
-    if not np.isfinite(values).all() or values.min() < 0 or values.max() > LARGEST or (values != np.rint(values)).any():
-        raise BadScan(f"labels are no whole numbers from 0 to {LARGEST} (found {values.min():g} to {values.max():g})")
+    odd = ~np.isfinite(values) | (values < 0) | (values > LARGEST) | (values != np.rint(values))
+    if odd.any():
+        raise BadScan(f"labels are no whole numbers from 0 to {LARGEST} (found {values[odd][0]:.9g})")
     labels = values.astype(np.int64)
     counts = np.bincount(labels.ravel())
     number_of = np.zeros(len(counts), np.uint8)
@@ -83,7 +103,7 @@ def read_label_map(
     if unknown := np.flatnonzero(counts * ~known).tolist():
         raise BadScan(f"unknown label ({', '.join(map(str, unknown[:5]))}, in no class of the dataset's label_maps)")
     found = np.bincount(number_of, weights=counts, minlength=len(classes) + 1)[1:]
-    if empty := [name for name, count in zip(classes, found, strict=True) if not count]:
+    if empty := [name for name, count in zip(classes, found, strict=True) if not count and name not in may_lack]:
         raise BadScan(f"no voxel of a class ({', '.join(empty)})")
     return number_of[labels]
 
@@ -123,3 +143,69 @@ def likeliest(shares: Sequence[np.ndarray]) -> np.ndarray:
         labels[share > best] = number
         best = np.maximum(best, share)
     return labels
+
+
+def map_columns(classes: Iterable[str]) -> list[str]:
+    """Return the columns of the index that `measures_of` fills."""
+    return [IN_BRAIN, *(f"{measure}{name}" for name in classes for measure in (OWN_ML, GRID_ML))]
+
+
+def measures_of(
+    labels: np.ndarray, brain: np.ndarray, on_grid: np.ndarray, classes: Sequence[str], voxel_ml: float, grid_voxel_ml: float
+) -> dict[str, float]:
+    """Return the share of a label map in the brain, and the volume of each class, ml, in the map and on the grid.
+
+    Parameters
+    ----------
+    labels, brain, on_grid
+        The number of each voxel's class, and which voxels are of the brain, in the label map's own voxels; and on the grid.
+    voxel_ml, grid_voxel_ml
+        The volume of a voxel of each, ml, in the person's own size.
+
+    Returns
+    -------
+    By the names of `map_columns`.
+    """
+    inside = float(brain[labels > 0].mean()) if labels.any() else np.nan
+    counts = [np.bincount(one.ravel(), minlength=len(classes) + 1) for one in (labels, on_grid)]
+    volumes = zip(counts[0][1:] * voxel_ml, counts[1][1:] * grid_voxel_ml, strict=True)
+    return dict(zip(map_columns(classes), [round(float(one), 4) for one in (inside, *chain(*volumes))], strict=True))
+
+
+def lost_on_grid(index: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Return which classes each label map has and loses on the grid, bool, a column each."""
+    own, on_grid = (index[[f"{measure}{name}" for name in classes]].to_numpy(float) for measure in (OWN_ML, GRID_ML))
+    return pd.DataFrame((own > 0) & (on_grid < LEAST_LEFT * own), index.index, classes)
+
+
+def note_of(row: Mapping[str, Any], classes: Sequence[str], voxel_mm: float) -> str:
+    """Return in words what is to be looked at in a label map, by its row of the index; '' if nothing is."""
+    lost = lost_on_grid(pd.DataFrame([row]), classes).iloc[0]
+    volumes = [f"{name} {row[f'{GRID_ML}{name}']:.2g} of {row[f'{OWN_ML}{name}']:.2g} ml" for name in lost.index[lost]]
+    notes = [f"label_map: a class is lost on the grid of {voxel_mm:g} mm ({', '.join(volumes)})"] if volumes else []
+    if row[IN_BRAIN] < LEAST_IN_BRAIN:
+        text = "may be another person's, flipped or shifted"
+        notes.append(f"label_map: {text} ({100 * row[IN_BRAIN]:.0f} % of its labels lie in the brain, expected 97 % and more)")
+    return "; ".join(notes)
+
+
+def told_of_loss(index: pd.DataFrame, classes: Sequence[str], voxel_mm: float) -> list[str]:
+    """Return in words which classes the grid loses in more than a few of some label maps, by their rows of the index."""
+    lost, texts = lost_on_grid(index, classes), []
+    for name in classes:
+        count, has = int(lost[name].sum()), int((index[f"{OWN_ML}{name}"] > 0).sum())
+        if count > MANY * has:
+            texts.append(
+                f"the grid of {voxel_mm:g} mm loses the class {name!r} in {count} of the {has} label maps that have it (less "
+                f"than {LEAST_LEFT:.0%} of its volume is left), so that it can be neither learned nor tested there: take "
+                "smaller voxels (`voxel_mm`)"
+            )
+    return texts
+
+
+def measured(index: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Return the index of shards with label maps, if it has their measures; raise a UserError if it was made without."""
+    if lacking := set(map_columns(classes)) - set(index.columns):
+        text = f"an index of the preprocessed scans has no column {min(lacking)}, for an earlier version made it."
+        raise UserError(f"{text} Delete it, run `preprocess` again.")
+    return index

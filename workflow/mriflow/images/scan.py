@@ -14,7 +14,7 @@ from scipy.interpolate import make_interp_spline
 
 from mriflow.base.errors import UserError
 from mriflow.images.kept import Kept, pack, unpack
-from mriflow.images.label_maps import indicators, likeliest, read_label_map
+from mriflow.images.label_maps import indicators, likeliest, measures_of, read_label_map
 from mriflow.images.mask import mask_of
 from mriflow.images.nifti import BadScan, Scan, load_scan, voxel_volume
 from mriflow.images.registration import ants_image, find_transform, to_grid
@@ -118,7 +118,7 @@ def preprocess_scan(
     cache
         A folder for what takes long and is the same for other settings (`mriflow.images.kept`). The result is the same without.
     labelled
-        Of the channel label_map, the file and the dataset's `label_maps`: classes, background.
+        Of the channel label_map, the file and the dataset's `label_maps`: classes, background, may_lack.
     tissues
         What tells the tissues apart; None for the mixture of `mriflow.images.tissues`.
 
@@ -138,8 +138,8 @@ def preprocess_scan(
     chosen = [maps[channel] for channel in settings.channels if channel in maps]
     parts: Iterable[Any] = ()
     if labelled:
-        classes = labelled[1]["classes"]
-        labels = read_label_map(labelled[0], scan.data.shape, scan.affine, classes, labelled[1].get("background", ()))
+        classes, others = labelled[1]["classes"], (labelled[1].get(key, ()) for key in ("background", "may_lack"))
+        labels = read_label_map(labelled[0], scan.data.shape, scan.affine, classes, *others)
         parts = indicators(labels, len(classes), scan.affine)
     moved = to_grid(scan, data, brain, registration, transform, settings.voxel_mm, settings.shape, chain(chosen, parts))
     scale = moved.scale * scan.voxel_ml / voxel_volume(scan.affine)  # not 1 of a scan that its affine scales to MNI space
@@ -157,8 +157,13 @@ def preprocess_scan(
     for name in settings.channels:
         if name in maps:
             channels.append(np.rint(255 * np.where(moved.inside, next(of_tissues), 0)).astype(np.uint8))
+        elif name == LABEL_MAP:
+            channels.append(likeliest(moved.maps[len(chosen) :]))
+            quality |= measures_of(
+                labels, brain, channels[-1], list(classes), scan.voxel_ml, settings.voxel_mm**3 * scale / 1000
+            )
         else:
-            channels.append(likeliest(moved.maps[len(chosen) :]) if name == LABEL_MAP else image)
+            channels.append(image)
     return channels[0] if len(channels) == 1 else np.stack(channels), quality
 
 

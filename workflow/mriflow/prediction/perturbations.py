@@ -43,6 +43,11 @@ OF_SEGMENTATION = {
 }
 
 
+def strengths(name: str, kind: Kind, voxel_mm: float) -> tuple[float, ...]:
+    """Return the strengths of a kind that change a scan on a grid: slices no thicker than its voxels are there already."""
+    return tuple(one for one in kind.strengths if name != "thick slices" or one > voxel_mm)
+
+
 def perturb(scan: torch.Tensor, kind: str, strength: float, voxel_mm: float, image: int | None, name: str) -> torch.Tensor:
     """Return a changed scan.
 
@@ -71,7 +76,7 @@ def perturb(scan: torch.Tensor, kind: str, strength: float, voxel_mm: float, ima
         inside = (scan > 0).any(0)
         return torch.as_tensor(GaussianSmooth(float(strength / FWHM / voxel_mm))(scan)).clamp(0, 1) * inside
     if kind == "thick slices":
-        slices = torch.tensor([[1.0, 1.0, max(1.0, strength / voxel_mm)]] * len(scan))
+        slices = torch.tensor([[1.0, 1.0, strength / voxel_mm]] * len(scan))
         return thick(scan, slices).clamp(0, 1) * (scan > 0).any(0)
     direction = rng.standard_normal(3)
     direction /= np.linalg.norm(direction)

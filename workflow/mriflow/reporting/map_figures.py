@@ -95,10 +95,10 @@ def volumes(predictions: Path, metrics: Path, pdf: Path, png: Path) -> None:
             of_class[0].plot(ends, ends, color=GREY, lw=0.8, ls="--", zorder=1)
             of_class[0].plot(true, found, color=colour, **dots)
             of_class[0].set(title=name, xlabel="True (ml)", ylabel="" if column else "Network (ml)")
-            agreed = result["volumes"][name]
+            agreed = result["volumes"].get(name, {})
             of_class[1].plot((true + found) / 2, found - true, color=colour, **dots)
             for limit, style in (("mean", "-"), ("lower_limit", "--"), ("upper_limit", "--")):
-                if agreed[limit]["value"] is not None:
+                if agreed.get(limit, {}).get("value") is not None:
                     of_class[1].axhline(agreed[limit]["value"], color=GREY, lw=0.8, ls=style, zorder=1)
             of_class[1].set(xlabel="Mean of both (ml)", ylabel="" if column else "Network − true (ml)")
             if has_age:

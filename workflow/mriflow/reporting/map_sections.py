@@ -20,8 +20,10 @@ COLUMNS = {
 }
 LEGEND = (
     "Mean over scans [95 % confidence interval, bootstrap over subjects]. Dice: overlap, 1 is perfect. HD95: 95th percentile "
-    "of the distances between the surfaces; surface distance: their mean; scans in which a map lacks the class are left out. "
-    "Made on the grid of the network, and brought back to the person's size: no distance is finer than a voxel."
+    "of the distances between the surfaces; surface distance: their mean; scans in which a map lacks the class are left "
+    "out, and from Dice those whose true map has none of it: n is told where it is less. Made on the grid of the network, and "
+    "brought back to the person's size: no distance is finer than a voxel. The true volume is that of the label map in its own "
+    "voxels, the network's the sum of its probabilities."
 )
 
 
@@ -40,7 +42,8 @@ def sentences_of_maps(result: Mapping[str, Any], steps: Sequence[Step] = ()) -> 
     careful += [f"the network is worse than {and_list(worse)}"] if worse else []
     unsure = [other for other, one in away.items() if other not in worse and not (one["low"] or 0) > 0]
     careful += [f"that the network is better than {and_list(unsure)} was not shown"] if unsure else []
-    careful += ["the truth is as good as the label maps of the dataset, and made on the grid of the network"]
+    careful += result.get("lost", [])
+    careful += ["the truth is as good as the label maps of the dataset, and compared on the grid of the network"]
     return [
         f"Asked: how well can {', '.join(classes)} be told apart in a scan of the brain? Data: {result['dataset']}.",
         people(result, steps),
@@ -55,9 +58,14 @@ def table_of_maps(result: Mapping[str, Any], title: str = "") -> Table:
     rows = []
     for name in result["classes"]:
         for method in (method for method in METHODS if f"dice_{name}" in result.get(method, {})):
-            cells = [with_interval(result[method][f"{measure}_{name}"]) for measure in COLUMNS]
+            cells = [with_n(result[method][f"{measure}_{name}"]) for measure in COLUMNS]
             rows.append([name, method, *cells])
     return Table(["class", "method", *COLUMNS.values()], rows, title)
+
+
+def with_n(cell: Mapping[str, Any]) -> str:
+    """Return a metric with its interval and, if it is of fewer scans than the others, their number."""
+    return with_interval(cell) + (f" (n = {cell['n']})" if "n" in cell else "")
 
 
 def table_of_volumes(result: Mapping[str, Any]) -> Table:
@@ -68,6 +76,12 @@ def table_of_volumes(result: Mapping[str, Any]) -> Table:
     ]
     head = ["class", "n", "network − true (ml)", "lower limit", "upper limit", "slope on the true volume"]
     return Table(head, rows, "Volumes, with 95 % limits of agreement (Bland and Altman 1986)")
+
+
+def table_of_lacking(result: Mapping[str, Any]) -> Table:
+    """Return what the network found of classes in scans that have none of them: a row for each class."""
+    rows = [[name, block["n"], with_interval(block["found_ml"])] for name, block in result["lacking"].items()]
+    return Table(["class", "scans without it", "found by the network (ml)"], rows, "Found where there is none")
 
 
 def of_maps(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
@@ -95,6 +109,7 @@ def of_maps(result: Mapping[str, Any], place: Path) -> dict[str, list[Part]]:
             *drawn("overlays", "Scan, true and found label map of the best, the median and the worst test scan by Dice"),
             *([table_of_volumes(result)] if result.get("volumes") else []),
             *drawn("volumes", f"Volumes of each class in {result['n']} test scans, by the network and true"),
+            *([table_of_lacking(result)] if result.get("lacking") else []),
             *([List(lines, "Differences on the same scans (mean of the paired differences)")] if lines else []),
         ],
         "robustness": [

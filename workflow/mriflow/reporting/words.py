@@ -153,6 +153,12 @@ def careful(result: Mapping[str, Any]) -> str:
     coverage = result.get("conformal", {}).get("coverage", {})
     if coverage.get("high") is not None and coverage["high"] < coverage["level"]:
         found.append(f"intervals meant to hold the truth in {coverage['level']:.0%} do so in {with_interval(coverage)}")
+    taught = result.get("tissues_of", {"people": 0})
+    if taught["people"]:
+        found.append(
+            f"{taught['experiment']}, which tells the tissues apart, learns from label maps of {taught['people']} of the people"
+            " tested here, whose tissue maps may be better than those of others"
+        )
     if (count := people_of(result)) and count < FEW:
         found.append(f"{count} people are few")
     found.append("the intervals cover who was tested, not another training, scanner or population")

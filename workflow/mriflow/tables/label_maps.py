@@ -35,7 +35,8 @@ def add_label_maps(
     rows
         One per scan, with its `path`. A column `label_map` holds paths from the folder of `table`.
     described
-        The block `label_maps` of the dataset: classes, background and, where there are `images`, the pattern of their names.
+        The block `label_maps` of the dataset: classes, background, may_lack and, where there are `images`, the pattern of their
+        names.
     images
         Archives and folders of label maps.
     folder
@@ -150,4 +151,5 @@ def fault_of_scan(scan: str, maps: list[str], described: Mapping[str, Any]) -> s
     path = Path(maps[0])
     if fault := file_problem(path, zipped=False):
         return fault.removeprefix("scan: ")
-    return fault_of(path, Path(scan), described["classes"], described.get("background", ())) if scan else ""
+    others = (described.get(key, ()) for key in ("background", "may_lack"))
+    return fault_of(path, Path(scan), described["classes"], *others) if scan else ""

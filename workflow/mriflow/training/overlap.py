@@ -24,7 +24,7 @@ def dice_and_cross_entropy(outputs: torch.Tensor, labels: torch.Tensor) -> torch
 
 
 def counts(found: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Return of each class in how many voxels two maps both have it, and each has it: float32, shape (scans, 3 * classes).
+    """Return of each class in how many voxels both maps have it, and each has it: float32, shape (scans, 3 * classes).
 
     >>> counts(torch.tensor([[1, 1, 2, 0]]), torch.tensor([[1, 2, 2, 0]]), classes=2)
     tensor([[1., 1., 2., 1., 1., 2.]])
@@ -35,6 +35,6 @@ def counts(found: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Ten
 
 
 def dice_of(counted: torch.Tensor) -> torch.Tensor:
-    """Return the Dice overlap of each class from `counts`, shape (scans, classes); not a number where neither map has it."""
+    """Return the Dice overlap of each class from `counts`, shape (scans, classes); not a number where the true map lacks it."""
     both, one, other = counted.chunk(3, dim=1)
-    return 2 * both / (one + other)
+    return torch.where(other > 0, 2 * both / (one + other), torch.nan)

@@ -14,6 +14,7 @@ import torch
 
 from mriflow.base import recipes
 from mriflow.base.errors import UserError
+from mriflow.images.label_maps import measured, told_of_loss
 from mriflow.tables.labels import read_indices, read_labels, require_column
 from mriflow.tables.splits import read_splits
 from mriflow.training.checkpoint import hash_of
@@ -46,8 +47,8 @@ class Data(NamedTuple):
         The target of every scan by its id, one column, and one more for each auxiliary target.
     covariates
         The covariates of every preprocessed scan, one column each.
-    keys
-        What each preprocessed scan was made of and how, by its id (the column `key` of the shards' indices).
+    made
+        What each preprocessed scan was made of and how, and its measures, by its id: the rows of the shards' indices.
     ids
         The scans of the train and the validation part of the fold.
     people
@@ -57,7 +58,7 @@ class Data(NamedTuple):
     shards: Shards
     labels: pd.DataFrame
     covariates: pd.DataFrame
-    keys: pd.Series
+    made: pd.DataFrame
     ids: dict[str, list[str]]
     people: pd.DataFrame
 
@@ -100,10 +101,9 @@ def read_data(
     if shards.channels != len(channels):
         raise UserError(f"{arrays[0]}: has {shards.channels} channel(s), expected {', '.join(channels)}. Delete it, run again.")
     index = read_indices(indices)
-    keys = index.set_index("id")["key"]
     covariates = read_covariates(inputs["covariates"], labels, index)
     people = people_of(labels, splits, fold)
-    return Data(shards, read_targets(labels, target), covariates, keys, scans_of(splits, fold, shards), people)
+    return Data(shards, read_targets(labels, target), covariates, index.set_index("id"), scans_of(splits, fold, shards), people)
 
 
 def prepare(
@@ -133,6 +133,10 @@ def prepare(
     if isinstance(objective, Segmentation) and training["augmentation"]["mirror"]:
         keys = "`augmentation: {mirror: 0}` and `tta: none`"
         warnings = [*warnings, *check_mirror(data.shards, data.ids["train"], objective.classes, keys)]
+    if isinstance(objective, Segmentation):
+        of_training = measured(data.made, objective.classes).loc[data.ids["train"]]
+        lost = told_of_loss(of_training, objective.classes, inputs["voxel_mm"])
+        warnings = [*warnings, *({"kind": "class lost on the grid", "text": f"{text}."} for text in lost)]
     covariates = Covariates.fit(data.covariates.loc[data.ids["train"]], inputs["impute"])
     tested = data.people.index[data.people["part"] == "test"].intersection(data.covariates.index)
     covariates.encode(data.covariates.loc[tested])  # what cannot be predicted is told before the training, not after it
@@ -180,10 +184,11 @@ def prepare(
         net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
     net = net.to(team.device, memory_format=torch.channels_last_3d)
     scans = [scan for ids in data.ids.values() for scan in ids]
+    keys = data.made["key"]
     known = pd.concat([data.labels.loc[scans], data.covariates.loc[scans]], axis=1).astype(str)
     settings_hash = hash_of(
         recipe=recipes.TRAIN,
-        data=[[scan, *known.loc[scan], data.keys[scan]] for scan in scans],
+        data=[[scan, *known.loc[scan], keys[scan]] for scan in scans],
         settings=[
             fold,
             seed,

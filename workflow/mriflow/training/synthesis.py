@@ -1,7 +1,8 @@
-"""Training images made of label maps: any contrast, resolution and artefact (SynthSeg, Billot et al. 2023).
+"""Training images made of label maps: any contrast, and many resolutions and artefacts (SynthSeg, Billot et al. 2023).
 
 A network that has seen no real image, but a new one in every step, of contrasts wider than any scanner's, has nothing to go by
-but shape: it segments scans of contrasts that it was never shown (Medical Image Analysis 86:102789).
+but shape: it segments scans of contrasts that it was never shown (Medical Image Analysis 86:102789), if these come onto the
+grid: registration expects T1 weighting, and an inverted contrast is refused.
 
 All that is drawn for a scan follows from its seed alone, whatever is in the batch beside it. It is drawn on the CPU, but for
 the noise, and applied to the batch on its device.
@@ -17,7 +18,7 @@ from mriflow.training.augment import grid_of, rotations
 
 NODES = (8, 8, 8)  # control points of the deformation along each axis, 20 to 30 mm apart
 FIELD = (4, 4, 4)  # control points of the bias field along each axis
-GAP = 0.12  # least difference of brightness between tissues that are in order; the brightest has at most 1
+GAP = 0.12  # least difference of brightness between tissues in order; of many, less: all gaps take half of the room
 REACH = 4  # standard deviations to which a Gaussian is cut off
 
 
@@ -163,13 +164,14 @@ def in_order(
     jitter
         Standard normal, one a class.
     """
-    room = 1 - GAP * len(order)
-    levels = GAP * torch.arange(len(order)) + room * (steps / steps.sum()).cumsum(0)[:-1]
+    gap = min(GAP, 0.5 / len(order))
+    room = 1 - gap * len(order)
+    levels = gap * torch.arange(len(order)) + room * (steps / steps.sum()).cumsum(0)[:-1]
     mean = free.clone()
     for level, group in zip(levels, order, strict=True):
         for name in group:
             place = list(classes).index(name)
-            mean[place] = (level + 0.1 * GAP * jitter[place]).clamp(0.02, 1)
+            mean[place] = (level + 0.1 * gap * jitter[place]).clamp(0.02, 1)
     return mean
 
 
