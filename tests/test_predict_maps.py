@@ -118,6 +118,7 @@ def test_the_model_card_of_a_segmentation_has_its_dice_and_what_is_usual_stands_
     facts = json.loads((made["model"] / "configs/metadata.json").read_text())["mriflow"]
     assert facts["preprocess"]["channels"] == ["image"] and facts["target"]["classes"] == CLASSES
     assert {"certainty", "share of dark"} <= set(facts["seen"]["measures"])
+    assert "label_map" not in facts["seen"]["labels"] and ".nii" not in card, "what each file is called is no label"
 
 
 def test_a_map_whose_classes_have_other_shares_than_usual_is_plain_to_see():

@@ -92,7 +92,8 @@ def bundle(
     preprocess = {key: experiment["preprocess"][key] for key in field_names() if key in experiment["preprocess"]}
     preprocess |= {"stripped": dataset["stripped"], "channels": seen_channels}
     preprocess["tissues"] = BESIDE if tissues else MIXTURE
-    columns = list(dict.fromkeys([target["column"], *experiment["covariates"], "age", "sex"]))
+    labels_of = [] if target["type"] == "segmentation" else [target["column"]]  # a label map is a file
+    columns = list(dict.fromkeys([*labels_of, *experiment["covariates"], "age", "sex"]))
     seen = seen_in_training(
         table,
         columns,
