@@ -100,9 +100,10 @@ def test_what_is_installed_needs_the_versions_that_were_tried():
 
 
 def test_every_file_in_the_package_is_installed_with_it():
-    packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
+    packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    models = [path for pattern in packaged["mriflow"] for path in PACKAGE.glob(pattern)]
     others = [
         path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".py"
     ]
-    assert others and all(any(path.match(pattern) for pattern in packaged) for path in others)
-    assert all((path.parent / "__init__.py").is_file() for path in [*FILES.values(), *others])
+    assert others and all(path in models or any(path.match(pattern) for pattern in packaged["*"]) for path in others)
+    assert all((path.parent / "__init__.py").is_file() for path in [*FILES.values(), *others] if path not in models)

@@ -67,7 +67,7 @@ def test_dry_run_of_a_clean_checkout_shows_the_whole_run(overlay, tmp_path):
     if overlay and overlay.stem == "ixi-t2-pd-mra":
         assert planned["check"] == planned["organize"] == 3 and not {"preprocess", "train"} & planned.keys()
         return
-    judge = "agreement" if overlay and overlay.stem == "demo-tissues" else "evaluate"
+    judge = "agreement" if overlay and overlay.stem in ("demo-tissues", "tissue-network") else "evaluate"
     for rule in ("organize", "preprocess", "split", "workflow_report", "train", judge, "check", "plot_scans", "report"):
         assert planned[rule] >= 1, rule
     if overlay is None:
