@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from mriflow.base.errors import UserError
 from mriflow.config.resolve import described_bids, described_maps
-from mriflow.images.label_maps import likeliest, measures_of, note_of, ras_grid, told_of_loss
+from mriflow.images.label_maps import GRID_ML, IN_BRAIN, OWN_ML, likeliest, measures_of, note_of, ras_grid, told_of_loss
 from mriflow.images.registration import template
 from mriflow.organize import organize
 from mriflow.preprocess import preprocess
@@ -385,3 +385,10 @@ def test_images_without_a_subject_are_not_compared_with_one_another(monkeypatch)
     rows = pd.DataFrame({"subject": [None] * 500, "path": [f"sub-{n}_T2w.nii" for n in range(500)]})
     named, passed = label_maps.maps_of(rows, pd.DataFrame({"subject": ["sub-1"], "path": ["sub-1_dseg.nii"]}))
     assert not any(named) and not any(passed) and len(read) <= 500
+
+
+@pytest.mark.parametrize("unknown", [None, np.nan])
+def test_a_map_without_a_label_is_no_fault_to_note_now_or_read_from_a_table(unknown):
+    row = {IN_BRAIN: unknown, f"{OWN_ML}lesion": 0.0, f"{GRID_ML}lesion": 0.0}
+    assert note_of(row, ["lesion"], 2.0) == ""
+    assert "flipped" in note_of(row | {IN_BRAIN: 0.0}, ["lesion"], 2.0)

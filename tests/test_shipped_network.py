@@ -1,6 +1,8 @@
 """The tissue network that comes with mriflow: whole, small, of the config that makes it, and of use."""
 
 import json
+import os
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from mriflow.config.label_maps import SHIPPED, tissue_network
+from mriflow.config.label_maps import NETWORK, SHIPPED, tissue_network
 from mriflow.config.resolve import merge, read_yaml, resolve, settings
 from mriflow.predict import main
 from mriflow.prediction.stored import METADATA, read_stored
@@ -42,15 +44,17 @@ def test_it_is_of_the_config_that_is_said_to_make_it():
     assert made["simulated"] and "ICBM152" in made["dataset"]["licence"]
     for key in ("network", "training", "preprocess"):
         assert told[key] == used[key], key
+    cohort = used["dataset"]["simulate"]
+    assert cohort["varied_tissues"] and cohort["subjects"] - 2 <= made["seen"]["scans"] <= cohort["subjects"]
+    assert made["target"]["classes"] == list(used["dataset"]["label_maps"]["classes"])
+    assert len(made["models"]) == used["split"]["folds"]
 
 
 def test_by_its_name_it_segments_a_brain_and_tells_its_volumes(tmp_path):
     person = draw_person(7, np.random.default_rng(7))
     image, truth = (make(person, load_template(), 2.0, np.random.default_rng(8)) for make in (make_image, make_label_map))
     nib.save(image, tmp_path / "brain.nii.gz")
-    main(
-        ["tissues", str(tmp_path / "brain.nii.gz"), "--output", str(tmp_path / "v.csv"), "--stripped", "yes", "--device", "cpu"]
-    )
+    main([NETWORK, str(tmp_path / "brain.nii.gz"), "--output", str(tmp_path / "v.csv"), "--stripped", "yes", "--device", "cpu"])
     row = pd.read_csv(tmp_path / "v.csv").iloc[0]
     labels, known = np.asarray(nib.load(row["label_map"]).dataobj), np.asarray(truth.dataobj)
     for number in (2, 3):  # grey and white matter
@@ -61,10 +65,21 @@ def test_by_its_name_it_segments_a_brain_and_tells_its_volumes(tmp_path):
     assert pd.isna(row["warning"]) and pd.isna(row["problem"])
 
 
-def test_a_preprocess_block_names_it():
+def test_a_preprocess_block_and_a_dataset_to_be_predicted_name_it_wherever_a_run_starts(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     tree = yaml.safe_load(
-        "{preprocess: {affine-4mm: {channels: [image, gm, wm], tissues: network}}, run: [demo-age]}",
+        f"{{preprocess: {{affine-4mm: {{channels: [image, gm, wm], tissues: {NETWORK}}}}}, run: [demo-age, demo-maps], "
+        f"experiments: {{demo-maps: {{dataset: demo, model: {NETWORK}}}}}}}",
     )
-    block = config_of(tree)["experiments"]["demo-age"]["preprocess"]
-    name, folder = tissue_network(config_of(tree), block)
-    assert name == "" and (ROOT / folder).resolve() == SHIPPED
+    config = config_of(tree)
+    name, folder = tissue_network(config, config["experiments"]["demo-age"]["preprocess"])
+    assert name == "" and Path(folder).resolve() == SHIPPED
+    assert Path(config["applied"]["demo-maps"]["model"]).resolve() == SHIPPED
+
+
+def test_whole_heads_are_expected_unless_it_is_told_otherwise(monkeypatch):
+    asked = []
+    monkeypatch.setattr("mriflow.predict.predict", lambda **given: asked.append(given["stripped"]))
+    for given in ([NETWORK], [os.path.relpath(SHIPPED)], [NETWORK, "--stripped=yes"], ["a/model"]):
+        main([given[0], "scan.nii", "--output", "o.csv", *given[1:]])
+    assert asked == [False, False, True, None]

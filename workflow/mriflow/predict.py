@@ -20,7 +20,7 @@ from mriflow.base.cli import progress, run_stage, stage_parser
 from mriflow.base.errors import UserError
 from mriflow.base.files import as_path, write_csv
 from mriflow.base.processes import workers as processes
-from mriflow.config.label_maps import SHIPPED
+from mriflow.config.label_maps import NETWORK, SHIPPED
 from mriflow.prediction.apply import Ensemble, Prepared, prepare
 from mriflow.prediction.finished import Finished, Row
 from mriflow.prediction.own_space import MapFolder
@@ -30,8 +30,6 @@ from mriflow.prediction.tissue_network import TissueNetwork
 from mriflow.reporting.scan_figures import one_scan
 
 log = logging.getLogger(__name__)
-
-TISSUES = "tissues"  # the name of the model that comes with mriflow
 
 # Scans whose volumes are kept in memory, or two for each worker, and which are predicted anew if the run is stopped among them.
 AT_ONCE = 8
@@ -188,9 +186,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = stage_parser(__doc__)
     parser.add_argument(
         "model",
-        type=lambda given: SHIPPED if given == TISSUES else Path(given),
+        type=lambda given: SHIPPED if given == NETWORK else Path(given),
         metavar="MODEL",
-        help=f"folder of the model, as results/<experiment>/model; or {TISSUES}, the tissue network that comes with mriflow",
+        help=f"folder of the model, as results/<experiment>/model; or {NETWORK}, the tissue network that comes with mriflow",
     )
     parser.add_argument("scans", nargs="+", metavar="SCANS", help="images, folders, BIDS datasets, tables with a column path")
     parser.add_argument("--output", type=Path, required=True, help="table to write, one row per scan, .csv")
@@ -204,12 +202,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--stripped",
         choices=["yes", "no"],
-        help=f"whether the scans show the brain alone (default: as the training scans; of {TISSUES}, no)",
+        help=f"whether the scans show the brain alone (default: as the training scans; of {NETWORK}, no)",
     )
     parser.add_argument("--shard", type=int, default=0, help="of tables, predict this part of the rows, from 0 (default: 0)")
     parser.add_argument("--shards", type=int, default=1, help="of so many (default: 1, all rows)")
     given = vars(parser.parse_args(argv))
-    of_model = False if given["model"] == SHIPPED else None  # the simulated brains that it learned from have no skull
+    of_model = False if given["model"].resolve() == SHIPPED else None  # the simulated brains that it learned from have no skull
     predict(**given | {"stripped": {None: of_model, "yes": True, "no": False}[given["stripped"]]})
 
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mriflow.base.files import as_path
 from mriflow.tables.labels import LABEL_MAP
 
 EXPERIMENT_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9_-]*")  # a path has a dot or a slash
 MEASURES = 1  # raised where the index has to tell more of label maps: blocks with them, no others, are made again
 MIXTURE = "mixture"  # the way to tell tissues apart that needs no network
-NETWORK = "network"  # the tissue network that comes with mriflow
+NETWORK = "mriflow-tissues"  # the tissue network that comes with mriflow
 SHIPPED = Path(__file__).resolve().parents[1] / "models" / "tissues"  # config/experiments/tissue-network.yaml makes it
 TISSUE_CHANNELS = ("csf", "gm", "wm")
 
@@ -58,8 +59,13 @@ def tissue_network(config: Mapping[str, Any], block: str) -> tuple[str, str]:
     if name == MIXTURE or not set(used["channels"]) & set(TISSUE_CHANNELS):
         return "", ""
     if name == NETWORK:
-        return "", os.path.relpath(SHIPPED)  # so that a folder of results may be moved with its workflow
+        return "", model_folder(name)
     return (name, f"<results>/{name}/model") if EXPERIMENT_NAME.fullmatch(name) else ("", name)
+
+
+def model_folder(name: str) -> str:
+    """Return the folder of the model that is so called, or that is given by its path."""
+    return os.path.relpath(SHIPPED) if name == NETWORK else as_path(name)
 
 
 def segmentations(config: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from mriflow.base.files import as_path
 from mriflow.config.checks import check_blocks, check_dataset_names, check_experiments
 from mriflow.config.controls import share_of
 from mriflow.config.external import datasets_of
-from mriflow.config.label_maps import EXPERIMENT_NAME, tissue_network
+from mriflow.config.label_maps import EXPERIMENT_NAME, model_folder, tissue_network
 from mriflow.config.mistakes import Mistakes, Source, in_short, instead
 from mriflow.config.network_checks import SECTIONS, needed_by, start_of
 from mriflow.config.search import check_searches, searchable, training_of_trial
@@ -97,7 +97,7 @@ def resolve(config: dict, files: list[Path], folder: Path) -> dict:
         block["tissues"] = as_path(block["tissues"])
     applied = {name: whole["applied"][name] for name in whole["run"] if name in whole["applied"]}
     for block in applied.values():
-        block["model"] = as_path(block["model"])
+        block["model"] = model_folder(block["model"])
     wanted = [name for name in whole["run"] if name not in applied]
     for name in wanted:  # it grows: an experiment may start from another, or have its tissues told apart by one
         wanted += [other for other in needed_by(whole, name) if other not in wanted]

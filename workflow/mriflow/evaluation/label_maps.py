@@ -94,9 +94,9 @@ def summarise_maps(rows: pd.DataFrame, methods: Sequence[str], classes: Sequence
     -------
     Of each method ``dice`` (mean of the classes) and ``<measure>_<class>``, each as value, low and high; volume_error is found
     minus true (ml), volume_error_percent its amount; n of a metric that some scans lack. ``differences``, a list of method,
-    other, metric, value, low, high and people. And ``volumes``, of each class that a scan has, n and what `gap_metrics` says of
-    the network's volumes, ml: the limits of agreement. And ``lacking``, of each class that some scans do not have: of how many
-    (n), and found_ml, what the network found of it there.
+    other, metric, value, low, high (both None of fewer than two people), and n scans and people that have it. And ``volumes``,
+    of each class that a scan has, n and what `gap_metrics` says of the network's volumes, ml: the limits of agreement. And
+    ``lacking``, of each class that some scans do not have: of how many (n), and found_ml, what the network found of it there.
     """
     subjects = rows["subject"].to_numpy(str)
     of_scans = {method: means_of(rows, method, classes) for method in methods}
@@ -118,8 +118,11 @@ def summarise_maps(rows: pd.DataFrame, methods: Sequence[str], classes: Sequence
         for metric in (name for name in drawn["network"].metrics if name.startswith("dice") and name in drawn[other].metrics):
             ours, theirs = drawn["network"], drawn[other]
             cell = as_cell(ours.metrics[metric] - theirs.metrics[metric], ours.draws[metric] - theirs.draws[metric])
-            people = {"people": len(set(subjects))}
-            differences.append({"method": "network", "other": other, "metric": metric, **cell, **people})
+            both = of_scans["network"][metric].notna() & of_scans[other][metric].notna()
+            known = {"n": int(both.sum()), "people": len(set(subjects[both]))}
+            if known["people"] < 2:  # one person is no interval
+                cell |= {"low": None, "high": None}
+            differences.append({"method": "network", "other": other, "metric": metric, **cell, **known})
     return {**result, "differences": differences, "volumes": of_volumes, "lacking": lacking}
 
 
@@ -161,7 +164,7 @@ def long_rows(result: Mapping[str, Any]) -> pd.DataFrame:
     rows = [row for method in METHODS if method in result for row in cells(POOLED, method, "", result[method], result["n"])]
     for one in result["differences"]:
         pair = f"{one['method']} - {one['other']}"
-        rows.append((POOLED, pair, "", one["metric"], one["value"], one["low"], one["high"], result["n"]))
+        rows.append((POOLED, pair, "", one["metric"], one["value"], one["low"], one["high"], one["n"]))
     for group, blocks in (("volume of", result["volumes"]), ("scans without", result["lacking"])):
         for name, block in blocks.items():
             rows += cells(POOLED, "network", f"{group} {name}", block, block["n"])

@@ -183,9 +183,10 @@ def note_of(row: Mapping[str, Any], classes: Sequence[str], voxel_mm: float) -> 
     lost = lost_on_grid(pd.DataFrame([row]), classes).iloc[0]
     volumes = [f"{name} {row[f'{GRID_ML}{name}']:.2g} of {row[f'{OWN_ML}{name}']:.2g} ml" for name in lost.index[lost]]
     notes = [f"label_map: a class is lost on the grid of {voxel_mm:g} mm ({', '.join(volumes)})"] if volumes else []
-    if row[IN_BRAIN] < LEAST_IN_BRAIN:
+    inside = row[IN_BRAIN]  # not known of a map without a label
+    if inside is not None and inside < LEAST_IN_BRAIN:
         text = "may be another person's, flipped or shifted"
-        notes.append(f"label_map: {text} ({100 * row[IN_BRAIN]:.0f} % of its labels lie in the brain, expected 97 % and more)")
+        notes.append(f"label_map: {text} ({100 * inside:.0f} % of its labels lie in the brain, expected 97 % and more)")
     return "; ".join(notes)
 
 

@@ -40,8 +40,8 @@ beside what can be had without a network:
 {external}## Where it ends
 - A scan is refused if it does not correlate with the template by more than {correlation:g}, or if its brain has less than
   {smallest} or more than {largest} ml.
-- It is predicted with a warning if its voxels, contrast, size or brain are not like those of training, if a covariate was not
-  seen, or if the prediction lies at the edge of what was trained on.
+- It is predicted with a warning if its voxels, contrast, size or brain are not like those of training, as far as
+  its networks saw scans, if a covariate was not seen, or if the prediction lies at the edge of what was trained on.
 - Nothing is known of scanners, ages, diseases and populations that are not in the table above.
 
 ## Licences
