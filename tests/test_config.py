@@ -532,7 +532,7 @@ def test_whole_numbers_written_with_a_point_become_whole(tmp_path):
 def test_a_dataset_is_its_file_with_the_configs_changes_key_by_key(tmp_path):
     overlay = written(tmp_path, "datasets: {demo: {simulate: {subjects: 30}, sites: [A, B], columns: {iq: {from: IQ}}}}")
     demo = resolved(overlay)["datasets"]["demo"]
-    assert demo["simulate"] == {"subjects": 30, "seed": 0, "voxel_mm": 2}
+    assert demo["simulate"] == {"subjects": 30, "seed": 0, "voxel_mm": 2, "varied_tissues": False}
     assert demo["sites"] == ["A", "B"]
     assert list(demo["columns"]) == ["subject", "age", "sex", "height", "weight", "iq"]
     assert demo["columns"]["sex"]["codes"] == {1: "M", 2: "F"}

@@ -227,7 +227,7 @@ def test_neighbours_are_not_read_where_nothing_is_lacking(brain, tmp_path, monke
     first = preprocess(scans, *files[1], stripped=True, **GRID)
     preprocess(scans, *files[2], stripped=True, **GRID)
     read, real = [], stage.earlier_results
-    monkeypatch.setattr(stage, "earlier_results", lambda array, index: read.append(array) or real(array, index))
+    monkeypatch.setattr(stage, "earlier_results", lambda array, *rest: read.append(array) or real(array, *rest))
     for own in (files[0], files[0]):
         again = preprocess(scans, *own, stripped=True, **GRID)
         pd.testing.assert_frame_equal(again, first, check_dtype=False)
@@ -238,7 +238,7 @@ def test_shard_that_another_job_is_writing_is_not_taken_over(brain, tmp_path, mo
     make_list(tmp_path, 1, brain)
     run(tmp_path / "scans.csv", tmp_path)
     array, index = tmp_path / "s.npy", tmp_path / "s.csv"
-    assert stage.earlier_results(array, index)
+    assert stage.earlier_results(array, index, stage.INDEX_COLUMNS)
     load = np.load
 
     def slowly(*arguments, **options):
@@ -246,7 +246,7 @@ def test_shard_that_another_job_is_writing_is_not_taken_over(brain, tmp_path, mo
         return load(*arguments, **options)
 
     monkeypatch.setattr(np, "load", slowly)
-    assert not stage.earlier_results(array, index)
+    assert not stage.earlier_results(array, index, stage.INDEX_COLUMNS)
 
 
 def test_killed_in_the_middle_it_redoes_only_what_is_missing(brain, tmp_path):
