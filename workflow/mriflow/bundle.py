@@ -23,7 +23,7 @@ from mriflow.base.cli import run_stage, stage_parser
 from mriflow.base.files import write_json, write_text
 from mriflow.base.provenance import provenance
 from mriflow.config.label_maps import seen_and_map
-from mriflow.images.outliers import MEASURES, contrast_of
+from mriflow.images.outliers import CONTRAST, contrast_of
 from mriflow.images.scan import BRAIN_ML, MIXTURE, QC_CORRELATION, TEMPLATE_RATIO, PreprocessSettings
 from mriflow.prediction.seen import seen_in_training
 from mriflow.prediction.stored import CALIBRATION, CHECKSUMS, FORMAT, METADATA, metadata_schema, sha256
@@ -101,15 +101,12 @@ def bundle(
         pd.read_csv(headers).set_index("id").reindex(trained),
         measures_of(shards, read_indices(indices).set_index("id").loc[trained], stored),
     )
-    generated = experiment["training"].get("synthesis", {}).get("share") == 1
-    if generated:  # the networks saw no scan: neither its voxels nor its contrast
-        seen["voxel_mm"] = None
-        kept = () if "simulate" in dataset else MEASURES
-        seen["measures"] = {name: known for name, known in seen["measures"].items() if name in kept}
     classes = list(dataset["label_maps"]["classes"] if target["type"] == "segmentation" else target.get("classes", []))
     result = json.loads(metrics.read_text(encoding="utf-8"))
-    if not (generated and "simulate" in dataset):  # there was no scan of a person to see what is usual of label maps
-        seen["measures"] |= result.get("plausible", {})
+    seen["measures"] |= result.get("plausible", {})
+    if experiment["training"].get("synthesis", {}).get("share") == 1:  # the networks saw no scan: not its voxels, nor contrast
+        told = () if "simulate" in dataset else seen["measures"].keys() - CONTRAST  # of simulated brains nothing is usual
+        seen |= {"voxel_mm": None, "measures": {name: known for name, known in seen["measures"].items() if name in told}}
     facts = {
         "format": FORMAT,
         "version": mriflow.__version__,

@@ -140,12 +140,7 @@ def misfit_of_model(folder: str, names: dict, whole: dict) -> str:
     try:
         facts = json.loads((Path(folder).expanduser() / "configs/metadata.json").read_text(encoding="utf-8"))["mriflow"]
         theirs, training = facts["dataset"]["modality"], facts["provenance"]["settings"]["training"]
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ):  # models of before do not say it; `preprocess` tells what is wrong with others
+    except (OSError, ValueError, KeyError, TypeError):  # one of before does not say it; `preprocess` tells what is wrong
         return ""
     return other_modality(theirs, whole["datasets"].get(names["dataset"], {"modality": theirs})["modality"], training)
 
