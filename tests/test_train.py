@@ -27,7 +27,7 @@ from mriflow.train import main, train
 from mriflow.training.augment import augment, draw_changes, grid_of
 from mriflow.training.device import check_card, choose_device
 from mriflow.training.distributed import Team
-from mriflow.training.forward import precision, work_of
+from mriflow.training.forward import channels_last, precision, run_network, work_of
 from mriflow.training.loader import Batch, ScanLoader, Shards
 from mriflow.training.loop import Part, Trainer
 from mriflow.training.memory import MemoryTrial
@@ -497,6 +497,30 @@ def test_training_in_bfloat16_learns_as_in_float32_and_ends_with_the_same_bytes_
             run_until(looks, tmp_path / "broken", data, clock, **options)
     run(tmp_path / "broken", data, **options)
     assert (tmp_path / "broken/model.pt").read_bytes() == (tmp_path / "whole/model.pt").read_bytes()
+
+
+def test_scans_are_changed_in_float32_whatever_the_precision_of_the_network():
+    """On a GPU a Fourier transform fails in bfloat16: a rotation of the scans that are looked at when a training ends."""
+    shards = Shards([np.full((2, 8, 8, 8), 128, np.uint8)], {"a": (0, 0), "b": (0, 1)})
+    scans = ScanLoader(shards, ["a", "b"], torch.device("cpu"))
+    seen = []
+
+    def change(images, places):
+        seen.append((images @ images).dtype)
+        return images
+
+    run_network(build_network("SFCN", {"channels": [4, 4]}, 1, (8, 8, 8)), scans, 1, precision=torch.bfloat16, change=change)
+    assert seen == [torch.float32] * 2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_channels_of_a_voxel_lie_beside_each_other_on_a_gpu(channels):
+    images = torch.rand(2, channels, 4, 5, 6)
+    on_gpu = SimpleNamespace(shape=images.shape, device=torch.device("cuda"), as_strided=images.as_strided)
+    on_gpu.contiguous = lambda memory_format: images.contiguous(memory_format=memory_format) if channels > 1 else on_gpu
+    laid = channels_last(on_gpu)
+    assert laid.equal(images)
+    assert laid.stride() == (120 * channels, 1, 30 * channels, 6 * channels, channels)
 
 
 @pytest.mark.parametrize("bfloat16", [True, False])

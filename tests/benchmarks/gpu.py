@@ -45,7 +45,7 @@ from mriflow.training.loop import Part, Trainer
 from mriflow.training.profiling import seconds_of
 from mriflow.training.stop import StopFlag
 
-SECONDS, AT_MOST = 450, 475  # when no part is begun that would take longer, and when all ends
+OVER = 25  # seconds that a part may take longer than expected
 EPOCH, TURNS = 1.0, 4  # seconds that are measured at once on a GPU, and how often
 FILES = 8
 
@@ -232,9 +232,9 @@ def made_up_heads(count: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, 
     return ages, (heads.clip(1, 255) * (distance < 1)).astype(np.uint8)
 
 
-def end(tables: Tables) -> None:
+def end(tables: Tables, seconds: float) -> None:
     """End this process at once: compiling takes no notice of signals."""
-    tables.note(f"Stopped after {AT_MOST} seconds; what is in the tables is whole.")
+    tables.note(f"Stopped after {seconds:.0f} seconds; what is in the tables is whole.")
     os._exit(0)
 
 
@@ -244,6 +244,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=os.environ.get("OUT", "bench-gpu"), help="for the tables")
     parser.add_argument("--small", action="store_true", help="tiny networks and grids, on a CPU too: does it run?")
+    parser.add_argument("--seconds", type=float, default=450, help="no part is begun that would end later; default: 450")
     given = parser.parse_args()
     quiet()
     logging.disable(logging.INFO)  # that a network cannot be compiled is a warning
@@ -252,7 +253,7 @@ def main() -> None:
     if device.type == "cpu" and not given.small:
         parser.error("this PyTorch sees no GPU. --small tries everything on the CPU, with tiny networks and grids.")
     tables = Tables(Path(given.folder), device)
-    watch = threading.Timer(AT_MOST, end, [tables])
+    watch = threading.Timer(given.seconds + OVER, end, [tables, given.seconds + OVER])
     watch.daemon = True
     watch.start()
     with tempfile.TemporaryDirectory() as name:
@@ -263,7 +264,7 @@ def main() -> None:
         parts.insert(2, ("training, CPU against GPU", 20, partial(compare_training, tables, device)))
         parts += [(f"{case.title}, {case.shape}, compiled", seconds, partial(speed, case, True)) for case, _, seconds in cases]
         for title, seconds, part in parts:
-            if time.monotonic() - began + seconds > SECONDS:
+            if time.monotonic() - began + seconds > given.seconds:
                 tables.note(f"Left out for lack of time: {title}.")
                 continue
             try:

@@ -1,7 +1,7 @@
 """What a long run will cost, in words, before it begins: hours, memory and disk.
 
 What was measured by earlier jobs of the same kind here (benchmarks/) goes before rules of thumb. These come from two cores
-(tests/benchmarks/README.md) and are right to a factor of about three; what a GPU takes has not been measured.
+and one H200 (tests/benchmarks/README.md), and are right to a factor of about three.
 """
 
 import csv
@@ -22,6 +22,8 @@ from mriflow.tables.split_file import folds_of
 
 LONG = 600  # seconds of one core from which on a run is told of
 CORE = 10e9  # multiply-adds of a forward pass that a core makes in a second of training: forward, backward and update
+CARD = 5e12  # that an H200 makes, in bf16: 4e12 with DenseNet121, 8e12 with SFCN
+CARD_STEP = 0.006  # seconds that a step takes there at least, as its work has to be handed over
 SCAN = {"reading and registration": 3.5, "brain mask": 2.5, "N4": 1.5, "tissues": 1.5}  # seconds of a core, for a head of 1 mm
 STEP = 3  # a step of training costs as much as so many predictions
 AGAIN = 1.0  # in another block, for masks, transforms and bias fields are kept
@@ -207,7 +209,8 @@ def training(
     of_core = left * block["epochs"] * seconds_of_epoch(used, count, folds)
     where = f"about {hours(of_core)} of one core"
     if block["gpu"]:
-        where += " (how much faster a GPU is was not measured)"
+        steps = left * block["epochs"] * trained / block["batch_size"]
+        where += f", or {hours(max(of_core * CORE / CARD, steps * CARD_STEP))} of an H200"
     measured = benchmarks(paths["benchmarks"] / "train", f"{name}_fold-*_seed-*.tsv", "s")
     # What an earlier try with fewer epochs or another network took says nothing of these.
     if measured and had_settings(paths["results"] / name / "settings.json", used):

@@ -98,9 +98,22 @@ def main_output(answer: Any) -> torch.Tensor:
 
 def outputs_of(net: Callable[..., Any], batch: Batch) -> torch.Tensor:
     """Return the outputs of a network for a batch, shape (scans, outputs)."""
-    images = batch.images.contiguous(memory_format=torch.channels_last_3d)
+    images = channels_last(batch.images)
     answer = net(images, covariates=batch.covariates) if batch.covariates.shape[1] else net(images)
     return main_output(answer).float()
+
+
+def channels_last(images: torch.Tensor) -> torch.Tensor:
+    """Return images, shape (scans, channels, x, y, z), with the channels of a voxel beside each other in memory.
+
+    Of a single channel both orders are the same numbers in the same places, and PyTorch takes them for the other one: on a GPU
+    the first layer then computes in it, and its outputs, the largest there are, are copied into this one. So the strides say it.
+    """
+    images = images.contiguous(memory_format=torch.channels_last_3d)
+    if images.shape[1] > 1 or images.device.type == "cpu":  # where it makes no difference
+        return images
+    scans, _, x, y, z = images.shape
+    return images.as_strided(images.shape, (x * y * z, 1, y * z, z, 1))
 
 
 @torch.inference_mode()
@@ -128,8 +141,9 @@ def run_network(
     outputs: list[torch.Tensor] = []
     for number, volumes in enumerate(scans.batches(wanted, batch)):
         places = slice(number * batch, (number + 1) * batch)
+        volumes = volumes._replace(images=change(volumes.images, places))  # in float32: there is no Fourier transform in others
         with autocast(scans.device, precision):
-            found = outputs_of(net, volumes._replace(images=change(volumes.images, places)))
+            found = outputs_of(net, volumes)
         outputs.append(keep(found, volumes.labels))
     return torch.cat(outputs)
 
