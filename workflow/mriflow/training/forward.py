@@ -107,12 +107,12 @@ def channels_last(images: torch.Tensor) -> torch.Tensor:
     """Return images, shape (scans, channels, x, y, z), with the channels of a voxel beside each other in memory.
 
     Of a single channel both orders are the same numbers in the same places, and PyTorch takes them for the other one: on a GPU
-    the first layer then computes in it, and its outputs, the largest there are, are copied into this one. So the strides say it.
+    the first layer then computes in it, and its outputs, the largest there are, are copied into this one. So the strides tell.
     """
     images = images.contiguous(memory_format=torch.channels_last_3d)
     if images.shape[1] > 1 or images.device.type == "cpu":  # where it makes no difference
         return images
-    scans, _, x, y, z = images.shape
+    x, y, z = images.shape[2:]
     return images.as_strided(images.shape, (x * y * z, 1, y * z, z, 1))
 
 
