@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mriflow.base.errors import UserError
-from mriflow.bundle import bundle
+from mriflow.bundle import CONTRAST, bundle
 from mriflow.images.scan import run_scan
 from mriflow.prediction.stored import CHECKSUMS, METADATA, read_stored, sha256
 from mriflow.prediction.tissue_network import TissueNetwork
@@ -79,6 +79,25 @@ def test_a_model_whose_scans_were_prepared_by_it_takes_it_along(made, tissues, t
     (tmp_path / "model/tissues/models/fold-0_seed-0.pt").write_bytes(b"")
     with pytest.raises(UserError, match=r"tissues/models/fold-0_seed-0\.pt: was changed or damaged"):
         read_stored(tmp_path / "model")
+
+
+@pytest.mark.parametrize("simulated", [False, True])
+def test_a_model_of_generated_images_knows_no_usual_contrast_of_simulated_brains_nothing(made, tmp_path, simulated):  # noqa: F811
+    folder = made["folder"]
+    given = {name: folder / f"{name}.csv" for name in ("labels", "splits", "headers")}
+    given |= {"metrics": folder / "metrics.json", "models": [folder / f"fold-{fold}_seed-0/model.pt" for fold in range(3)]}
+    given |= {"arrays": [folder / "shard-000.npy"], "indices": [folder / "shard-000.csv"]}
+    settings = json.loads((folder / "settings.json").read_text())
+    usual = bundle(tmp_path / "scans", settings=folder / "settings.json", **given)["mriflow"]["seen"]
+    settings["training"]["synthesis"] = {"share": 1}
+    settings["dataset"].pop("simulate", None)
+    settings["dataset"] |= {"simulate": {"subjects": 3}} if simulated else {}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    seen = bundle(tmp_path / "generated", settings=tmp_path / "settings.json", **given)["mriflow"]["seen"]
+    assert usual["voxel_mm"] and usual["measures"].keys() & CONTRAST
+    assert seen["voxel_mm"] is None
+    assert seen["measures"].keys() == (set() if simulated else usual["measures"].keys() - CONTRAST)
+    read_stored(tmp_path / "generated")
 
 
 @pytest.mark.parametrize(
