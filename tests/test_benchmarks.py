@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from conftest import ROOT, training_settings
 
@@ -30,6 +32,23 @@ def test_training_block_of_the_benchmarks_is_that_of_the_schema(monkeypatch):
 
     block = training_settings(epochs=1000, batch_size=2, learning_rate=1e-5)
     assert {key: block[key] for key in TRAINING} == TRAINING
+
+
+def test_what_is_measured_without_a_network_runs_none(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import common
+
+    device = torch.device("cpu")
+    run = common.make_run(common.Case("", "SFCN", {"channels": [4, 4]}, (8, 8, 8), 2), 4, device, tmp_path)
+    seen = []
+    run.net.register_forward_hook(lambda *answers: seen.append(answers))
+    volumes = np.ones((4, 8, 8, 8), np.uint8)
+    part = common.part_of(common.Shards([volumes], {f"scan-{row}": (0, row) for row in range(4)}), device)
+    common.our_epoch(run, part)
+    assert len(seen) == 2
+    common.without_network(run)
+    common.our_epoch(run, part)
+    assert len(seen) == 2 and run.loss_sum != 0
 
 
 @pytest.mark.long

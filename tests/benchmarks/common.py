@@ -182,6 +182,16 @@ def step_on(run: Trainer, images: torch.Tensor) -> None:
     run.optimizer.zero_grad(set_to_none=True)
 
 
+def without_network(run: Trainer) -> None:
+    """Let a training do nothing with a batch but sum it: what is left to measure is all but the network."""
+
+    def losses(batch: Batch, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        loss = batch.images.sum() * next(run.net.parameters()).sum()
+        return loss, loss.detach()
+
+    run.losses = losses  # type: ignore[method-assign]
+
+
 def limit(run: Trainer, case: Case, steps: int) -> Callable[[], None]:
     """Return what trains for some steps on a random batch that is on the device already: the network alone."""
     images = torch.rand(case.batch, 1, *case.shape, device=run.device).contiguous(memory_format=torch.channels_last_3d)
