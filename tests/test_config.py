@@ -792,6 +792,10 @@ def test_a_long_run_is_told_of_with_hours_memory_and_disk_and_a_short_one_is_not
     assert "4.5 GB downloaded, 0.1 GB preprocessed" in text
     # 5 networks, 150 epochs of 395 scans, 160x192x160 voxels, 13,400 multiply-adds a voxel, at 5e12 a second: 1.1 hours.
     assert re.search(r"about [\d,.]+ hours of one core, or 1.1 hours of an H200", costs(tmp_path, "ixi-age-gpu"))
+    small = resolved(ROOT / "config/experiments/ixi-age.yaml")
+    small["training"]["standard"]["gpu"] = 1
+    # 15 networks, 60 epochs of 99 steps, 6 ms each: 9 minutes, however little there is to compute.
+    assert "or 9 minutes of an H200" in "\n".join(cost(small, tmp_path, small["datasets"]))
     demo = resolved()
     assert cost(demo, tmp_path, demo["datasets"]) == []
 
