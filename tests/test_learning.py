@@ -107,10 +107,9 @@ def bias(data, folder, augmentation, blurred=False, seed=0):
 
 @pytest.mark.parametrize("kind", sorted(STRENGTHS))
 def test_changed_training_scans_are_predicted_as_unchanged_ones_are(fine_detail, tmp_path, kind):
-    """A single training is off by as much, one way or the other, and otherwise on another processor."""
-    biases = [bias(fine_detail, tmp_path / str(seed), NONE | {kind: STRENGTHS[kind]}, seed=seed) for seed in range(4)]
-    error = np.std(biases, ddof=1) / len(biases) ** 0.5
-    assert abs(np.mean(biases)) - 2 * error < 0.1, biases
+    """On average: a single training is off by as much, one way or the other, and otherwise on another processor."""
+    biases = [bias(fine_detail, tmp_path / str(seed), NONE | {kind: STRENGTHS[kind]}, seed=seed) for seed in range(8)]
+    assert abs(np.mean(biases)) < 0.1, biases
 
 
 def test_linear_interpolation_would_shift_predictions(fine_detail, tmp_path, monkeypatch):
